@@ -1,0 +1,6 @@
+"""pufferjax."""
+
+import pkgutil
+
+# Imported from the repository's root, this folder hides the installed package, which alone holds xla_ops and envs.
+__path__ = pkgutil.extend_path(__path__, __name__)

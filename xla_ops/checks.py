@@ -1,0 +1,67 @@
+"""Argument checks shared by the ops: one clear error that names the argument, what came, and what is valid."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_array(op: str, name: str, x: Any, shape: tuple[int | str, ...], dtype: Any) -> jax.Array:
+    """`x` as an array of exactly `dtype` and `shape`; a str in `shape` stands for any size and names it in the error.
+
+    Raises TypeError for something that is not an array of `dtype`, ValueError for a wrong shape.
+    """
+    expected = f"{jnp.dtype(dtype).name}[{', '.join(map(str, shape))}]"
+    if isinstance(x, (bool, int, float, list, tuple, np.generic)) and not isinstance(x, jax.Array):
+        x = np.asarray(x)
+        if x.size == 0 or np.can_cast(x.dtype, dtype, "same_kind"):
+            x = x.astype(dtype)
+    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+        raise TypeError(f"{op}: {name} must be an array {expected}, got {type(x).__name__}")
+    if x.dtype != jnp.dtype(dtype):
+        if isinstance(x, np.ndarray) and x.dtype == np.float64 and jnp.dtype(dtype) == jnp.float32:
+            x = x.astype(np.float32)  # NumPy's default float; JAX itself demotes it the same way
+        else:
+            raise TypeError(f"{op}: {name} must be {expected}, got dtype {x.dtype}")
+    matches = len(x.shape) == len(shape) and all(isinstance(s, str) or s == d for s, d in zip(shape, x.shape, strict=True))
+    if not matches:
+        raise ValueError(f"{op}: {name} must have shape {expected}, got {tuple(x.shape)}")
+    return jnp.asarray(x)
+
+
+def check_scalar(
+    op: str, name: str, x: Any, low: float = -np.inf, high: float = np.inf, *, strict_low: bool = False
+) -> jax.Array:
+    """`x` as an f32 scalar; a concrete value outside [low, high] (or NaN) raises ValueError, a traced one passes."""
+    valid = f"a finite number in {'(' if strict_low else '['}{low:g}, {high:g}]"
+    if isinstance(x, jax.core.Tracer):
+        if x.shape != ():
+            raise ValueError(f"{op}: {name} must be a scalar, got shape {x.shape}")
+        return x.astype(jnp.float32)
+    try:
+        value = float(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: {name} must be {valid}, got {x!r}") from None
+    if not np.isfinite(value) or not (low < value if strict_low else low <= value) or value > high:
+        raise ValueError(f"{op}: {name} must be {valid}, got {value!r}")
+    return jnp.float32(value)
+
+
+def check_count(op: str, name: str, x: Any, low: int, high: int = 2**31 - 1) -> int:
+    """`x` as a static int in [low, high]; raises TypeError or ValueError."""
+    if isinstance(x, bool) or not isinstance(x, (int, np.integer)):
+        raise TypeError(f"{op}: {name} must be a static integer in [{low}, {high}], got {x!r}")
+    if not low <= int(x) <= high:
+        raise ValueError(f"{op}: {name} must be an integer in [{low}, {high}], got {int(x)}")
+    return int(x)
+
+
+def random_words(op: str, key: Any, shape: tuple[int, ...]) -> jax.Array:
+    """u32[*shape] random bits from a JAX key (typed, or raw u32[2]); TypeError naming `key` for anything else."""
+    if not (hasattr(key, "dtype") and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)):
+        raise TypeError(f"{op}: key must be a JAX random key (jax.random.key(seed)), got {key!r}")
+    expected = () if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else (2,)
+    if tuple(key.shape) != expected:
+        raise ValueError(f"{op}: key must be one key of shape {expected}, got shape {tuple(key.shape)}")
+    return jax.random.bits(key, shape, jnp.uint32)

@@ -1,0 +1,38 @@
+// The native module: a table of FFI handlers and of simulator descriptions. Compiled into _cpu and into _cuda.
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "xla_ops/common/registry.h"
+
+#ifndef PJX_MODULE_NAME
+#define PJX_MODULE_NAME _cpu
+#endif
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(PJX_MODULE_NAME, module) {
+  module.doc() = "pufferjax's native handlers; use pufferjax.xla_ops and pufferjax.envs, not this module.";
+  module.def("registrations", [] {
+    py::dict table;
+    for (const auto& [target, handler] : pjx::Handlers()) table[target.c_str()] = py::capsule(reinterpret_cast<void*>(handler));
+    return table;
+  });
+  module.def(
+      "describe",
+      [](const std::string& env, const std::vector<int64_t>& params) {
+        const auto found = pjx::Descriptions().find(env);
+        if (found == pjx::Descriptions().end()) throw py::key_error("no native simulator named '" + env + "'");
+        const pjx::EnvDescription description = found->second(params);
+        if (!description.error.empty()) throw py::value_error(description.error);
+        py::dict result;
+        result["obs_shape"] = py::tuple(py::cast(description.obs_shape));
+        result["obs_dtype"] = description.obs_dtype;
+        result["num_actions"] = py::tuple(py::cast(description.num_actions));
+        result["num_agents"] = description.num_agents;
+        result["state_bytes"] = description.state_bytes;
+        result["max_episode_steps"] = description.max_episode_steps;
+        return result;
+      },
+      py::arg("env"), py::arg("params"));
+}

@@ -1,0 +1,84 @@
+// Short names for XLA's FFI types, error text, shape checks, and a parallel loop on XLA's own thread pool.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "xla/ffi/api/ffi.h"
+#include "xla_ops/common/registry.h"
+
+namespace pjx {
+
+namespace ffi = xla::ffi;
+
+template <typename... Parts>
+ffi::Error InvalidArgument(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return ffi::Error::InvalidArgument(text.str());
+}
+
+inline std::string ShapeText(ffi::Span<const int64_t> dims) {
+  std::ostringstream text;
+  text << '[';
+  for (size_t i = 0; i < dims.size(); ++i) text << (i ? ", " : "") << dims[i];
+  text << ']';
+  return text.str();
+}
+
+// Product of all dimensions but the last `trailing`: the number of lanes a vmapped call carries.
+inline int64_t LeadingSize(ffi::Span<const int64_t> dims, size_t trailing) {
+  int64_t size = 1;
+  for (size_t i = 0; i + trailing < dims.size(); ++i) size *= dims[i];
+  return size;
+}
+
+// Calls body(begin, end) over [0, total) in chunks of at least `grain`, on the calling thread and on XLA's pool.
+// The caller works too and waits only for chunks that another thread has already begun, so a handler that runs on a
+// pool thread cannot deadlock; a helper that wakes up late finds no chunk left and returns.
+template <typename Body>
+void ParallelFor(ffi::ThreadPool& pool, int64_t total, int64_t grain, const Body& body) {
+  grain = std::max<int64_t>(grain, 1);
+  const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
+  // Two chunks per thread even out cores of unequal speed without losing time to scheduling.
+  const int64_t chunks = std::min((total + grain - 1) / grain, threads > 1 ? 2 * threads : 1);
+  if (chunks <= 1) {
+    if (total > 0) body(int64_t{0}, total);
+    return;
+  }
+  struct Shared {
+    std::atomic<int64_t> next{0};
+    int64_t done = 0;
+    std::mutex mutex;
+    std::condition_variable all_done;
+  };
+  auto shared = std::make_shared<Shared>();  // outlives the call for helpers that wake up late
+  const Body* work = &body;
+  auto run = [shared, work, total, chunks] {
+    int64_t finished = 0;
+    for (;;) {
+      const int64_t chunk = shared->next.fetch_add(1);
+      if (chunk >= chunks) break;
+      (*work)(total * chunk / chunks, total * (chunk + 1) / chunks);
+      ++finished;
+    }
+    if (finished == 0) return;
+    std::lock_guard<std::mutex> lock(shared->mutex);
+    shared->done += finished;
+    if (shared->done == chunks) shared->all_done.notify_all();
+  };
+  for (int64_t helper = 1; helper < std::min(threads, chunks); ++helper) pool.Schedule(decltype(run)(run));
+  run();
+  std::unique_lock<std::mutex> lock(shared->mutex);
+  shared->all_done.wait(lock, [&] { return shared->done == chunks; });
+}
+
+}  // namespace pjx

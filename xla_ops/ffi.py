@@ -1,0 +1,121 @@
+"""Native modules, their targets, and the choice between a native op and its pure-JAX twin.
+
+The only file that touches `jax.ffi`. An op calls `native_call` inside its native branch and `select` to choose:
+
+    ffi.select("pufferjax.gae_vtrace", native_branch, reference_branch, *operands)
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+# Platform name in `jax.lax.platform_dependent` -> (module, platform name in `register_ffi_target`).
+_MODULES = {"cpu": ("_cpu", "cpu"), "cuda": ("_cuda", "CUDA")}
+
+_modules: dict[str, Any] = {}
+_targets: dict[str, frozenset[str]] = {}
+_load_errors: dict[str, str] = {}
+
+
+def _load() -> None:
+    for platform, (module_name, ffi_platform) in _MODULES.items():
+        try:
+            module = importlib.import_module(f"pufferjax.xla_ops.{module_name}")
+        except ImportError as error:  # not built, or built against something that is not here
+            _load_errors[platform] = str(error)
+            _targets[platform] = frozenset()
+            continue
+        registrations = module.registrations()
+        for target, capsule in registrations.items():
+            jax.ffi.register_ffi_target(target, capsule, platform=ffi_platform)
+        _modules[platform] = module
+        _targets[platform] = frozenset(registrations)
+
+
+_load()
+
+
+def has_native(target: str, platform: str) -> bool:
+    """Whether `target` (say "pufferjax.gae_vtrace") has a native handler on `platform` ("cpu" or "cuda")."""
+    return target in _targets.get(platform, frozenset())
+
+
+def backends() -> dict[str, dict[str, str]]:
+    """What each op runs as: `{op: {"cpu": "native" | "reference", "cuda": "native" | "reference"}}`."""
+    from pufferjax.xla_ops import OP_TARGETS
+
+    return {
+        op: {
+            platform: "native" if all(has_native(target, platform) for target in targets) else "reference"
+            for platform in _MODULES
+        }
+        for op, targets in OP_TARGETS.items()
+    }
+
+
+def describe_env(name: str, params: Sequence[int]) -> dict[str, Any]:
+    """Static numbers of a native simulator (observation shape, state bytes, ...), from its own header.
+
+    Raises RuntimeError if the CPU module is missing, ValueError (from the simulator) if it refuses `params`.
+    """
+    if "cpu" not in _modules:
+        raise RuntimeError(
+            "pufferjax's native module _cpu could not be imported, and simulators have no pure-JAX twin: "
+            f"{_load_errors['cpu']}. Build it with `pip install .` from the repository (a C++17 compiler is needed)."
+        )
+    return _modules["cpu"].describe(name, list(params))
+
+
+def native_call(
+    target: str,
+    results: Sequence[jax.ShapeDtypeStruct],
+    *operands: jax.Array,
+    aliases: Mapping[int, int] | None = None,
+    **attributes: Any,
+) -> list[jax.Array]:
+    """One custom call. Handlers accept any leading axes (a vmapped call brings them), equal on every operand.
+
+    `aliases` maps operand index -> result index for buffers that are updated in place. Attributes must be NumPy
+    scalars or arrays: they are compiled into the program.
+    """
+    # Inside shard_map the results vary over the mesh axes that any operand varies over; scan carries must agree.
+    varying = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
+    if varying:
+        operands = tuple(_vary_over(x, varying) for x in operands)
+        results = [jax.ShapeDtypeStruct(r.shape, r.dtype, vma=varying) for r in results]
+    call = jax.ffi.ffi_call(
+        target, list(results), vmap_method="broadcast_all", input_output_aliases=dict(aliases) if aliases else None
+    )
+    return call(*operands, **{k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()})
+
+
+def _vary_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    missing = tuple(axes - jax.typeof(x).vma)
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def select(
+    target: str,
+    native: Callable[..., Any],
+    reference: Callable[..., Any],
+    *operands: Any,
+    impl: str | None = None,
+) -> Any:
+    """Runs `native(*operands)` on the platforms that have `target`, `reference(*operands)` on all others.
+
+    The choice falls when the program is lowered for its platform; only the chosen branch is compiled.
+    `impl` forces one of them: "native" (RuntimeError if no platform has it) or "reference".
+    """
+    platforms = [platform for platform in _MODULES if has_native(target, platform)]
+    if impl == "reference" or (impl is None and not platforms):
+        return reference(*operands)
+    if impl == "native":
+        if not platforms:
+            raise RuntimeError(f'impl="native": no native module has {target}; load errors: {_load_errors}')
+        return native(*operands)
+    if impl is not None:
+        raise ValueError(f'impl must be "native", "reference" or None, got {impl!r}')
+    return jax.lax.platform_dependent(*operands, **dict.fromkeys(platforms, native), default=reference)
