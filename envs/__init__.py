@@ -1,0 +1,36 @@
+"""Simulators with settable state, under one contract (`pufferjax.envs.base`)."""
+
+import inspect as _inspect
+from typing import Any
+
+from pufferjax.envs.base import Env, EnvSpec
+from pufferjax.envs.maze.maze import make_maze
+
+_FACTORIES = {"maze": make_maze}
+
+
+def names() -> tuple[str, ...]:
+    """Names `make` accepts."""
+    return tuple(_FACTORIES)
+
+
+def parameters(name: str) -> dict[str, _inspect.Parameter]:
+    """The keyword arguments of `make(name, ...)` with their types and defaults. ValueError for an unknown name."""
+    if name not in _FACTORIES:
+        raise ValueError(f"envs.make: name must be one of {', '.join(_FACTORIES)}, got {name!r}")
+    return dict(_inspect.signature(_FACTORIES[name]).parameters)
+
+
+def make(name: str, **params: Any) -> Env:
+    """The environment `name`, say `make("maze", size=35, num_mazes=8192, seed=42)`.
+
+    Raises ValueError naming the bad argument and what is valid; TypeError for a value of the wrong type.
+    """
+    known = parameters(name)
+    for argument in params:
+        if argument not in known:
+            raise ValueError(f"envs.make: {name} has no argument {argument!r}; valid are {', '.join(known)}")
+    return _FACTORIES[name](**params)
+
+
+__all__ = ["Env", "EnvSpec", "make", "names", "parameters"]

@@ -1,0 +1,69 @@
+"""The environment contract: pure functions over arrays, and the static sizes a caller needs.
+
+An environment's state is `u8[N, S]`: one row of S bytes per simulator, holding everything `step` needs (the clock
+included) except randomness, which comes from the `key` of each call. So a snapshot is a row, restoring is a row write,
+and one snapshot restored twice gives two futures. One key serves the whole batch: environment i draws from the stream
+(key, i), whatever the batch size. Under `jax.vmap` every lane brings its own key and the call stays one native call.
+
+Episodes restart by themselves inside `step`: the returned observation already belongs to the new episode, while the
+flags and `info` belong to the ended one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """Static facts of an environment. N simulators of K agents each give N * K rows of observations and actions."""
+
+    name: str
+    obs_shape: tuple[int, ...]  # of one agent
+    obs_dtype: np.dtype  # uint8 or float32
+    obs_max: int | None  # largest value of an integer observation; None for float observations
+    num_actions: tuple[int, ...]  # choices of each action head
+    num_agents: int  # K
+    state_bytes: int  # S
+    max_episode_steps: int  # an episode is truncated after this many steps
+    action_names: tuple[tuple[str, ...], ...]  # names of the choices, per head
+
+
+@dataclasses.dataclass(frozen=True)
+class Env:
+    """An environment: pure functions, jit- and vmap-able, over `u8[N, S]` states.
+
+    reset(key, num_envs) -> (obs[N*K, *obs_shape], state u8[N, S])
+    step(key, state, action i32[N*K] or [N*K, heads])
+        -> (obs, state, reward f32[N*K], terminated bool[N*K], truncated bool[N*K], info)
+        info: episode_return f32[N], episode_length i32[N], score f32[N], perf f32[N] in 0..1; zero unless the episode
+        ended in this step. The state operand is updated in place where XLA allows.
+    observe(state) -> obs
+    snapshot(state) -> rows u8[N, S];  restore(state, rows u8[R, S], env_ids i32[R]) -> state
+        restore refuses rows that this simulator cannot have produced; later duplicates of an env_id win.
+    stagger(key, state) -> state with episode clocks spread uniformly, so that equal time limits do not coincide
+    random_walk(key, state, num_steps, interval, num_snapshots)
+        -> (state, snapshots u8[N, num_snapshots, S], counts i32[N], rewarded i32[N])
+        uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
+        before each environment's most recent positive reward, oldest first; rewarded counts its positive rewards.
+    render(row u8[S]) -> u8[H, W, 3]
+    params: the arguments `make` was called with, defaults filled in.
+    """
+
+    spec: EnvSpec
+    params: Mapping[str, Any]
+    reset: Callable[..., tuple[jax.Array, jax.Array]]
+    step: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, dict[str, jax.Array]]]
+    observe: Callable[[jax.Array], jax.Array]
+    restore: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    stagger: Callable[[jax.Array, jax.Array], jax.Array]
+    random_walk: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
+    render: Callable[[Any], np.ndarray]
+
+    def snapshot(self, state: jax.Array) -> jax.Array:
+        """rows u8[N, S]: everything `step` needs of each simulator but randomness."""
+        return jnp.asarray(state)

@@ -1,0 +1,374 @@
+// The vectorised executor: FFI handlers over any simulator header, on XLA's thread pool.
+//
+// A simulator E offers Params, State (POD), Obs, Outcome, the sizes, and Reset / Step / Observe / Stagger / IsSafe /
+// Impossible as in envs/maze/maze.h, plus a host-side `ParseParams<E>` that turns the integer attribute `params` into
+// Params or says why not. State rows are u8[..., N, S]; leading axes come from vmap, each lane with its own key.
+// Environment i of a lane draws from the counter-based stream (key, i): results do not depend on the batch size, the
+// number of threads or the platform.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "xla_ops/common/ffi.h"
+#include "xla_ops/common/random.h"
+
+namespace pjx {
+
+// Fills `params` from the integers Python passed, or returns the reason they are refused. One specialisation per env.
+template <typename E>
+std::string ParseParams(const int64_t* values, int64_t count, typename E::Params* params);
+
+template <typename E>
+class VecEnv {
+ public:
+  using State = typename E::State;
+  using Params = typename E::Params;
+  using Obs = typename E::Obs;
+  using U32 = ffi::Buffer<ffi::U32>;
+  using I32 = ffi::Buffer<ffi::S32>;
+  using U8 = ffi::Buffer<ffi::U8>;
+  static constexpr ffi::DataType kObsType = std::is_same_v<Obs, uint8_t> ? ffi::U8 : ffi::F32;
+  using ObsBuffer = ffi::ResultBuffer<kObsType>;
+  using Attr = ffi::Span<const int64_t>;
+
+  static void Register(const std::string& name) {
+    Handlers()["pufferjax." + name + ".reset"] = &ResetHandler;
+    Handlers()["pufferjax." + name + ".step"] = &StepHandler;
+    Handlers()["pufferjax." + name + ".observe"] = &ObserveHandler;
+    Handlers()["pufferjax." + name + ".restore"] = &RestoreHandler;
+    Handlers()["pufferjax." + name + ".stagger"] = &StaggerHandler;
+    Handlers()["pufferjax." + name + ".random_walk"] = &RandomWalkHandler;
+  }
+
+ private:
+  // What every handler needs: parsed parameters, and rows = lanes * num_envs of `stride` bytes.
+  struct Batch {
+    Params params;
+    int64_t lanes = 0, num_envs = 0, rows = 0, stride = 0;
+    std::string error;
+  };
+
+  static Batch Open(const char* call, Attr attr, ffi::Span<const int64_t> state_dims) {
+    Batch batch;
+    batch.error = ParseParams<E>(attr.begin(), static_cast<int64_t>(attr.size()), &batch.params);
+    if (!batch.error.empty()) return batch;
+    batch.stride = E::StateBytes(batch.params);
+    if (state_dims.size() < 2 || state_dims[state_dims.size() - 1] != batch.stride) {
+      batch.error = std::string(call) + ": state must be u8[..., N, " + std::to_string(batch.stride) + "], got " +
+                    ShapeText(state_dims);
+      return batch;
+    }
+    batch.lanes = LeadingSize(state_dims, 2);
+    batch.num_envs = state_dims[state_dims.size() - 2];
+    batch.rows = batch.lanes * batch.num_envs;
+    return batch;
+  }
+
+  static ffi::Error Expect(const char* call, const char* name, int64_t count, int64_t expected) {
+    if (count == expected) return ffi::Error::Success();
+    return InvalidArgument(call, ": ", name, " has ", count, " elements, expected ", expected);
+  }
+
+  static Philox Stream(const uint32_t* keys, const Batch& batch, int64_t row) {
+    const uint32_t* key = keys + 2 * (row / batch.num_envs);
+    return Philox(key[0], key[1], static_cast<uint32_t>(row % batch.num_envs));
+  }
+
+  static State& Row(uint8_t* rows, const Batch& batch, int64_t row) {
+    return *reinterpret_cast<State*>(rows + row * batch.stride);
+  }
+
+  // Aliased operands are the same memory; when XLA had to keep the operand, they are not.
+  static void CopyUnlessAliased(const U8& from, ffi::ResultBuffer<ffi::U8>& to) {
+    if (from.typed_data() != to->typed_data()) memcpy(to->typed_data(), from.typed_data(), from.size_bytes());
+  }
+
+  static constexpr int64_t kGrain = 256;  // rows; below this a second thread costs more than it brings
+
+  // --- reset ---------------------------------------------------------------------------------------------------------
+  static ffi::Error Reset(ffi::ThreadPool pool, U32 keys, Attr attr, ffi::ResultBuffer<ffi::U8> state, ObsBuffer obs) {
+    const Batch batch = Open("reset", attr, state->dimensions());
+    if (!batch.error.empty()) return InvalidArgument(batch.error);
+    const int64_t obs_size = E::ObsSize(batch.params) * E::kNumAgents;
+    if (auto e = Expect("reset", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
+    if (auto e = Expect("reset", "obs", obs->element_count(), batch.rows * obs_size); e.failure()) return e;
+    ParallelFor(pool, batch.rows, 32, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        Philox random = Stream(keys.typed_data(), batch, row);
+        State& s = Row(state->typed_data(), batch, row);
+        E::Reset(s, batch.params, random);
+        E::Observe(s, batch.params, obs->typed_data() + row * obs_size);
+      }
+    });
+    return ffi::Error::Success();
+  }
+
+  // --- step ----------------------------------------------------------------------------------------------------------
+  static ffi::Error Step(ffi::ThreadPool pool, U32 keys, U8 state_in, I32 actions, Attr attr,
+                         ffi::ResultBuffer<ffi::U8> state, ObsBuffer obs, ffi::ResultBuffer<ffi::F32> rewards,
+                         ffi::ResultBuffer<ffi::PRED> terminated, ffi::ResultBuffer<ffi::PRED> truncated,
+                         ffi::ResultBuffer<ffi::F32> episode_return, ffi::ResultBuffer<ffi::S32> episode_length,
+                         ffi::ResultBuffer<ffi::F32> score, ffi::ResultBuffer<ffi::F32> perf) {
+    const Batch batch = Open("step", attr, state_in.dimensions());
+    if (!batch.error.empty()) return InvalidArgument(batch.error);
+    const int64_t obs_size = E::ObsSize(batch.params) * E::kNumAgents;
+    const int64_t agents = batch.rows * E::kNumAgents;
+    if (auto e = Expect("step", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
+    if (auto e = Expect("step", "action", actions.element_count(), agents * E::kNumHeads); e.failure()) return e;
+    if (auto e = Expect("step", "obs", obs->element_count(), batch.rows * obs_size); e.failure()) return e;
+    if (auto e = Expect("step", "reward", rewards->element_count(), agents); e.failure()) return e;
+    if (auto e = Expect("step", "terminated", terminated->element_count(), agents); e.failure()) return e;
+    CopyUnlessAliased(state_in, state);
+    std::atomic<int64_t> bad_state{-1}, bad_action{-1};
+    ParallelFor(pool, batch.rows, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        State& s = Row(state->typed_data(), batch, row);
+        const int32_t* action = actions.typed_data() + row * E::kNumAgents * E::kNumHeads;
+        if (!E::IsSafe(s, batch.params)) {
+          bad_state = row;
+          return;
+        }
+        for (int i = 0; i < E::kNumAgents * E::kNumHeads; ++i) {
+          if (static_cast<uint32_t>(action[i]) >= static_cast<uint32_t>(E::NumActions(batch.params, i % E::kNumHeads))) {
+            bad_action = row * E::kNumAgents * E::kNumHeads + i;
+            return;
+          }
+        }
+        Philox random = Stream(keys.typed_data(), batch, row);
+        const auto outcome = E::Step(s, batch.params, action, random, rewards->typed_data() + row * E::kNumAgents);
+        const bool ended = outcome.terminated || outcome.truncated;
+        for (int agent = 0; agent < E::kNumAgents; ++agent) {
+          terminated->typed_data()[row * E::kNumAgents + agent] = outcome.terminated;
+          truncated->typed_data()[row * E::kNumAgents + agent] = outcome.truncated;
+        }
+        episode_return->typed_data()[row] = ended ? outcome.episode_return : 0.0f;
+        episode_length->typed_data()[row] = ended ? outcome.episode_length : 0;
+        score->typed_data()[row] = ended ? outcome.score : 0.0f;
+        perf->typed_data()[row] = ended ? outcome.perf : 0.0f;
+        if (ended) E::Reset(s, batch.params, random);
+        E::Observe(s, batch.params, obs->typed_data() + row * obs_size);
+      }
+    });
+    if (bad_state >= 0) return InvalidArgument("step: state row ", bad_state.load(), " is not a state of this simulator");
+    if (bad_action >= 0) {
+      return InvalidArgument("step: action[", bad_action.load(), "] is ", actions.typed_data()[bad_action],
+                             ", valid are 0 to ",
+                             E::NumActions(batch.params, static_cast<int>(bad_action % E::kNumHeads)) - 1);
+    }
+    return ffi::Error::Success();
+  }
+
+  // --- observe -------------------------------------------------------------------------------------------------------
+  static ffi::Error Observe(ffi::ThreadPool pool, U8 state, Attr attr, ObsBuffer obs) {
+    const Batch batch = Open("observe", attr, state.dimensions());
+    if (!batch.error.empty()) return InvalidArgument(batch.error);
+    const int64_t obs_size = E::ObsSize(batch.params) * E::kNumAgents;
+    if (auto e = Expect("observe", "obs", obs->element_count(), batch.rows * obs_size); e.failure()) return e;
+    std::atomic<int64_t> bad_state{-1};
+    ParallelFor(pool, batch.rows, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const State& s = Row(state.typed_data(), batch, row);
+        if (!E::IsSafe(s, batch.params)) {
+          bad_state = row;
+          return;
+        }
+        E::Observe(s, batch.params, obs->typed_data() + row * obs_size);
+      }
+    });
+    if (bad_state >= 0) {
+      return InvalidArgument("observe: state row ", bad_state.load(), " is not a state of this simulator");
+    }
+    return ffi::Error::Success();
+  }
+
+  // --- restore -------------------------------------------------------------------------------------------------------
+  // state[env_ids[r]] <- rows[r], in order, refusing rows this simulator cannot have produced.
+  static ffi::Error Restore(U8 state_in, U8 snapshots, I32 env_ids, Attr attr, ffi::ResultBuffer<ffi::U8> state) {
+    const Batch batch = Open("restore", attr, state_in.dimensions());
+    if (!batch.error.empty()) return InvalidArgument(batch.error);
+    const auto dims = snapshots.dimensions();
+    if (dims.size() < 2 || dims[dims.size() - 1] != batch.stride || LeadingSize(dims, 2) != batch.lanes) {
+      return InvalidArgument("restore: rows must be u8[..., R, ", batch.stride, "], got ", ShapeText(dims));
+    }
+    const int64_t count = dims[dims.size() - 2];
+    if (auto e = Expect("restore", "env_ids", env_ids.element_count(), batch.lanes * count); e.failure()) return e;
+    CopyUnlessAliased(state_in, state);
+    for (int64_t row = 0; row < batch.lanes * count; ++row) {
+      const int64_t env = env_ids.typed_data()[row];
+      if (env < 0 || env >= batch.num_envs) {
+        return InvalidArgument("restore: env_ids[", row, "] is ", env, ", valid are 0 to ", batch.num_envs - 1);
+      }
+      const uint8_t* from = snapshots.typed_data() + row * batch.stride;
+      if (const char* reason = E::Impossible(*reinterpret_cast<const State*>(from), batch.params)) {
+        return InvalidArgument("restore: rows[", row, "] is not a snapshot of this simulator: ", reason);
+      }
+      memcpy(state->typed_data() + (row / count * batch.num_envs + env) * batch.stride, from, batch.stride);
+    }
+    return ffi::Error::Success();
+  }
+
+  // --- stagger -------------------------------------------------------------------------------------------------------
+  static ffi::Error Stagger(U32 keys, U8 state_in, Attr attr, ffi::ResultBuffer<ffi::U8> state) {
+    const Batch batch = Open("stagger", attr, state_in.dimensions());
+    if (!batch.error.empty()) return InvalidArgument(batch.error);
+    if (auto e = Expect("stagger", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
+    CopyUnlessAliased(state_in, state);
+    for (int64_t row = 0; row < batch.rows; ++row) {
+      Philox random = Stream(keys.typed_data(), batch, row);
+      E::Stagger(Row(state->typed_data(), batch, row), batch.params, random);
+    }
+    return ffi::Error::Success();
+  }
+
+  // --- random walk ---------------------------------------------------------------------------------------------------
+  // Uniformly random actions without observations or a policy, `num_steps` per environment. Before every `interval`-th
+  // step the state is remembered, the last `num_snapshots` of an episode are kept, and those at hand when a positive
+  // reward comes are the result: snapshots u8[..., N, num_snapshots, S], oldest first, counts i32[..., N] of valid ones.
+  // A later reward replaces an earlier one; rewarded i32[..., N] counts them all.
+  static ffi::Error RandomWalk(ffi::ThreadPool pool, U32 keys, U8 state_in, Attr attr, int64_t num_steps,
+                               int64_t interval, ffi::ResultBuffer<ffi::U8> state, ffi::ResultBuffer<ffi::U8> snapshots,
+                               ffi::ResultBuffer<ffi::S32> counts, ffi::ResultBuffer<ffi::S32> rewarded) {
+    const Batch batch = Open("random_walk", attr, state_in.dimensions());
+    if (!batch.error.empty()) return InvalidArgument(batch.error);
+    const auto dims = snapshots->dimensions();
+    const int64_t capacity = dims[dims.size() - 2];
+    if (num_steps < 1) return InvalidArgument("random_walk: num_steps must be at least 1, got ", num_steps);
+    if (interval < 1) return InvalidArgument("random_walk: interval must be at least 1, got ", interval);
+    if (capacity < 1) return InvalidArgument("random_walk: num_snapshots must be at least 1, got ", capacity);
+    if (auto e = Expect("random_walk", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
+    CopyUnlessAliased(state_in, state);
+    memset(snapshots->typed_data(), 0, snapshots->size_bytes());
+    std::atomic<int64_t> bad_state{-1};
+    ParallelFor(pool, batch.rows, 1, [&](int64_t begin, int64_t end) {
+      std::vector<uint8_t> ring(capacity * batch.stride);
+      for (int64_t row = begin; row < end; ++row) {
+        State& s = Row(state->typed_data(), batch, row);
+        if (!E::IsSafe(s, batch.params)) {
+          bad_state = row;
+          return;
+        }
+        Philox random = Stream(keys.typed_data(), batch, row);
+        FastRandom action_random(random);
+        uint8_t* out = snapshots->typed_data() + row * capacity * batch.stride;
+        int64_t remembered = 0;  // of this episode
+        int32_t count = 0, solved = 0;
+        int64_t until_snapshot = 0;
+        for (int64_t t = 0; t < num_steps; ++t) {
+          if (until_snapshot-- == 0) {
+            memcpy(&ring[(remembered++ % capacity) * batch.stride], &s, batch.stride);
+            until_snapshot = interval - 1;
+          }
+          int32_t action[E::kNumAgents * E::kNumHeads];
+          float rewards[E::kNumAgents];
+          for (int i = 0; i < E::kNumAgents * E::kNumHeads; ++i) {
+            action[i] = static_cast<int32_t>(action_random.Below(E::NumActions(batch.params, i % E::kNumHeads)));
+          }
+          const auto outcome = E::Step(s, batch.params, action, random, rewards);
+          bool positive = false;
+          for (const float reward : rewards) positive |= reward > 0.0f;
+          if (positive) {
+            ++solved;
+            count = static_cast<int32_t>(std::min(remembered, capacity));
+            for (int64_t i = 0; i < count; ++i) {
+              memcpy(out + i * batch.stride, &ring[((remembered - count + i) % capacity) * batch.stride], batch.stride);
+            }
+          }
+          if (outcome.terminated || outcome.truncated) {
+            E::Reset(s, batch.params, random);
+            remembered = 0;
+            until_snapshot = 0;
+          }
+        }
+        counts->typed_data()[row] = count;
+        rewarded->typed_data()[row] = solved;
+      }
+    });
+    if (bad_state >= 0) {
+      return InvalidArgument("random_walk: state row ", bad_state.load(), " is not a state of this simulator");
+    }
+    return ffi::Error::Success();
+  }
+
+  // --- handlers ------------------------------------------------------------------------------------------------------
+  static XLA_FFI_Error* ResetHandler(XLA_FFI_CallFrame* frame) {
+    static const auto* handler = ffi::Ffi::Bind()
+                                     .Ctx<ffi::ThreadPool>()
+                                     .Arg<U32>()  // keys [..., 2]
+                                     .template Attr<Attr>("params")
+                                     .template Ret<U8>()                    // state [..., N, S]
+                                     .template Ret<ffi::Buffer<kObsType>>()  // obs [..., N * K, ...]
+                                     .To(&Reset)
+                                     .release();
+    return handler->Call(frame);
+  }
+  static XLA_FFI_Error* StepHandler(XLA_FFI_CallFrame* frame) {
+    static const auto* handler = ffi::Ffi::Bind()
+                                     .Ctx<ffi::ThreadPool>()
+                                     .Arg<U32>()           // keys [..., 2]
+                                     .template Arg<U8>()   // state [..., N, S], aliased to the first result
+                                     .template Arg<I32>()  // actions [..., N * K (, heads)]
+                                     .template Attr<Attr>("params")
+                                     .template Ret<U8>()                         // state [..., N, S]
+                                     .template Ret<ffi::Buffer<kObsType>>()      // obs [..., N * K, ...]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()      // reward [..., N * K]
+                                     .template Ret<ffi::Buffer<ffi::PRED>>()     // terminated [..., N * K]
+                                     .template Ret<ffi::Buffer<ffi::PRED>>()     // truncated [..., N * K]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()      // episode_return [..., N]
+                                     .template Ret<ffi::Buffer<ffi::S32>>()      // episode_length [..., N]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()      // score [..., N]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()      // perf [..., N]
+                                     .To(&Step)
+                                     .release();
+    return handler->Call(frame);
+  }
+  static XLA_FFI_Error* ObserveHandler(XLA_FFI_CallFrame* frame) {
+    static const auto* handler = ffi::Ffi::Bind()
+                                     .Ctx<ffi::ThreadPool>()
+                                     .Arg<U8>()  // state [..., N, S]
+                                     .template Attr<Attr>("params")
+                                     .template Ret<ffi::Buffer<kObsType>>()  // obs [..., N * K, ...]
+                                     .To(&Observe)
+                                     .release();
+    return handler->Call(frame);
+  }
+  static XLA_FFI_Error* RestoreHandler(XLA_FFI_CallFrame* frame) {
+    static const auto* handler = ffi::Ffi::Bind()
+                                     .Arg<U8>()            // state [..., N, S], aliased to the result
+                                     .template Arg<U8>()   // rows [..., R, S]
+                                     .template Arg<I32>()  // env_ids [..., R]
+                                     .template Attr<Attr>("params")
+                                     .template Ret<U8>()  // state [..., N, S]
+                                     .To(&Restore)
+                                     .release();
+    return handler->Call(frame);
+  }
+  static XLA_FFI_Error* StaggerHandler(XLA_FFI_CallFrame* frame) {
+    static const auto* handler = ffi::Ffi::Bind()
+                                     .Arg<U32>()          // keys [..., 2]
+                                     .template Arg<U8>()  // state [..., N, S], aliased to the result
+                                     .template Attr<Attr>("params")
+                                     .template Ret<U8>()  // state [..., N, S]
+                                     .To(&Stagger)
+                                     .release();
+    return handler->Call(frame);
+  }
+  static XLA_FFI_Error* RandomWalkHandler(XLA_FFI_CallFrame* frame) {
+    static const auto* handler = ffi::Ffi::Bind()
+                                     .Ctx<ffi::ThreadPool>()
+                                     .Arg<U32>()          // keys [..., 2]
+                                     .template Arg<U8>()  // state [..., N, S], aliased to the first result
+                                     .template Attr<Attr>("params")
+                                     .template Attr<int64_t>("num_steps")
+                                     .template Attr<int64_t>("interval")
+                                     .template Ret<U8>()   // state [..., N, S]
+                                     .template Ret<U8>()   // snapshots [..., N, num_snapshots, S]
+                                     .template Ret<I32>()  // counts [..., N]
+                                     .template Ret<I32>()  // rewarded [..., N]
+                                     .To(&RandomWalk)
+                                     .release();
+    return handler->Call(frame);
+  }
+};
+
+}  // namespace pjx

@@ -1,0 +1,208 @@
+// A perfect maze seen through a small window, with one reward: 1 at the goal.
+//
+// A square of odd side `size`; the agent starts at (1, 1), the goal is (size - 2, size - 2). Actions: 0 stay, 1 east (+x),
+// 2 north (-y), 3 west (-x), 4 south (+y); walls block without a penalty. An episode ends with reward 1 at the goal
+// (terminated) or after 2 * size * size steps (truncated). The observation is the vision x vision window centred on the
+// agent, row-major: 0 empty or outside, 1 wall, 2 agent, 4 goal.
+//
+// Levels are grown by the growing-tree rule on odd coordinates: each level draws a difficulty d in [0, 1); before each
+// carving step, with probability 1 - d, a random active cell becomes the top of the stack. d near 1 gives long corridors
+// (depth-first), d near 0 bushy mazes.
+#pragma once
+
+#include <cstring>
+
+#include "xla_ops/common/random.h"
+
+namespace pjx {
+
+struct Maze {
+  using Obs = uint8_t;
+  static constexpr int kNumAgents = 1;
+  static constexpr int kNumHeads = 1;
+  static constexpr int kMinSize = 5, kMaxSize = 127;
+  static constexpr int kMinVision = 3, kMaxVision = 31;
+  static constexpr int kMaxCells = (kMaxSize / 2) * (kMaxSize / 2);
+
+  struct Params {
+    uint32_t size;       // side, odd, 5..127
+    uint32_t num_mazes;  // levels shared by all environments; 0: a new maze for every episode, kept in the state
+    uint64_t seed;
+    uint32_t vision;        // side of the window, odd, 3..31
+    const uint8_t* levels;  // [num_mazes, LevelBytes], read-only; null when num_mazes is 0
+  };
+
+  // Followed in the row by LevelBytes of walls when num_mazes is 0.
+  struct State {
+    uint32_t level;  // [0, num_mazes); 0 when num_mazes is 0
+    uint32_t tick;   // steps since the episode began, [0, StepLimit)
+    uint16_t x, y;   // [1, size - 2], never a wall, never the goal
+    uint32_t unused;
+  };
+  static_assert(sizeof(State) == 16, "rows stay 16-byte aligned and free of padding");
+
+  struct Outcome {
+    bool terminated, truncated;
+    float episode_return, score, perf;  // of the ended episode
+    int32_t episode_length;
+  };
+
+  // --- sizes ---------------------------------------------------------------------------------------------------------
+  // Walls are one bit per cell in rows of Stride bytes, framed by vision / 2 empty cells so that a window never needs a
+  // bounds check; 8 spare bytes let any window row be fetched by one 64-bit load.
+  PJX_HD static uint32_t Frame(const Params& p) { return p.vision / 2; }
+  PJX_HD static uint32_t Stride(const Params& p) { return (p.size + 2 * Frame(p) + 7) / 8; }
+  PJX_HD static uint32_t LevelBytes(const Params& p) {
+    return ((p.size + 2 * Frame(p)) * Stride(p) + 8 + 15) / 16 * 16;
+  }
+  PJX_HD static uint32_t StepLimit(const Params& p) { return 2 * p.size * p.size; }
+  PJX_HD static int64_t StateBytes(const Params& p) { return sizeof(State) + (p.num_mazes ? 0 : LevelBytes(p)); }
+  PJX_HD static int64_t ObsSize(const Params& p) { return static_cast<int64_t>(p.vision) * p.vision; }
+  PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 5; }
+
+  // --- walls ---------------------------------------------------------------------------------------------------------
+  PJX_HD static const uint8_t* Walls(const State& s, const Params& p) {
+    return p.num_mazes ? p.levels + static_cast<uint64_t>(s.level) * LevelBytes(p)
+                       : reinterpret_cast<const uint8_t*>(&s) + sizeof(State);
+  }
+  PJX_HD static bool IsWall(const uint8_t* walls, const Params& p, uint32_t x, uint32_t y) {
+    const uint32_t column = x + Frame(p);
+    return walls[(y + Frame(p)) * Stride(p) + column / 8] >> (column % 8) & 1;
+  }
+  PJX_HD static void Carve(uint8_t* walls, const Params& p, uint32_t x, uint32_t y) {
+    const uint32_t column = x + Frame(p);
+    walls[(y + Frame(p)) * Stride(p) + column / 8] &= static_cast<uint8_t>(~(1u << (column % 8)));
+  }
+
+  PJX_HD static void Grow(uint8_t* walls, const Params& p, Philox& random) {
+    for (uint32_t i = 0; i < LevelBytes(p); ++i) walls[i] = 0;
+    for (uint32_t y = 0; y < p.size; ++y) {
+      for (uint32_t x = 0; x < p.size; ++x) {
+        const uint32_t column = x + Frame(p);
+        walls[(y + Frame(p)) * Stride(p) + column / 8] |= static_cast<uint8_t>(1u << (column % 8));
+      }
+    }
+    struct Cell {
+      uint8_t x, y;
+    };
+    Cell active[kMaxCells];
+    const float difficulty = random.Uniform();
+    active[0] = {1, 1};
+    Carve(walls, p, 1, 1);
+    for (uint32_t count = 1; count > 0;) {
+      if (random.Uniform() >= difficulty) {
+        const uint32_t chosen = random.Below(count);
+        const Cell cell = active[chosen];
+        active[chosen] = active[count - 1];
+        active[count - 1] = cell;
+      }
+      const Cell top = active[count - 1];
+      Cell open[4];  // unvisited neighbours two cells away: east, north, west, south
+      uint32_t num_open = 0;
+      for (int direction = 1; direction <= 4; ++direction) {
+        const int x = top.x + 2 * Dx(direction), y = top.y + 2 * Dy(direction);
+        if (x < 1 || y < 1 || x > static_cast<int>(p.size) - 2 || y > static_cast<int>(p.size) - 2) continue;
+        if (IsWall(walls, p, x, y)) open[num_open++] = {static_cast<uint8_t>(x), static_cast<uint8_t>(y)};
+      }
+      if (num_open == 0) {
+        --count;
+        continue;
+      }
+      const Cell next = open[random.Below(num_open)];
+      Carve(walls, p, (top.x + next.x) / 2, (top.y + next.y) / 2);
+      Carve(walls, p, next.x, next.y);
+      active[count++] = next;
+    }
+  }
+
+  // --- the simulator -------------------------------------------------------------------------------------------------
+  PJX_HD static int Dx(int action) { return (action == 1) - (action == 3); }
+  PJX_HD static int Dy(int action) { return (action == 4) - (action == 2); }
+
+  PJX_HD static void Reset(State& s, const Params& p, Philox& random) {
+    s = State{0, 0, 1, 1, 0};
+    if (p.num_mazes) {
+      s.level = random.Below(p.num_mazes);
+    } else {
+      Grow(reinterpret_cast<uint8_t*>(&s) + sizeof(State), p, random);
+    }
+  }
+
+  // Sets the clock to a uniformly random time, so that environments that start together do not time out together.
+  PJX_HD static void Stagger(State& s, const Params& p, Philox& random) { s.tick = random.Below(StepLimit(p)); }
+
+  PJX_HD static Outcome Step(State& s, const Params& p, const int32_t* actions, Philox& /*random*/, float* rewards) {
+    const uint32_t x = s.x + Dx(actions[0]), y = s.y + Dy(actions[0]);
+    // A well-formed level is closed by walls; the comparison keeps a malformed one from leading out of it.
+    if (x < p.size && y < p.size && !IsWall(Walls(s, p), p, x, y)) {
+      s.x = static_cast<uint16_t>(x);
+      s.y = static_cast<uint16_t>(y);
+    }
+    ++s.tick;
+    Outcome outcome{};
+    outcome.terminated = s.x == p.size - 2 && s.y == p.size - 2;
+    outcome.truncated = !outcome.terminated && s.tick >= StepLimit(p);
+    rewards[0] = outcome.terminated ? 1.0f : 0.0f;
+    outcome.episode_return = outcome.score = outcome.perf = rewards[0];
+    outcome.episode_length = static_cast<int32_t>(s.tick);
+    return outcome;
+  }
+
+  PJX_HD static void Observe(const State& s, const Params& p, Obs* obs) {
+    const uint32_t vision = p.vision, stride = Stride(p);
+    const uint8_t* row = Walls(s, p) + s.y * stride + s.x / 8;
+    const uint32_t shift = s.x % 8;
+    uint8_t* out = obs;
+    for (uint32_t i = 0; i < vision; ++i, row += stride, out += vision) {
+      uint64_t bits;
+      memcpy(&bits, row, sizeof(bits));
+      bits >>= shift;
+      uint32_t j = 0;
+      // Whole words may run into the next row of the window, which is written afterwards; the last row must not.
+      const bool last = i + 1 == vision;
+      for (; last ? j + 8 <= vision : j < vision; j += 8, bits >>= 8) {
+        const uint64_t spread = SpreadBits(bits & 0xFF);
+        memcpy(out + j, &spread, sizeof(spread));
+      }
+      for (; j < vision; ++j, bits >>= 1) out[j] = bits & 1;
+    }
+    const uint32_t half = vision / 2;
+    const uint32_t goal_x = p.size - 2 - s.x + half, goal_y = p.size - 2 - s.y + half;
+    if (goal_x < vision && goal_y < vision) obs[goal_y * vision + goal_x] = 4;
+    obs[half * vision + half] = 2;
+  }
+
+  // Eight bits to eight bytes of 0 or 1, lowest bit first (little-endian store).
+  PJX_HD static uint64_t SpreadBits(uint64_t byte) {
+    const uint64_t one_bit_each = (byte * 0x0101010101010101ULL) & 0x8040201008040201ULL;
+    return ((one_bit_each + 0x7F7F7F7F7F7F7F7FULL) >> 7) & 0x0101010101010101ULL;
+  }
+
+  // --- trust ---------------------------------------------------------------------------------------------------------
+  // What step and observe need so as never to leave their memory, whatever bytes the caller calls a state.
+  PJX_HD static bool IsSafe(const State& s, const Params& p) {
+    return s.x < p.size && s.y < p.size && (p.num_mazes == 0 || s.level < p.num_mazes);
+  }
+
+  // Why a snapshot cannot have come from this simulator with these parameters, or null.
+  PJX_HD static const char* Impossible(const State& s, const Params& p) {
+    if (p.num_mazes ? s.level >= p.num_mazes : s.level != 0) return "level is out of range";
+    if (s.x < 1 || s.y < 1 || s.x > p.size - 2 || s.y > p.size - 2) return "the agent is outside the grid";
+    if (s.tick >= StepLimit(p)) return "the clock is past the step limit";
+    if (s.unused != 0) return "the reserved bytes are not zero";
+    const uint8_t* walls = Walls(s, p);
+    if (p.num_mazes == 0) {
+      for (uint32_t i = 0; i < p.size; ++i) {
+        if (!IsWall(walls, p, i, 0) || !IsWall(walls, p, i, p.size - 1) || !IsWall(walls, p, 0, i) ||
+            !IsWall(walls, p, p.size - 1, i)) {
+          return "the maze is not closed by walls";
+        }
+      }
+    }
+    if (IsWall(walls, p, s.x, s.y)) return "the agent is in a wall";
+    if (s.x == p.size - 2 && s.y == p.size - 2) return "the agent is already at the goal";
+    return nullptr;
+  }
+};
+
+}  // namespace pjx
