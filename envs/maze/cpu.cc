@@ -16,7 +16,7 @@ const uint8_t* SharedLevels(const Maze::Params& p) {
   std::lock_guard<std::mutex> lock(mutex);
   auto& levels = sets[Key{p.size, p.num_mazes, p.seed, p.vision}];
   if (!levels) {
-    const size_t bytes = Maze::LevelBytes(p);
+    const size_t bytes = p.level_bytes;
     levels.reset(new uint8_t[bytes * p.num_mazes]);
     for (uint32_t level = 0; level < p.num_mazes; ++level) {
       Philox random(static_cast<uint32_t>(p.seed), static_cast<uint32_t>(p.seed >> 32), level, /*stream1=*/1);
@@ -43,7 +43,8 @@ std::string ParseParams<Maze>(const int64_t* values, int64_t count, Maze::Params
     return "maze: vision must be an odd number from 3 to 31, got " + std::to_string(vision);
   }
   *params = {static_cast<uint32_t>(size), static_cast<uint32_t>(num_mazes), static_cast<uint64_t>(seed),
-             static_cast<uint32_t>(vision), nullptr};
+             static_cast<uint32_t>(vision), nullptr, 0, 0, 0, 0};
+  params->Derive();
   if (num_mazes) params->levels = SharedLevels(*params);
   return "";
 }
@@ -60,7 +61,7 @@ EnvDescription DescribeMaze(const std::vector<int64_t>& values) {
   description.num_actions = {Maze::NumActions(p, 0)};
   description.num_agents = Maze::kNumAgents;
   description.state_bytes = Maze::StateBytes(p);
-  description.max_episode_steps = Maze::StepLimit(p);
+  description.max_episode_steps = p.step_limit;
   return description;
 }
 

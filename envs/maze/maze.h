@@ -29,13 +29,24 @@ struct Maze {
     uint32_t num_mazes;  // levels shared by all environments; 0: a new maze for every episode, kept in the state
     uint64_t seed;
     uint32_t vision;        // side of the window, odd, 3..31
-    const uint8_t* levels;  // [num_mazes, LevelBytes], read-only; null when num_mazes is 0
+    const uint8_t* levels;  // [num_mazes, level_bytes], read-only; null when num_mazes is 0
+    // Derived, so that the inner loop does no division. Walls are one bit per cell in rows of `stride` bytes, framed by
+    // vision / 2 empty cells so that a window never needs a bounds check; 8 spare bytes let any window row be fetched by
+    // one 64-bit load.
+    uint32_t frame, stride, level_bytes, step_limit;
+
+    PJX_HD void Derive() {
+      frame = vision / 2;
+      stride = (size + 2 * frame + 7) / 8;
+      level_bytes = ((size + 2 * frame) * stride + 8 + 15) / 16 * 16;
+      step_limit = 2 * size * size;
+    }
   };
 
-  // Followed in the row by LevelBytes of walls when num_mazes is 0.
+  // Followed in the row by level_bytes of walls when num_mazes is 0.
   struct State {
     uint32_t level;  // [0, num_mazes); 0 when num_mazes is 0
-    uint32_t tick;   // steps since the episode began, [0, StepLimit)
+    uint32_t tick;   // steps since the episode began, [0, step_limit)
     uint16_t x, y;   // [1, size - 2], never a wall, never the goal
     uint32_t unused;
   };
@@ -48,38 +59,30 @@ struct Maze {
   };
 
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  // Walls are one bit per cell in rows of Stride bytes, framed by vision / 2 empty cells so that a window never needs a
-  // bounds check; 8 spare bytes let any window row be fetched by one 64-bit load.
-  PJX_HD static uint32_t Frame(const Params& p) { return p.vision / 2; }
-  PJX_HD static uint32_t Stride(const Params& p) { return (p.size + 2 * Frame(p) + 7) / 8; }
-  PJX_HD static uint32_t LevelBytes(const Params& p) {
-    return ((p.size + 2 * Frame(p)) * Stride(p) + 8 + 15) / 16 * 16;
-  }
-  PJX_HD static uint32_t StepLimit(const Params& p) { return 2 * p.size * p.size; }
-  PJX_HD static int64_t StateBytes(const Params& p) { return sizeof(State) + (p.num_mazes ? 0 : LevelBytes(p)); }
+  PJX_HD static int64_t StateBytes(const Params& p) { return sizeof(State) + (p.num_mazes ? 0 : p.level_bytes); }
   PJX_HD static int64_t ObsSize(const Params& p) { return static_cast<int64_t>(p.vision) * p.vision; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 5; }
 
   // --- walls ---------------------------------------------------------------------------------------------------------
   PJX_HD static const uint8_t* Walls(const State& s, const Params& p) {
-    return p.num_mazes ? p.levels + static_cast<uint64_t>(s.level) * LevelBytes(p)
+    return p.num_mazes ? p.levels + static_cast<uint64_t>(s.level) * p.level_bytes
                        : reinterpret_cast<const uint8_t*>(&s) + sizeof(State);
   }
   PJX_HD static bool IsWall(const uint8_t* walls, const Params& p, uint32_t x, uint32_t y) {
-    const uint32_t column = x + Frame(p);
-    return walls[(y + Frame(p)) * Stride(p) + column / 8] >> (column % 8) & 1;
+    const uint32_t column = x + p.frame;
+    return walls[(y + p.frame) * p.stride + column / 8] >> (column % 8) & 1;
   }
   PJX_HD static void Carve(uint8_t* walls, const Params& p, uint32_t x, uint32_t y) {
-    const uint32_t column = x + Frame(p);
-    walls[(y + Frame(p)) * Stride(p) + column / 8] &= static_cast<uint8_t>(~(1u << (column % 8)));
+    const uint32_t column = x + p.frame;
+    walls[(y + p.frame) * p.stride + column / 8] &= static_cast<uint8_t>(~(1u << (column % 8)));
   }
 
   PJX_HD static void Grow(uint8_t* walls, const Params& p, Philox& random) {
-    for (uint32_t i = 0; i < LevelBytes(p); ++i) walls[i] = 0;
+    for (uint32_t i = 0; i < p.level_bytes; ++i) walls[i] = 0;
     for (uint32_t y = 0; y < p.size; ++y) {
       for (uint32_t x = 0; x < p.size; ++x) {
-        const uint32_t column = x + Frame(p);
-        walls[(y + Frame(p)) * Stride(p) + column / 8] |= static_cast<uint8_t>(1u << (column % 8));
+        const uint32_t column = x + p.frame;
+        walls[(y + p.frame) * p.stride + column / 8] |= static_cast<uint8_t>(1u << (column % 8));
       }
     }
     struct Cell {
@@ -116,8 +119,9 @@ struct Maze {
   }
 
   // --- the simulator -------------------------------------------------------------------------------------------------
-  PJX_HD static int Dx(int action) { return (action == 1) - (action == 3); }
-  PJX_HD static int Dy(int action) { return (action == 4) - (action == 2); }
+  // Two bits per action hold the displacement plus one.
+  PJX_HD static int Dx(int action) { return static_cast<int>(0x119u >> (2 * action) & 3) - 1; }
+  PJX_HD static int Dy(int action) { return static_cast<int>(0x245u >> (2 * action) & 3) - 1; }
 
   PJX_HD static void Reset(State& s, const Params& p, Philox& random) {
     s = State{0, 0, 1, 1, 0};
@@ -129,7 +133,7 @@ struct Maze {
   }
 
   // Sets the clock to a uniformly random time, so that environments that start together do not time out together.
-  PJX_HD static void Stagger(State& s, const Params& p, Philox& random) { s.tick = random.Below(StepLimit(p)); }
+  PJX_HD static void Stagger(State& s, const Params& p, Philox& random) { s.tick = random.Below(p.step_limit); }
 
   PJX_HD static Outcome Step(State& s, const Params& p, const int32_t* actions, Philox& /*random*/, float* rewards) {
     const uint32_t x = s.x + Dx(actions[0]), y = s.y + Dy(actions[0]);
@@ -141,7 +145,7 @@ struct Maze {
     ++s.tick;
     Outcome outcome{};
     outcome.terminated = s.x == p.size - 2 && s.y == p.size - 2;
-    outcome.truncated = !outcome.terminated && s.tick >= StepLimit(p);
+    outcome.truncated = !outcome.terminated && s.tick >= p.step_limit;
     rewards[0] = outcome.terminated ? 1.0f : 0.0f;
     outcome.episode_return = outcome.score = outcome.perf = rewards[0];
     outcome.episode_length = static_cast<int32_t>(s.tick);
@@ -149,23 +153,34 @@ struct Maze {
   }
 
   PJX_HD static void Observe(const State& s, const Params& p, Obs* obs) {
-    const uint32_t vision = p.vision, stride = Stride(p);
-    const uint8_t* row = Walls(s, p) + s.y * stride + s.x / 8;
+    if (p.vision == 11) {
+      Window<11>(s, p, obs);  // the usual size, unrolled by the compiler
+    } else {
+      Window<0>(s, p, obs);
+    }
+  }
+
+  template <uint32_t kVision>
+  PJX_HD static void Window(const State& s, const Params& p, Obs* obs) {
+    const uint32_t vision = kVision ? kVision : p.vision;
+    const uint8_t* row = Walls(s, p) + s.y * p.stride + s.x / 8;
     const uint32_t shift = s.x % 8;
     uint8_t* out = obs;
-    for (uint32_t i = 0; i < vision; ++i, row += stride, out += vision) {
+    // Whole words may run into the next row of the window, which is written afterwards; the last row must not.
+    for (uint32_t i = 0; i + 1 < vision; ++i, row += p.stride, out += vision) {
       uint64_t bits;
       memcpy(&bits, row, sizeof(bits));
       bits >>= shift;
-      uint32_t j = 0;
-      // Whole words may run into the next row of the window, which is written afterwards; the last row must not.
-      const bool last = i + 1 == vision;
-      for (; last ? j + 8 <= vision : j < vision; j += 8, bits >>= 8) {
+      for (uint32_t j = 0; j < vision; j += 8, bits >>= 8) {
+        // Two rows at least are left here, so only a window of side 3 or 5 could see a word reach past its end.
         const uint64_t spread = SpreadBits(bits & 0xFF);
-        memcpy(out + j, &spread, sizeof(spread));
+        memcpy(out + j, &spread, j + 8 <= 2 * vision ? 8 : 2 * vision - j);
       }
-      for (; j < vision; ++j, bits >>= 1) out[j] = bits & 1;
     }
+    uint64_t bits;
+    memcpy(&bits, row, sizeof(bits));
+    bits >>= shift;
+    for (uint32_t j = 0; j < vision; ++j, bits >>= 1) out[j] = bits & 1;
     const uint32_t half = vision / 2;
     const uint32_t goal_x = p.size - 2 - s.x + half, goal_y = p.size - 2 - s.y + half;
     if (goal_x < vision && goal_y < vision) obs[goal_y * vision + goal_x] = 4;
@@ -188,7 +203,7 @@ struct Maze {
   PJX_HD static const char* Impossible(const State& s, const Params& p) {
     if (p.num_mazes ? s.level >= p.num_mazes : s.level != 0) return "level is out of range";
     if (s.x < 1 || s.y < 1 || s.x > p.size - 2 || s.y > p.size - 2) return "the agent is outside the grid";
-    if (s.tick >= StepLimit(p)) return "the clock is past the step limit";
+    if (s.tick >= p.step_limit) return "the clock is past the step limit";
     if (s.unused != 0) return "the reserved bytes are not zero";
     const uint8_t* walls = Walls(s, p);
     if (p.num_mazes == 0) {
