@@ -81,10 +81,8 @@ def native_call(
     `aliases` maps operand index -> result index for buffers that are updated in place. Attributes must be NumPy
     scalars or arrays: they are compiled into the program.
     """
-    # Inside shard_map the results vary over the mesh axes that any operand varies over; scan carries must agree.
-    varying = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
+    operands, varying = _vary_together(operands)
     if varying:
-        operands = tuple(_vary_over(x, varying) for x in operands)
         results = [jax.ShapeDtypeStruct(r.shape, r.dtype, vma=varying) for r in results]
     call = jax.ffi.ffi_call(
         target, list(results), vmap_method="broadcast_all", input_output_aliases=dict(aliases) if aliases else None
@@ -92,9 +90,18 @@ def native_call(
     return call(*operands, **{k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()})
 
 
-def _vary_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-    missing = tuple(axes - jax.typeof(x).vma)
-    return jax.lax.pcast(x, missing, to="varying") if missing else x
+def _vary_together(operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], frozenset[str]]:
+    """Inside shard_map, lets every operand vary over the mesh axes that any of them varies over; also those axes.
+
+    The results of both implementations then vary over the same axes, as branches and scan carries must.
+    """
+    varying = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
+
+    def vary(x):
+        missing = tuple(varying - jax.typeof(x).vma)
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return (tuple(vary(x) for x in operands) if varying else operands), varying
 
 
 def select(
@@ -109,6 +116,7 @@ def select(
     The choice falls when the program is lowered for its platform; only the chosen branch is compiled.
     `impl` forces one of them: "native" (RuntimeError if no platform has it) or "reference".
     """
+    operands, _ = _vary_together(operands)
     platforms = [platform for platform in _MODULES if has_native(target, platform)]
     if impl == "reference" or (impl is None and not platforms):
         return reference(*operands)
