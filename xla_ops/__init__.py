@@ -2,10 +2,12 @@
 
 from pufferjax.xla_ops.ffi import backends
 from pufferjax.xla_ops.gae_vtrace.op import gae_vtrace
+from pufferjax.xla_ops.linear_recurrence.op import linear_recurrence
 
 # The native targets behind each public op; `backends()` reports from this table.
 OP_TARGETS = {
     "gae_vtrace": ("pufferjax.gae_vtrace",),
+    "linear_recurrence": ("pufferjax.linear_recurrence", "pufferjax.linear_recurrence.bwd"),
 }
 
-__all__ = ["backends", "gae_vtrace"]
+__all__ = ["backends", "gae_vtrace", "linear_recurrence"]
