@@ -56,6 +56,26 @@ def check_scalar(
     return jnp.float32(value)
 
 
+def check_index(op: str, name: str, x: Any, low: int, high: int) -> jax.Array:
+    """`x` as an i32 scalar; a concrete value outside [low, high] raises ValueError, a traced one passes.
+
+    Raises TypeError for anything but an integer.
+    """
+    valid = f"an integer in [{low}, {high}]"
+    if not isinstance(x, (int, np.integer, np.ndarray, jax.Array)) or isinstance(x, (bool, np.bool_)):
+        raise TypeError(f"{op}: {name} must be {valid}, got {x!r}")
+    if not isinstance(x, int):
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise TypeError(f"{op}: {name} must be {valid}, got dtype {x.dtype}")
+        if x.shape != ():
+            raise ValueError(f"{op}: {name} must be a scalar, got shape {x.shape}")
+    if isinstance(x, jax.core.Tracer):
+        return x.astype(jnp.int32)
+    if not low <= int(x) <= high:
+        raise ValueError(f"{op}: {name} must be {valid}, got {int(x)}")
+    return jnp.int32(x)
+
+
 def check_count(op: str, name: str, x: Any, low: int, high: int = 2**31 - 1) -> int:
     """`x` as a static int in [low, high]; raises TypeError or ValueError."""
     if isinstance(x, bool) or not isinstance(x, (int, np.integer)):
