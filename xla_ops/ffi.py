@@ -74,26 +74,42 @@ def native_call(
     results: Sequence[jax.ShapeDtypeStruct],
     *operands: jax.Array,
     aliases: Mapping[int, int] | None = None,
+    vmap_method: str = "broadcast_all",
     **attributes: Any,
 ) -> list[jax.Array]:
     """One custom call. Handlers accept any leading axes (a vmapped call brings them), equal on every operand.
 
+    With `vmap_method="expand_dims"` an operand that vmap does not map, say a weight, has size 1 on that axis instead of
+    a copy per lane; the handler must accept that.
     `aliases` maps operand index -> result index for buffers that are updated in place. Attributes must be NumPy
     scalars or arrays: they are compiled into the program.
     """
     # Inside shard_map the results vary over the mesh axes that any operand varies over; scan carries must agree.
-    varying = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
+    operands = vary_together(*operands)
+    varying = _varying_axes(*operands)
     if varying:
-        operands = tuple(_vary_over(x, varying) for x in operands)
         results = [jax.ShapeDtypeStruct(r.shape, r.dtype, vma=varying) for r in results]
     call = jax.ffi.ffi_call(
-        target, list(results), vmap_method="broadcast_all", input_output_aliases=dict(aliases) if aliases else None
+        target, list(results), vmap_method=vmap_method, input_output_aliases=dict(aliases) if aliases else None
     )
     return call(*operands, **{k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()})
 
 
+def vary_together(*operands: jax.Array) -> tuple[jax.Array, ...]:
+    """The operands, each varying over every mesh axis that one of them varies over (a no-op outside shard_map).
+
+    An op with a custom_vjp calls this before it: the gradient of a replicated weight is then summed over the mesh.
+    """
+    axes = _varying_axes(*operands)
+    return tuple(_vary_over(x, axes) for x in operands)
+
+
+def _varying_axes(*operands: jax.Array) -> frozenset[str]:
+    return frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
+
+
 def _vary_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-    missing = tuple(axes - jax.typeof(x).vma)
+    missing = tuple(axes - jax.typeof(x).vma) if axes else ()
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
