@@ -74,10 +74,13 @@ def native_call(
     results: Sequence[jax.ShapeDtypeStruct],
     *operands: jax.Array,
     aliases: Mapping[int, int] | None = None,
+    vmap_method: str = "broadcast_all",
     **attributes: Any,
 ) -> list[jax.Array]:
     """One custom call. Handlers accept any leading axes (a vmapped call brings them), equal on every operand.
 
+    With `vmap_method="expand_dims"` an operand that vmap does not map, say a weight, has size 1 on that axis instead of
+    a copy per lane; the handler must accept that.
     `aliases` maps operand index -> result index for buffers that are updated in place. Attributes must be NumPy
     scalars or arrays: they are compiled into the program.
     """
@@ -86,7 +89,7 @@ def native_call(
         operands = vary_together(operands)
         results = [_varying_result(r, varying) for r in results]
     call = jax.ffi.ffi_call(
-        target, list(results), vmap_method="broadcast_all", input_output_aliases=dict(aliases) if aliases else None
+        target, list(results), vmap_method=vmap_method, input_output_aliases=dict(aliases) if aliases else None
     )
     return call(*operands, **{k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()})
 

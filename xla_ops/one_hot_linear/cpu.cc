@@ -1,0 +1,291 @@
+// one_hot_linear on the CPU. Both directions turn a row of codes into the list of the table rows it selects, then walk
+// that list for one block of H after another: forward sums the table rows in registers, backward adds the row's
+// cotangent, held in registers, to each of them.
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "xla_ops/common/ffi.h"
+#include "xla_ops/common/multiversion.h"
+
+namespace pjx {
+namespace {
+
+// 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON.
+typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int64_t kLanes = 16;
+#define PJX_INLINE inline __attribute__((always_inline))  // into every clone of a PJX_MULTIVERSION function
+
+// Sizes of one call; the table is [num_cells, num_codes, num_hidden].
+struct Sizes {
+  int64_t num_cells, num_codes, num_hidden;
+  int64_t table() const { return num_cells * num_codes * num_hidden; }
+};
+
+// Offsets into the table of the rows that `x` selects. No branch: whether a cell is empty cannot be predicted.
+PJX_INLINE int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int64_t* selected) {
+  int64_t count = 0;
+  int64_t start = -sizes.num_hidden;
+  for (int64_t c = 0; c < sizes.num_cells; ++c) {
+    selected[count] = start + x[c] * sizes.num_hidden;
+    count += x[c] != 0;
+    start += sizes.num_codes * sizes.num_hidden;
+  }
+  return count;
+}
+
+// y[0 : 16 kVecs) = bias + the selected rows. Two sums, of the even and of the odd entries, because one would wait for
+// the latency of the addition.
+template <int kVecs>
+PJX_INLINE void SumBlock(const float* table, const int64_t* selected, int64_t count, const float* bias, float* y) {
+  Vec even[kVecs], odd[kVecs];
+  for (int v = 0; v < kVecs; ++v) {
+    even[v] = reinterpret_cast<const Vec*>(bias)[v];
+    odd[v] = Vec{};
+  }
+  int64_t i = 0;
+  for (; i + 1 < count; i += 2) {
+    const Vec* a = reinterpret_cast<const Vec*>(table + selected[i]);
+    const Vec* b = reinterpret_cast<const Vec*>(table + selected[i + 1]);
+    for (int v = 0; v < kVecs; ++v) even[v] += a[v];
+    for (int v = 0; v < kVecs; ++v) odd[v] += b[v];
+  }
+  if (i < count) {
+    const Vec* a = reinterpret_cast<const Vec*>(table + selected[i]);
+    for (int v = 0; v < kVecs; ++v) even[v] += a[v];
+  }
+  for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(y)[v] = even[v] + odd[v];
+}
+
+PJX_MULTIVERSION
+static void ForwardRows(const uint8_t* x, const float* weight, const float* bias, Sizes sizes, int64_t num_rows,
+                        int64_t* selected, float* y) {
+  const int64_t num_hidden = sizes.num_hidden;
+  for (int64_t r = 0; r < num_rows; ++r, x += sizes.num_cells, y += num_hidden) {
+    const int64_t count = SelectRows(x, sizes, selected);
+    int64_t h = 0;
+    for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes) SumBlock<4>(weight + h, selected, count, bias + h, y + h);
+    for (; h + kLanes <= num_hidden; h += kLanes) SumBlock<1>(weight + h, selected, count, bias + h, y + h);
+    for (; h < num_hidden; ++h) {  // in the order of SumBlock
+      float even = bias[h], odd = 0.0f;
+      int64_t i = 0;
+      for (; i + 1 < count; i += 2) {
+        even += weight[selected[i] + h];
+        odd += weight[selected[i + 1] + h];
+      }
+      if (i < count) even += weight[selected[i] + h];
+      y[h] = even + odd;
+    }
+  }
+}
+
+template <int kVecs>
+PJX_INLINE void ScatterBlock(const float* cotangent, const int64_t* selected, int64_t count, float* table,
+                             float* bias) {
+  Vec g[kVecs];
+  for (int v = 0; v < kVecs; ++v) g[v] = reinterpret_cast<const Vec*>(cotangent)[v];
+  for (int64_t i = 0; i < count; ++i) {
+    Vec* row = reinterpret_cast<Vec*>(table + selected[i]);
+    for (int v = 0; v < kVecs; ++v) row[v] += g[v];
+  }
+  for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(bias)[v] += g[v];
+}
+
+PJX_MULTIVERSION
+static void BackwardRows(const uint8_t* x, const float* cotangent, Sizes sizes, int64_t num_rows, int64_t* selected,
+                         float* dweight, float* dbias) {
+  const int64_t num_hidden = sizes.num_hidden;
+  for (int64_t r = 0; r < num_rows; ++r, x += sizes.num_cells, cotangent += num_hidden) {
+    const int64_t count = SelectRows(x, sizes, selected);
+    int64_t h = 0;
+    for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes) {
+      ScatterBlock<4>(cotangent + h, selected, count, dweight + h, dbias + h);
+    }
+    for (; h + kLanes <= num_hidden; h += kLanes) {
+      ScatterBlock<1>(cotangent + h, selected, count, dweight + h, dbias + h);
+    }
+    if (h == num_hidden) continue;
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t j = h; j < num_hidden; ++j) dweight[selected[i] + j] += cotangent[j];
+    }
+    for (int64_t j = h; j < num_hidden; ++j) dbias[j] += cotangent[j];
+  }
+}
+
+PJX_MULTIVERSION
+static void AddTo(float* sum, const float* terms, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) sum[i] += terms[i];
+}
+
+PJX_MULTIVERSION
+static uint8_t LargestCode(const uint8_t* x, int64_t size) {
+  uint8_t largest = 0;
+  for (int64_t i = 0; i < size; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+// Codes index memory: nothing is computed from them before this has passed.
+ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, int64_t num_codes) {
+  const int64_t size = x.element_count();
+  std::atomic<bool> bad{false};
+  ParallelFor(pool, size, /*grain=*/1 << 20, [&](int64_t begin, int64_t end) {
+    if (LargestCode(x.typed_data() + begin, end - begin) > num_codes) bad = true;
+  });
+  if (!bad) return ffi::Error::Success();
+  const uint8_t* first = x.typed_data();
+  while (*first <= num_codes) ++first;
+  const int64_t num_cells = x.dimensions().back(), index = first - x.typed_data();
+  return InvalidArgument("one_hot_linear: x has code ", static_cast<int>(*first), " in row ", index / num_cells,
+                         ", cell ", index % num_cells, "; valid codes are 0..", num_codes, " (K = ", num_codes,
+                         " is the second axis of weight)");
+}
+
+// A vmapped call gives an operand its lanes, or size 1 on the axes that all lanes share (vmap_method="expand_dims").
+ffi::Error CheckLanes(const char* name, ffi::Span<const int64_t> dims, ffi::Span<const int64_t> trailing,
+                      ffi::Span<const int64_t> lanes) {
+  bool matches = dims.size() == lanes.size() + trailing.size();
+  for (size_t i = 0; matches && i < dims.size(); ++i) {
+    matches = i < lanes.size() ? dims[i] == 1 || dims[i] == lanes[i] : dims[i] == trailing[i - lanes.size()];
+  }
+  if (matches) return ffi::Error::Success();
+  return InvalidArgument("one_hot_linear: ", name, " must be ", ShapeText(trailing), " with leading axes ",
+                         ShapeText(lanes), " or 1, got ", ShapeText(dims));
+}
+
+// Which block of the operand belongs to `lane`, counted in blocks of its trailing axes.
+int64_t LaneIndex(int64_t lane, ffi::Span<const int64_t> dims, ffi::Span<const int64_t> lanes) {
+  int64_t index = 0, stride = 1;
+  for (size_t i = lanes.size(); i-- > 0;) {
+    if (dims[i] != 1) index += lane % lanes[i] * stride;
+    lane /= lanes[i];
+    stride *= dims[i];
+  }
+  return index;
+}
+
+ffi::Error OneHotLinearFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> weight,
+                              ffi::Buffer<ffi::F32> bias, ffi::ResultBuffer<ffi::F32> y) {
+  const auto dims = y->dimensions(), weight_dims = weight.dimensions();
+  if (dims.size() < 2 || weight_dims.size() < 3) {
+    return InvalidArgument("one_hot_linear: the result must be [..., R, H] and weight [..., C, K, H], got ",
+                           ShapeText(dims), " and ", ShapeText(weight_dims));
+  }
+  const auto lanes = dims.first(dims.size() - 2);
+  const int64_t num_lanes = LeadingSize(dims, 2), num_rows = dims[dims.size() - 2];
+  const size_t w = weight_dims.size() - 3;
+  const Sizes sizes{weight_dims[w], weight_dims[w + 1], dims.back()};
+  const int64_t x_shape[] = {num_rows, sizes.num_cells};
+  const int64_t weight_shape[] = {sizes.num_cells, sizes.num_codes, sizes.num_hidden};
+  for (const auto& error :
+       {CheckLanes("x", x.dimensions(), {x_shape, 2}, lanes),
+        CheckLanes("weight", weight_dims, {weight_shape, 3}, lanes),
+        CheckLanes("bias", bias.dimensions(), {&sizes.num_hidden, 1}, lanes), CheckCodes(pool, x, sizes.num_codes)}) {
+    if (error.failure()) return error;
+  }
+  ParallelFor(pool, num_lanes * num_rows, /*grain=*/32, [&](int64_t begin, int64_t end) {
+    std::vector<int64_t> selected(sizes.num_cells + 1);
+    while (begin < end) {
+      const int64_t lane = begin / num_rows, first = begin % num_rows;
+      const int64_t count = std::min(num_rows - first, end - begin);
+      const int64_t x_row = LaneIndex(lane, x.dimensions(), lanes) * num_rows + first;
+      ForwardRows(x.typed_data() + x_row * sizes.num_cells,
+                  weight.typed_data() + LaneIndex(lane, weight_dims, lanes) * sizes.table(),
+                  bias.typed_data() + LaneIndex(lane, bias.dimensions(), lanes) * sizes.num_hidden, sizes, count,
+                  selected.data(), y->typed_data() + begin * sizes.num_hidden);
+      begin += count;
+    }
+  });
+  return ffi::Error::Success();
+}
+
+// The rows of a lane are cut into parts by their number alone, never by the number of threads; each part has its own
+// table and the tables are added in order, so the gradient has the same bits on every machine.
+int64_t NumParts(int64_t num_rows, int64_t num_codes) {
+  constexpr int64_t kMaxParts = 16;
+  const int64_t rows_per_part = std::max<int64_t>(512, 64 * num_codes);  // worth the clearing and adding of a table
+  return std::clamp<int64_t>(num_rows / rows_per_part, 1, kMaxParts);
+}
+
+ffi::Error OneHotLinearBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> cotangent,
+                              ffi::ResultBuffer<ffi::F32> dweight, ffi::ResultBuffer<ffi::F32> dbias) {
+  const auto dims = dweight->dimensions(), x_dims = x.dimensions();
+  if (dims.size() < 3 || x_dims.size() < 2) {
+    return InvalidArgument("one_hot_linear: x must be [..., R, C] and dweight [..., C, K, H], got ", ShapeText(x_dims),
+                           " and ", ShapeText(dims));
+  }
+  const auto lanes = dims.first(dims.size() - 3);
+  const int64_t num_lanes = LeadingSize(dims, 3), num_rows = x_dims[x_dims.size() - 2];
+  const Sizes sizes{dims[dims.size() - 3], dims[dims.size() - 2], dims.back()};
+  const int64_t x_shape[] = {num_rows, sizes.num_cells};
+  const int64_t cotangent_shape[] = {num_rows, sizes.num_hidden};
+  for (const auto& error : {CheckLanes("x", x_dims, {x_shape, 2}, lanes),
+                            CheckLanes("the cotangent", cotangent.dimensions(), {cotangent_shape, 2}, lanes),
+                            CheckLanes("dbias", dbias->dimensions(), {&sizes.num_hidden, 1}, lanes),
+                            CheckCodes(pool, x, sizes.num_codes)}) {
+    if (error.failure()) return error;
+  }
+  const int64_t num_parts = NumParts(num_rows, sizes.num_codes), table = sizes.table(), num_hidden = sizes.num_hidden;
+  // Part 0 works in the result itself; the others in [num_lanes, num_parts - 1] blocks of one table and one bias.
+  const int64_t block = table + num_hidden;
+  std::unique_ptr<float[]> scratch(new (std::nothrow) float[num_lanes * (num_parts - 1) * block]);
+  if (scratch == nullptr) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "one_hot_linear: no memory for the gradient's partial sums");
+  }
+  const auto part_block = [&](int64_t lane, int64_t part) {
+    return scratch.get() + (lane * (num_parts - 1) + part - 1) * block;
+  };
+  ParallelFor(
+      pool, num_lanes * num_parts, /*grain=*/std::max<int64_t>(1, 128 * num_parts / std::max<int64_t>(num_rows, 1)),
+      [&](int64_t begin, int64_t end) {
+        std::vector<int64_t> selected(sizes.num_cells + 1);
+        for (int64_t unit = begin; unit < end; ++unit) {
+          const int64_t lane = unit / num_parts, part = unit % num_parts;
+          float* const weight_sum = part == 0 ? dweight->typed_data() + lane * table : part_block(lane, part);
+          float* const bias_sum = part == 0 ? dbias->typed_data() + lane * num_hidden : part_block(lane, part) + table;
+          std::memset(weight_sum, 0, table * sizeof(float));
+          std::memset(bias_sum, 0, num_hidden * sizeof(float));
+          const int64_t first = num_rows * part / num_parts;
+          const int64_t count = num_rows * (part + 1) / num_parts - first;
+          const int64_t x_row = LaneIndex(lane, x_dims, lanes) * num_rows + first;
+          const int64_t cotangent_row = LaneIndex(lane, cotangent.dimensions(), lanes) * num_rows + first;
+          BackwardRows(x.typed_data() + x_row * sizes.num_cells, cotangent.typed_data() + cotangent_row * num_hidden,
+                       sizes, count, selected.data(), weight_sum, bias_sum);
+        }
+      });
+  if (num_parts == 1) return ffi::Error::Success();
+  for (int64_t lane = 0; lane < num_lanes; ++lane) {
+    ParallelFor(pool, table, /*grain=*/4096, [&](int64_t begin, int64_t end) {
+      for (int64_t part = 1; part < num_parts; ++part) {
+        AddTo(dweight->typed_data() + lane * table + begin, part_block(lane, part) + begin, end - begin);
+      }
+    });
+    for (int64_t part = 1; part < num_parts; ++part) {
+      AddTo(dbias->typed_data() + lane * num_hidden, part_block(lane, part) + table, num_hidden);
+    }
+  }
+  return ffi::Error::Success();
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(OneHotLinearFwd, OneHotLinearFwdCpu,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::U8>>()   // x [..., R, C]
+                                  .Arg<ffi::Buffer<ffi::F32>>()  // weight [..., C, K, H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()  // bias [..., H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()  // y [..., R, H]
+);
+PJX_REGISTER("pufferjax.one_hot_linear.fwd", OneHotLinearFwd);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(OneHotLinearBwd, OneHotLinearBwdCpu,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::U8>>()   // x [..., R, C]
+                                  .Arg<ffi::Buffer<ffi::F32>>()  // cotangent [..., R, H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()  // dweight [..., C, K, H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()  // dbias [..., H]
+);
+PJX_REGISTER("pufferjax.one_hot_linear.bwd", OneHotLinearBwd);
+
+}  // namespace
+}  // namespace pjx
