@@ -1,4 +1,4 @@
-"""pufferjax."""
+"""pufferjax: learn from a reward that a random agent meets once in ten million steps, in JAX."""
 
 import pkgutil
 
