@@ -12,7 +12,7 @@ from pufferjax.xla_ops.state_heap.op import state_heap_insert, state_heap_rescor
 OP_TARGETS = {
     "gae_vtrace": ("pufferjax.gae_vtrace",),
     "linear_recurrence": ("pufferjax.linear_recurrence", "pufferjax.linear_recurrence.bwd"),
-    "mingru_scan": ("pufferjax.mingru_scan",),
+    "mingru_scan": ("pufferjax.mingru_scan", "pufferjax.mingru_scan.fwd", "pufferjax.mingru_scan.bwd"),
     "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd"),
     "prioritized_sample": ("pufferjax.prioritized_sample",),
     "state_heap_insert": ("pufferjax.state_heap.insert",),
