@@ -82,12 +82,11 @@ def native_call(
     scalars or arrays: they are compiled into the program.
     """
     operands, varying = _vary_together(operands)
-    if varying:
-        results = [jax.ShapeDtypeStruct(r.shape, r.dtype, vma=varying) for r in results]
     call = jax.ffi.ffi_call(
         target, list(results), vmap_method="broadcast_all", input_output_aliases=dict(aliases) if aliases else None
     )
-    return call(*operands, **{k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()})
+    attributes = {k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()}
+    return [_vary_over(x, varying) for x in call(*operands, **attributes)]
 
 
 def _vary_together(operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], frozenset[str]]:
@@ -95,13 +94,20 @@ def _vary_together(operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], frozense
 
     The results of both implementations then vary over the same axes, as branches and scan carries must.
     """
-    varying = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
+    varying = frozenset().union(*map(_varying_axes, operands))
+    return tuple(_vary_over(x, varying) for x in operands), varying
 
-    def vary(x):
-        missing = tuple(varying - jax.typeof(x).vma)
-        return jax.lax.pcast(x, missing, to="varying") if missing else x
 
-    return (tuple(vary(x) for x in operands) if varying else operands), varying
+def _varying_axes(x: Any) -> frozenset[str]:
+    aval = jax.typeof(x)
+    if hasattr(aval, "manual_axis_type"):
+        return frozenset(aval.manual_axis_type.varying)
+    return frozenset(getattr(aval, "vma", ()))  # the name in other versions of JAX
+
+
+def _vary_over(x: Any, axes: frozenset[str]) -> Any:
+    missing = tuple(axes - _varying_axes(x)) if axes else ()
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def select(
