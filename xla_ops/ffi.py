@@ -84,14 +84,13 @@ def native_call(
     `aliases` maps operand index -> result index for buffers that are updated in place. Attributes must be NumPy
     scalars or arrays: they are compiled into the program.
     """
-    varying = _varying_axes(operands)
-    if varying:
-        operands = vary_together(operands)
-        results = [_varying_result(r, varying) for r in results]
+    varying = frozenset().union(*map(_varying_axes, operands))
+    operands = vary_together(operands)
     call = jax.ffi.ffi_call(
         target, list(results), vmap_method=vmap_method, input_output_aliases=dict(aliases) if aliases else None
     )
-    return call(*operands, **{k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()})
+    attributes = {k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()}
+    return [_vary_over(x, varying) for x in call(*operands, **attributes)]
 
 
 def vary_together(operands: Any) -> Any:
@@ -100,26 +99,20 @@ def vary_together(operands: Any) -> Any:
     The carries of a twin's scan and the results of a native call must agree in this. An op with a custom_vjp calls it
     before that function, so that the transpose sums the cotangent of an operand that was the same on all devices.
     """
-    varying = _varying_axes(jax.tree.leaves(operands))
-
-    def vary(x):
-        missing = tuple(varying - _varying_axes([x]))
-        return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-    return jax.tree.map(vary, operands) if varying else operands
+    varying = frozenset().union(*map(_varying_axes, jax.tree.leaves(operands)))
+    return jax.tree.map(lambda x: _vary_over(x, varying), operands)
 
 
-def _varying_result(result: jax.ShapeDtypeStruct, axes: frozenset[str]) -> jax.ShapeDtypeStruct:
-    # JAX drops the axes from the type of a result that names no mesh.
-    sharding = jax.sharding.NamedSharding(
-        jax.sharding.get_abstract_mesh(), jax.sharding.PartitionSpec(*[None] * len(result.shape))
-    )
-    axis_type = jax.sharding.ManualAxisType(varying=axes)
-    return jax.ShapeDtypeStruct(result.shape, result.dtype, sharding=sharding, manual_axis_type=axis_type)
+def _varying_axes(x: Any) -> frozenset[str]:
+    aval = jax.typeof(x)
+    if hasattr(aval, "manual_axis_type"):
+        return frozenset(aval.manual_axis_type.varying)
+    return frozenset(getattr(aval, "vma", ()))  # the name in other versions of JAX
 
 
-def _varying_axes(operands: Sequence[jax.Array]) -> frozenset[str]:
-    return frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in operands))
+def _vary_over(x: Any, axes: frozenset[str]) -> Any:
+    missing = tuple(axes - _varying_axes(x)) if axes else ()
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def select(

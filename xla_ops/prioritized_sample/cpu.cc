@@ -46,15 +46,19 @@ uint64_t PrefixSums(ffi::ThreadPool& pool, const Weights& weights, int64_t size,
   return total;
 }
 
-// Index of the first prefix above `target`; the last one is. No branches: half would be mispredicted.
-int64_t FirstAbove(const uint64_t* prefix, int64_t count, uint64_t target) {
-  const uint64_t* base = prefix;
+constexpr int64_t kBatch = 8;
+
+// found[j] = index of the first prefix above targets[j]; the last one is. A batch of searches advances in step, without
+// branches, so that the waits for memory overlap and nothing is mispredicted.
+void FirstAbove(const uint64_t* prefix, int64_t count, const uint64_t* targets, int64_t* found) {
+  std::fill_n(found, kBatch, 0);
   while (count > 1) {
     const int64_t half = count / 2;
-    base += base[half - 1] <= target ? half : 0;
+    for (int64_t j = 0; j < kBatch; ++j) {
+      found[j] += half & -static_cast<int64_t>(prefix[found[j] + half - 1] <= targets[j]);
+    }
     count -= half;
   }
-  return base - prefix;
 }
 
 // Uniform on {0, ..., total - 1}.
@@ -85,24 +89,30 @@ void SampleLane(ffi::ThreadPool& pool, const uint32_t* words, const float* prior
   // Each weight is rounded by less than one unit. Where that could move 2^-30 of the probability (a spike among a great
   // many), use the bits that the small sum left free; 2^spare * (total + size) bounds the new sum.
   if (total < static_cast<uint64_t>(size) << 30) {
-    weights.width += 62 - BitLength(total + static_cast<uint64_t>(size));
+    weights.SetWidth(weights.width() + 62 - BitLength(total + static_cast<uint64_t>(size)));
     total = PrefixSums(pool, weights, size, block, prefix);
   }
   const int64_t num_blocks = (size + block - 1) / block;
   const double scale = static_cast<double>(size) / static_cast<double>(total);
   ParallelFor(pool, num_samples, kDrawsPerTask, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) {
-      const uint64_t target = Target(words, k, total);
-      const int64_t b = FirstAbove(prefix, num_blocks, target);
-      uint64_t before = b == 0 ? 0 : prefix[b - 1];
-      int64_t index = b * block;
-      uint64_t weight = block == 1 ? prefix[b] - before : weights(index);
-      while (target - before >= weight) {
-        before += weight;
-        weight = weights(++index);
+    for (int64_t first = begin; first < end; first += kBatch) {
+      uint64_t targets[kBatch] = {};
+      int64_t found[kBatch];
+      const int64_t count = std::min(kBatch, end - first);
+      for (int64_t j = 0; j < count; ++j) targets[j] = Target(words, first + j, total);
+      FirstAbove(prefix, num_blocks, targets, found);
+      for (int64_t j = 0; j < count; ++j) {
+        const int64_t b = found[j];
+        uint64_t before = b == 0 ? 0 : prefix[b - 1];
+        int64_t index = b * block;
+        uint64_t weight = block == 1 ? prefix[b] - before : weights(index);
+        while (targets[j] - before >= weight) {
+          before += weight;
+          weight = weights(++index);
+        }
+        indices[first + j] = static_cast<int32_t>(index);
+        relative[first + j] = static_cast<float>(static_cast<double>(weight) * scale);
       }
-      indices[k] = static_cast<int32_t>(index);
-      relative[k] = static_cast<float>(static_cast<double>(weight) * scale);
     }
   });
 }

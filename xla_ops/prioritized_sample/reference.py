@@ -1,13 +1,15 @@
 """Pure-JAX twin of `prioritized_sample`: its specification, fallback and test oracle.
 
 Weights and their sums are 64-bit integers, here pairs (high, low) of u32 because JAX has no u64 unless x64 is on.
-Integer sums are associative: `associative_scan` gives the same prefix as the native op's blocks.
+Integer sums are associative: the prefix is that of the native op's blocks, whatever the order of adding.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 
+@jax.jit  # called eagerly it would dispatch a hundred small operations
 def prioritized_sample_reference(words, priorities, size, alpha):
     """Indices i32[K] and `size * P` f32[K]; words u32[K, 2] are the random bits. See `pufferjax.xla_ops`.
 
@@ -42,7 +44,7 @@ def prioritized_sample_reference(words, priorities, size, alpha):
     # Where rounding could move 2^-30 of the probability, use the bits that the small sum left free.
     refine = _less(total, (count >> 2, count << 30))
     width = width + jnp.where(refine & ~uniform, 62 - _bit_length(*_add(total, (zero, count))), 0)
-    prefix = lax.associative_scan(_add, weights(width))
+    prefix = _prefix_sum(*weights(width))
     total = (prefix[0][-1], prefix[1][-1])
     target = _multiply_high((words[:, 0], words[:, 1]), total)
 
@@ -91,6 +93,11 @@ def _bit_length(high, low):
 def _add(a, b):
     low = a[1] + b[1]
     return a[0] + b[0] + (low < b[1]).astype(jnp.uint32), low
+
+
+def _prefix_sum(high, low):
+    low_sum = jnp.cumsum(low, dtype=jnp.uint32)
+    return jnp.cumsum(high + (low_sum < low), dtype=jnp.uint32), low_sum  # wrapped around: carry
 
 
 def _subtract(a, b):

@@ -1,5 +1,6 @@
 // The integer weight of a priority. Integers make the prefix sum associative, hence the same for any number of threads
-// and on any platform; and they are read from the float's bits because XLA's CPU threads treat denormals as zero.
+// and on any platform. The weight of a float is floor(priority * 2^k): exact in double, whose product with a power of
+// two does not round; for denormals it is taken from the bits, because XLA's CPU threads read them as zero.
 #pragma once
 
 #include <cmath>
@@ -24,20 +25,26 @@ struct Normalised {
   PJX_HD double FractionLog2() const { return log2(static_cast<double>(mantissa) * (1.0 / 8388608.0)); }
 };
 
-struct Weights {
-  const float* priorities;
-  uint32_t top_bits;  // of the largest positive finite priority
-  float alpha;        // > 0
-  int32_t width;      // in bits: weights are below 2^width, that of the largest priority is at least 2^(width - 1)
-  int32_t top_exponent;
-  double top_log2;
-
+class Weights {
+ public:
+  // The largest positive finite priority is that of `top_bits`; alpha > 0. Weights are below 2^width and that of the
+  // largest priority is at least 2^(width - 1); 24 <= width <= 62.
   PJX_HD Weights(const float* priorities, uint32_t top_bits, float alpha, int32_t width)
-      : priorities(priorities), top_bits(top_bits), alpha(alpha), width(width) {
+      : priorities_(priorities), alpha_(alpha), linear_(alpha == 1.0f) {
     const Normalised top(top_bits);
-    top_exponent = top.exponent;
-    top_log2 = top.FractionLog2();
+    top_exponent_ = top.exponent;
+    top_log2_ = top.FractionLog2();
+    SetWidth(width);
   }
+
+  PJX_HD void SetWidth(int32_t width) {
+    width_ = width;
+    // Powers are relative to the largest priority, whose power is 1.
+    const int32_t top = linear_ ? top_exponent_ : 127;
+    scale_ = ldexp(1.0, width - 1 - (top - 127));
+    denormal_shift_ = width - 24 - (top - 1);
+  }
+  PJX_HD int32_t width() const { return width_; }
 
   // The bits of a float if it is positive and finite, else 0.
   PJX_HD static uint32_t PositiveBits(float priority) {
@@ -46,25 +53,31 @@ struct Weights {
     return bits > 0 && bits < 0x7F800000 ? static_cast<uint32_t>(bits) : 0;
   }
 
+  // 0 for what must not be drawn, else at least 1.
   PJX_HD uint64_t operator()(int64_t index) const {
-    uint32_t bits = PositiveBits(priorities[index]);
+    const uint32_t bits = PositiveBits(priorities_[index]);
     if (bits == 0) return 0;
-    int32_t top = top_exponent;
-    if (alpha != 1.0f) {
+    uint64_t weight;
+    if (!linear_) {
       const Normalised p(bits);
-      const double log2_ratio = (p.exponent - top_exponent) + (p.FractionLog2() - top_log2);
-      const float ratio = static_cast<float>(exp2(alpha * log2_ratio));
-      memcpy(&bits, &ratio, sizeof(bits));
-      if (bits < 0x00800000u) return 1;  // below 2^-126
-      top = 127;
+      const double log2_ratio = (p.exponent - top_exponent_) + (p.FractionLog2() - top_log2_);
+      weight = static_cast<uint64_t>(static_cast<int64_t>(exp2(alpha_ * log2_ratio) * scale_));
+    } else if (bits >= 0x00800000u) {
+      weight = static_cast<uint64_t>(static_cast<int64_t>(static_cast<double>(priorities_[index]) * scale_));
+    } else if (denormal_shift_ >= 0) {
+      weight = static_cast<uint64_t>(bits) << denormal_shift_;
+    } else {
+      weight = bits >> (denormal_shift_ > -31 ? -denormal_shift_ : 31);
     }
-    const Normalised p(bits);
-    const int32_t shift = width - 24 - (top - p.exponent);
-    const uint64_t weight = shift >= 0    ? static_cast<uint64_t>(p.mantissa) << shift
-                            : shift > -32 ? p.mantissa >> -shift
-                                          : 0;
-    return weight > 0 ? weight : 1;  // whatever is positive can be drawn
+    return weight > 0 ? weight : 1;
   }
+
+ private:
+  const float* priorities_;
+  float alpha_;
+  bool linear_;
+  int32_t width_, top_exponent_, denormal_shift_;
+  double top_log2_, scale_;
 };
 
 }  // namespace pjx

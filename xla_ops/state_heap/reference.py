@@ -4,6 +4,7 @@ Priorities compare by their bits (non-negative floats order like integers), whic
 they return is the sorted array: a valid min-heap, if not the native one's layout.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -11,6 +12,7 @@ _INFINITY = 0x7F800000
 _SMALLEST_NORMAL = 0x00800000
 
 
+@jax.jit
 def state_heap_rescore_reference(priorities, heap, heap_position, size, slots, scores, decay, mask):
     """See `pufferjax.xla_ops.state_heap_rescore`; one step per slot.
 
@@ -34,6 +36,7 @@ def state_heap_rescore_reference(priorities, heap, heap_position, size, slots, s
     return lax.bitcast_convert_type(bits, jnp.float32), *_sorted_heap(bits, size)
 
 
+@jax.jit
 def state_heap_insert_reference(snapshots, priorities, heap, heap_position, size, rows, scores, mask):
     """See `pufferjax.xla_ops.state_heap_insert`; one step per candidate that enters. `size` is clipped to [0, M]."""
     del heap, heap_position  # rebuilt
