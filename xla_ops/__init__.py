@@ -2,12 +2,27 @@
 
 from pufferjax.xla_ops.ffi import backends
 from pufferjax.xla_ops.gae_vtrace.op import gae_vtrace
+from pufferjax.xla_ops.linear_recurrence.op import linear_recurrence
 from pufferjax.xla_ops.one_hot_linear.op import one_hot_linear
+from pufferjax.xla_ops.prioritized_sample.op import prioritized_sample
+from pufferjax.xla_ops.state_heap.op import state_heap_insert, state_heap_rescore
 
 # The native targets behind each public op; `backends()` reports from this table.
 OP_TARGETS = {
     "gae_vtrace": ("pufferjax.gae_vtrace",),
+    "linear_recurrence": ("pufferjax.linear_recurrence", "pufferjax.linear_recurrence.bwd"),
     "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd"),
+    "prioritized_sample": ("pufferjax.prioritized_sample",),
+    "state_heap_insert": ("pufferjax.state_heap.insert",),
+    "state_heap_rescore": ("pufferjax.state_heap.rescore",),
 }
 
-__all__ = ["backends", "gae_vtrace", "one_hot_linear"]
+__all__ = [
+    "backends",
+    "gae_vtrace",
+    "linear_recurrence",
+    "one_hot_linear",
+    "prioritized_sample",
+    "state_heap_insert",
+    "state_heap_rescore",
+]

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def check_array(op: str, name: str, x: Any, shape: tuple[int | str, ...], dtype: Any) -> jax.Array:
+def check_array(op: str, name: str, x: Any, shape: tuple[Any, ...], dtype: Any) -> jax.Array:
     """`x` as an array of exactly `dtype` and `shape`; a str in `shape` stands for any size and names it in the error.
+
+    An Ellipsis as the last entry of `shape` stands for any further axes.
 
     Raises TypeError for something that is not an array of `dtype`, ValueError for a wrong shape.
     """
-    expected = f"{jnp.dtype(dtype).name}[{', '.join(map(str, shape))}]"
+    expected = f"{jnp.dtype(dtype).name}[{', '.join('...' if s is ... else str(s) for s in shape)}]"
     if isinstance(x, (bool, int, float, list, tuple, np.generic)) and not isinstance(x, jax.Array):
         x = np.asarray(x)
         if x.size == 0 or np.can_cast(x.dtype, dtype, "same_kind"):
@@ -22,10 +24,16 @@ def check_array(op: str, name: str, x: Any, shape: tuple[int | str, ...], dtype:
     if x.dtype != jnp.dtype(dtype):
         if isinstance(x, np.ndarray) and x.dtype == np.float64 and jnp.dtype(dtype) == jnp.float32:
             x = x.astype(np.float32)  # NumPy's default float; JAX itself demotes it the same way
+        elif isinstance(x, np.ndarray) and x.dtype == np.int64 and jnp.dtype(dtype) == jnp.int32:
+            if x.size and not (-(2**31) <= x.min() and x.max() < 2**31):  # NumPy's default int, but no silent wrapping
+                raise ValueError(f"{op}: {name} must be {expected}, got values from {x.min()} to {x.max()}")
+            x = x.astype(np.int32)
         else:
             raise TypeError(f"{op}: {name} must be {expected}, got dtype {x.dtype}")
-    matches = len(x.shape) == len(shape) and all(isinstance(s, str) or s == d for s, d in zip(shape, x.shape, strict=True))
-    if not matches:
+    is_open = bool(shape) and shape[-1] is ...
+    fixed = shape[:-1] if is_open else shape
+    matches = len(x.shape) >= len(fixed) if is_open else len(x.shape) == len(fixed)
+    if not matches or any(not isinstance(s, str) and s != d for s, d in zip(fixed, x.shape, strict=False)):
         raise ValueError(f"{op}: {name} must have shape {expected}, got {tuple(x.shape)}")
     return jnp.asarray(x)
 
@@ -46,6 +54,26 @@ def check_scalar(
     if not np.isfinite(value) or not (low < value if strict_low else low <= value) or value > high:
         raise ValueError(f"{op}: {name} must be {valid}, got {value!r}")
     return jnp.float32(value)
+
+
+def check_index(op: str, name: str, x: Any, low: int, high: int) -> jax.Array:
+    """`x` as an i32 scalar; a concrete value outside [low, high] raises ValueError, a traced one passes.
+
+    Raises TypeError for anything but an integer.
+    """
+    valid = f"an integer in [{low}, {high}]"
+    if not isinstance(x, (int, np.integer, np.ndarray, jax.Array)) or isinstance(x, (bool, np.bool_)):
+        raise TypeError(f"{op}: {name} must be {valid}, got {x!r}")
+    if not isinstance(x, int):
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise TypeError(f"{op}: {name} must be {valid}, got dtype {x.dtype}")
+        if x.shape != ():
+            raise ValueError(f"{op}: {name} must be a scalar, got shape {x.shape}")
+    if isinstance(x, jax.core.Tracer):
+        return x.astype(jnp.int32)
+    if not low <= int(x) <= high:
+        raise ValueError(f"{op}: {name} must be {valid}, got {int(x)}")
+    return jnp.int32(x)
 
 
 def check_count(op: str, name: str, x: Any, low: int, high: int = 2**31 - 1) -> int:

@@ -81,36 +81,46 @@ def native_call(
 
     With `vmap_method="expand_dims"` an operand that vmap does not map, say a weight, has size 1 on that axis instead of
     a copy per lane; the handler must accept that.
+
     `aliases` maps operand index -> result index for buffers that are updated in place. Attributes must be NumPy
     scalars or arrays: they are compiled into the program.
     """
-    # Inside shard_map the results vary over the mesh axes that any operand varies over; scan carries must agree.
-    operands = vary_together(*operands)
-    varying = _varying_axes(*operands)
+    varying = _varying_axes(operands)
     if varying:
-        results = [jax.ShapeDtypeStruct(r.shape, r.dtype, vma=varying) for r in results]
+        operands = vary_together(operands)
+        results = [_varying_result(r, varying) for r in results]
     call = jax.ffi.ffi_call(
         target, list(results), vmap_method=vmap_method, input_output_aliases=dict(aliases) if aliases else None
     )
     return call(*operands, **{k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()})
 
 
-def vary_together(*operands: jax.Array) -> tuple[jax.Array, ...]:
-    """The operands, each varying over every mesh axis that one of them varies over (a no-op outside shard_map).
+def vary_together(operands: Any) -> Any:
+    """`operands` (a pytree), each varying over every mesh axis of an enclosing shard_map that one of them varies over.
 
-    An op with a custom_vjp calls this before it: the gradient of a replicated weight is then summed over the mesh.
+    The carries of a twin's scan and the results of a native call must agree in this. An op with a custom_vjp calls it
+    before that function, so that the transpose sums the cotangent of an operand that was the same on all devices.
     """
-    axes = _varying_axes(*operands)
-    return tuple(_vary_over(x, axes) for x in operands)
+    varying = _varying_axes(jax.tree.leaves(operands))
+
+    def vary(x):
+        missing = tuple(varying - _varying_axes([x]))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(vary, operands) if varying else operands
 
 
-def _varying_axes(*operands: jax.Array) -> frozenset[str]:
-    return frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
+def _varying_result(result: jax.ShapeDtypeStruct, axes: frozenset[str]) -> jax.ShapeDtypeStruct:
+    # JAX drops the axes from the type of a result that names no mesh.
+    sharding = jax.sharding.NamedSharding(
+        jax.sharding.get_abstract_mesh(), jax.sharding.PartitionSpec(*[None] * len(result.shape))
+    )
+    axis_type = jax.sharding.ManualAxisType(varying=axes)
+    return jax.ShapeDtypeStruct(result.shape, result.dtype, sharding=sharding, manual_axis_type=axis_type)
 
 
-def _vary_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-    missing = tuple(axes - jax.typeof(x).vma) if axes else ()
-    return jax.lax.pcast(x, missing, to="varying") if missing else x
+def _varying_axes(operands: Sequence[jax.Array]) -> frozenset[str]:
+    return frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in operands))
 
 
 def select(
@@ -125,6 +135,7 @@ def select(
     The choice falls when the program is lowered for its platform; only the chosen branch is compiled.
     `impl` forces one of them: "native" (RuntimeError if no platform has it) or "reference".
     """
+    operands = vary_together(operands)
     platforms = [platform for platform in _MODULES if has_native(target, platform)]
     if impl == "reference" or (impl is None and not platforms):
         return reference(*operands)

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "xla_ops/common/ffi.h"
-#include "xla_ops/common/multiversion.h"
+#include "xla_ops/common/simd.h"
 
 namespace pjx {
 namespace {
@@ -15,7 +15,6 @@ namespace {
 // 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON.
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int64_t kLanes = 16;
-#define PJX_INLINE inline __attribute__((always_inline))  // into every clone of a PJX_MULTIVERSION function
 
 // Sizes of one call; the table is [num_cells, num_codes, num_hidden].
 struct Sizes {

@@ -45,7 +45,7 @@ def one_hot_linear(x, weight, bias, *, impl=None) -> jax.Array:
         raise ValueError(f"{op}: weight must be f32[C, K, H] with K in 1..255 (x is u8), got shape {weight.shape}")
     bias = check_array(op, "bias", bias, (num_hidden,), jnp.float32)
     # Outside the custom_vjp: transposing this sums the gradient over the devices that share the weights.
-    rows, weight, bias = ffi.vary_together(x.reshape(math.prod(leading), num_cells), weight, bias)
+    rows, weight, bias = ffi.vary_together((x.reshape(math.prod(leading), num_cells), weight, bias))
     return _apply(impl, num_codes, rows, weight, bias).reshape(*leading, num_hidden)
 
 

@@ -1,0 +1,223 @@
+"""Every setting of a training run, with its default, unit and valid range. Frozen, hashable, checked on construction.
+
+`TrainConfig` holds what is static (shapes, counts, switches) and the default values of what may vary during a run;
+`config.hypers()` gives the latter as a pytree of scalars that can be traced, swept with vmap, or replaced.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def _check(name: str, value: Any, valid: str, ok: bool) -> None:
+    if not ok:
+        raise ValueError(f"{name} must be {valid}, got {value!r}")
+
+
+def _check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
+    valid = f"an integer >= {low}" if high is None else f"an integer in [{low}, {high}]"
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    _check(name, value, valid, is_int and value >= low and (high is None or value <= high))
+
+
+def _check_float(name: str, value: Any, low: float, high: float = math.inf, *, open_high: bool = False) -> None:
+    valid = f"a number in [{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    _check(name, value, valid, is_number and low <= value and (value < high if open_high else value <= high))
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    _check(name, value, f"one of {', '.join(map(repr, choices))}", value in choices)
+
+
+def _check_bool(name: str, value: Any) -> None:
+    _check(name, value, "True or False", isinstance(value, bool))
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """Encoder -> MinGRU layers with highway -> one decoder for logits and value."""
+
+    hidden_size: int = 64
+    num_layers: int = 2
+    # "one_hot": a table row per (cell, code) of small-integer observations; "linear": the raw numbers; "auto": one_hot
+    # for integer observations of at most 32 codes, linear otherwise.
+    encoder: Literal["auto", "one_hot", "linear"] = "auto"
+    # Adds ReLU and a hidden_size x hidden_size layer to the encoder (0: none, as in the original).
+    encoder_layers: int = 1
+    # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
+    previous_action: bool = True
+
+    def __post_init__(self):
+        _check_int("policy.hidden_size", self.hidden_size, 1, 8192)
+        _check_int("policy.num_layers", self.num_layers, 0, 32)
+        _check_int("policy.encoder_layers", self.encoder_layers, 0, 8)
+        _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "linear"))
+        _check_bool("policy.previous_action", self.previous_action)
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Clipped PPO with V-trace ratios on minibatches of whole rows (one environment, the full horizon)."""
+
+    optimizer: Literal["muon", "adam"] = "muon"
+    learning_rate: float = 0.015  # of Muon's hidden matrices, or of everything with adam
+    other_learning_rate_ratio: float = 0.1  # Muon only: Adam's step on heads, biases and tables, relative to the above
+    min_learning_rate_ratio: float = 0.1  # at the end of the run
+    anneal_start: float = 0.0  # share of the run with a constant learning rate, before the cosine begins
+    momentum: float = 0.95
+    max_grad_norm: float = 1.5
+    gamma: float = 0.995
+    gae_lambda: float = 0.99
+    rho_clip: float = 1.0
+    c_clip: float = 1.0
+    clip_eps: float = 0.13
+    value_clip_eps: float = 0.2
+    value_coef: float = 1.0
+    entropy_coef: float = 1e-3
+    min_entropy_ratio: float = 0.3  # entropy_coef at the end of the run, relative to its start
+    minibatch_size: int = 8192  # samples; a multiple of the horizon
+    replay_ratio: float = 0.4  # samples trained on per sample collected
+    normalize_advantages: bool = True
+    priority_exponent: float = 0.9  # rows are drawn with probability ~ (sum over time of |advantage|) ** this
+    importance_exponent: float = 0.5  # and weighted by (N * probability) ** -this in the policy loss
+    # Departures from the original, where the last step of a row has no successor, memory leaks through episode ends,
+    # time-outs count as failures, and training starts before there is anything to learn.
+    bootstrap: bool = True  # use V of the state after the last step; False: the last step has advantage 0
+    reset_memory: bool = True  # cut the recurrent state at episode ends
+    truncation: Literal["cut", "terminate"] = "cut"  # "cut": a time-out's own step has advantage 0 and ends the trace
+    wait_for_reward: bool = True  # no update before the first non-zero reward
+
+    def __post_init__(self):
+        _check_choice("ppo.optimizer", self.optimizer, ("muon", "adam"))
+        _check_choice("ppo.truncation", self.truncation, ("cut", "terminate"))
+        for name in ("learning_rate", "other_learning_rate_ratio", "max_grad_norm", "rho_clip", "c_clip"):
+            _check_float(f"ppo.{name}", getattr(self, name), 0)
+        for name in ("clip_eps", "value_clip_eps", "value_coef", "entropy_coef", "priority_exponent"):
+            _check_float(f"ppo.{name}", getattr(self, name), 0)
+        _check_float("ppo.importance_exponent", self.importance_exponent, 0)
+        for name in ("min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda"):
+            _check_float(f"ppo.{name}", getattr(self, name), 0, 1)
+        _check_float("ppo.momentum", self.momentum, 0, 1, open_high=True)
+        _check_int("ppo.minibatch_size", self.minibatch_size, 1)
+        _check_float("ppo.replay_ratio", self.replay_ratio, 0, 100)
+        for name in ("normalize_advantages", "bootstrap", "reset_memory", "wait_for_reward"):
+            _check_bool(f"ppo.{name}", getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class StateSetConfig:
+    """The state-set curriculum: a priority heap of simulator snapshots from which part of the environments restart."""
+
+    capacity: int = 256  # snapshots kept
+    fraction: float = 0.4  # of the environments that restart from it in every epoch; 0 turns the curriculum off
+    interval: int = 16  # steps between the candidates of a fresh environment
+    min_states: int = 1  # restarts begin when this many snapshots are held
+    priority_exponent: float = 1.0  # slots are drawn with probability ~ priority ** this
+    importance_exponent: float = 0.0  # restarted rows are weighted by (size * probability) ** -this
+    decay: float = 0.9  # a restarted slot that scores lower than before keeps this share of its priority
+    replay_span: int = 16  # steps over which a restarted slot is scored; candidates are scored over `interval`
+    # Native random warm-up: before training, random actions at simulator speed until this many rewards were met, the
+    # last snapshots before each filling the set. 0: none. Its steps are counted and logged.
+    warmup_rewards: int = 64
+    warmup_snapshots: int = 4  # kept before each reward, `interval` steps apart
+    warmup_envs: int = 256
+    warmup_max_steps: int = 4_000_000_000  # give up (and train without) after this many simulator steps
+
+    def __post_init__(self):
+        _check_int("state_set.capacity", self.capacity, 1, 2**24)
+        _check_float("state_set.fraction", self.fraction, 0, 1, open_high=True)
+        _check_int("state_set.interval", self.interval, 1)
+        _check_int("state_set.min_states", self.min_states, 1, self.capacity)
+        _check_float("state_set.priority_exponent", self.priority_exponent, 0)
+        _check_float("state_set.importance_exponent", self.importance_exponent, 0)
+        _check_float("state_set.decay", self.decay, 0, 1)
+        _check_int("state_set.replay_span", self.replay_span, 1)
+        _check_int("state_set.warmup_rewards", self.warmup_rewards, 0)
+        _check_int("state_set.warmup_snapshots", self.warmup_snapshots, 1)
+        _check_int("state_set.warmup_envs", self.warmup_envs, 1)
+        _check_int("state_set.warmup_max_steps", self.warmup_max_steps, 0)
+
+
+class Hypers(NamedTuple):
+    """The numbers that may be traced: f32 scalars (see the fields of the same names in the configs)."""
+
+    learning_rate: jax.Array
+    other_learning_rate_ratio: jax.Array
+    min_learning_rate_ratio: jax.Array
+    anneal_start: jax.Array
+    max_grad_norm: jax.Array
+    gamma: jax.Array
+    gae_lambda: jax.Array
+    rho_clip: jax.Array
+    c_clip: jax.Array
+    clip_eps: jax.Array
+    value_clip_eps: jax.Array
+    value_coef: jax.Array
+    entropy_coef: jax.Array
+    min_entropy_ratio: jax.Array
+    priority_exponent: jax.Array
+    importance_exponent: jax.Array
+    state_priority_exponent: jax.Array
+    state_importance_exponent: jax.Array
+    state_decay: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run; impossible combinations raise ValueError naming the field."""
+
+    total_steps: int = 100_000_000  # agent steps of training; rounded down to whole epochs of num_envs * horizon
+    num_envs: int = 2048
+    horizon: int = 128  # steps per epoch and environment
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    state_set: StateSetConfig = dataclasses.field(default_factory=StateSetConfig)
+
+    def __post_init__(self):
+        _check_int("num_envs", self.num_envs, 1)
+        _check_int("horizon", self.horizon, 1)
+        _check_int("total_steps", self.total_steps, self.num_envs * self.horizon)
+        size, horizon = self.ppo.minibatch_size, self.horizon
+        _check("ppo.minibatch_size", size, f"a multiple of horizon = {horizon}", size % horizon == 0)
+        _check("ppo.minibatch_size", size, f"at most num_envs * horizon = {self.batch_size}", size <= self.batch_size)
+        interval = self.state_set.interval
+        _check("state_set.interval", interval, f"a divisor of horizon = {horizon}", horizon % interval == 0)
+        span = self.state_set.replay_span
+        _check("state_set.replay_span", span, f"at most horizon = {horizon}", span <= horizon)
+        if self.state_set.fraction > 0:
+            fraction = self.state_set.fraction
+            _check("state_set.fraction", fraction, f"0 or at least 1 / num_envs = {1 / self.num_envs:g}",
+                   self.num_replayed >= 1)  # fmt: skip
+
+    @property
+    def batch_size(self) -> int:
+        """Samples collected per epoch."""
+        return self.num_envs * self.horizon
+
+    @property
+    def num_epochs(self) -> int:
+        return self.total_steps // self.batch_size
+
+    @property
+    def num_minibatches(self) -> int:
+        """Updates per epoch."""
+        return int(self.ppo.replay_ratio * self.batch_size / self.ppo.minibatch_size)
+
+    @property
+    def num_replayed(self) -> int:
+        """Environments that may restart from the state set; the last ones. The others are always fresh."""
+        return int(self.state_set.fraction * self.num_envs)
+
+    def hypers(self) -> Hypers:
+        """The traceable numbers at their configured values."""
+        values = {
+            name: getattr(self.state_set, name.removeprefix("state_"))
+            if name.startswith("state_")
+            else getattr(self.ppo, name)
+            for name in Hypers._fields
+        }
+        return Hypers(**{name: jnp.float32(value) for name, value in values.items()})

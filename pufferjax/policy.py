@@ -1,0 +1,141 @@
+"""The Flax policy: encoder -> MinGRU layers with highway -> one decoder for logits and value.
+
+Written for sequences [T, B]; a rollout step is a sequence of length 1.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pufferjax import xla_ops
+from pufferjax.config import PolicyConfig
+from pufferjax.envs import EnvSpec
+
+_MAX_ONE_HOT_CODES = 32
+
+
+def _uniform(scale):
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -scale, scale)
+
+    return init
+
+
+class OneHotEncoder(nn.Module):
+    """A linear layer on the one-hot code of small integers: x u8[..., C] with values 0..num_codes -> f32[..., H]."""
+
+    num_codes: int
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, x):
+        cells = x.shape[-1]
+        # Fan-in is the number of cells: one table row per cell is active.
+        table = self.param("table", _uniform((2.0 / cells) ** 0.5), (cells, self.num_codes, self.hidden_size))
+        bias = self.param("bias", nn.initializers.zeros, (self.hidden_size,))
+        return xla_ops.one_hot_linear(x, table, bias)
+
+
+class MinGRU(nn.Module):
+    """One MinGRU layer with highway (Feng et al. 2024, "Were RNNs all we needed?"; gates as in PufferLib).
+
+    (h_in, g, p) = x W;  z = sigmoid(g);  h_t = (1 - z) h_{t-1} + z f(h_in) with f(u) = u + 1/2 for u >= 0, else
+    sigmoid(u);  y = sigmoid(p) h_t + (1 - sigmoid(p)) x.
+    """
+
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, x, state, starts):
+        """x f32[T, B, H], state f32[B, H], starts bool[T, B] -> (y f32[T, B, H], state f32[B, H])."""
+        kernel = self.param("kernel", _uniform(self.hidden_size**-0.5), (self.hidden_size, 3 * self.hidden_size))
+        return xla_ops.mingru_scan(x @ kernel, x, state, starts)
+
+
+class ActorCritic(nn.Module):
+    """Recurrent actor-critic for discrete action heads."""
+
+    spec: EnvSpec
+    config: PolicyConfig
+
+    def initial_state(self, num_agents: int) -> jax.Array:
+        """f32[L, N, H] of zeros."""
+        return jnp.zeros((self.config.num_layers, num_agents, self.config.hidden_size), jnp.float32)
+
+    @nn.compact
+    def __call__(self, observations, previous_actions, state, starts):
+        """One forward pass over T steps of B agents.
+
+        Args:
+          observations: [T, B, *obs_shape].
+          previous_actions: u8[T, B, A], 0 at the start of an episode, else 1 + action.
+          state: f32[L, B, H], memory before the first step.
+          starts: bool[T, B], where the memory is cut before the step.
+
+        Returns:
+          logits, a tuple of f32[T, B, num_actions[head]]; value f32[T, B]; state f32[L, B, H] after the last step.
+        """
+        spec, config = self.spec, self.config
+        x = self._encode(observations, previous_actions)
+        for layer in range(config.encoder_layers):
+            x = nn.Dense(config.hidden_size, name=f"encoder_{layer}")(nn.relu(x))
+        states = []
+        for layer in range(config.num_layers):
+            x, last = MinGRU(config.hidden_size, name=f"mingru_{layer}")(x, state[layer], starts)
+            states.append(last)
+        # The value starts at exactly zero and the policy nearly uniform: before the first reward there is nothing to
+        # say, and noise in either would be learned from.
+        logits = nn.Dense(
+            sum(spec.num_actions), name="policy_head", kernel_init=_uniform(0.01 * config.hidden_size**-0.5)
+        )(x)
+        value = nn.Dense(1, name="value_head", kernel_init=nn.initializers.zeros)(x)[..., 0]
+        bounds = [sum(spec.num_actions[: i + 1]) for i in range(len(spec.num_actions) - 1)]
+        return tuple(jnp.split(logits, bounds, axis=-1)), value, jnp.stack(states) if states else state
+
+    def _encode(self, observations, previous_actions):
+        spec, config = self.spec, self.config
+        x = observations.reshape(*observations.shape[:2], -1)
+        if config.encoder == "one_hot" or (config.encoder == "auto" and self._is_small_integer()):
+            num_codes = spec.obs_max
+            if config.previous_action:
+                num_codes = max(num_codes, max(spec.num_actions))
+                x = jnp.concatenate([x, previous_actions], axis=-1)
+            return OneHotEncoder(num_codes, config.hidden_size, name="encoder")(x)
+        x = x.astype(jnp.float32)
+        h = nn.Dense(config.hidden_size, name="encoder", kernel_init=_uniform((2.0 / x.shape[-1]) ** 0.5))(x)
+        if config.previous_action:
+            h += OneHotEncoder(max(spec.num_actions), config.hidden_size, name="action_encoder")(previous_actions)
+        return h
+
+    def _is_small_integer(self):
+        return self.spec.obs_max is not None and self.spec.obs_max <= _MAX_ONE_HOT_CODES
+
+
+def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
+    """The policy for an environment. Raises ValueError if the encoder cannot read its observations."""
+    if config.encoder == "one_hot" and spec.obs_max is None:
+        raise ValueError(f"policy.encoder 'one_hot' needs integer observations, {spec.name} has {spec.obs_dtype}")
+    return ActorCritic(spec, config)
+
+
+def init_params(policy: ActorCritic, key: jax.Array):
+    """Parameters of a fresh policy."""
+    spec = policy.spec
+    observations = jnp.zeros((1, 1, *spec.obs_shape), spec.obs_dtype)
+    previous_actions = jnp.zeros((1, 1, len(spec.num_actions)), jnp.uint8)
+    return policy.init(key, observations, previous_actions, policy.initial_state(1), jnp.zeros((1, 1), bool))["params"]
+
+
+def muon_labels(params) -> dict:
+    """Which optimizer each parameter gets, as a pytree of "muon" and "adam".
+
+    Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one row
+    per code), biases, the first layer on raw numbers, and the heads, whose outputs are not features.
+    """
+    first_or_last = ("encoder", "action_encoder", "policy_head", "value_head")
+
+    def label(path, leaf):
+        module, name = path[0].key, path[-1].key
+        return "muon" if leaf.ndim == 2 and name == "kernel" and module not in first_or_last else "adam"
+
+    return jax.tree_util.tree_map_with_path(label, params)

@@ -1,0 +1,123 @@
+"""Collecting experience: one jitted scan, policy and simulator together, no Python inside."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from pufferjax import distributions
+from pufferjax.envs import Env
+from pufferjax.policy import ActorCritic
+from pufferjax.types import EpisodeSums, Memory, Transitions
+
+
+def initial_memory(policy: ActorCritic, num_agents: int) -> Memory:
+    """The memory of agents whose episode is about to begin."""
+    heads = len(policy.spec.num_actions)
+    return Memory(policy.initial_state(num_agents), jnp.zeros((num_agents, heads), jnp.uint8))
+
+
+def act(policy: ActorCritic, params, observations, memory: Memory, uniforms):
+    """One step of the policy for N agents: (actions i32[N, A], log_probs f32[N], values f32[N], recurrent f32[L, N, H]).
+
+    uniforms f32[N, A] in [0, 1) decide the actions.
+    """
+    no_starts = jnp.zeros((1, observations.shape[0]), bool)  # `remember` has already cut the memory
+    logits, values, recurrent = policy.apply(
+        {"params": params}, observations[None], memory.previous_actions[None], memory.recurrent, no_starts
+    )
+    logits = tuple(x[0] for x in logits)
+    actions = distributions.sample(logits, uniforms)
+    return actions, distributions.log_prob(logits, actions), values[0], recurrent
+
+
+def remember(recurrent, actions, ended, reset_memory: bool) -> Memory:
+    """The memory after a step; agents whose episode `ended` (bool[N]) start anew."""
+    if reset_memory:
+        recurrent = jnp.where(ended[None, :, None], 0.0, recurrent)
+    return Memory(recurrent, jnp.where(ended[:, None], 0, actions + 1).astype(jnp.uint8))
+
+
+def env_actions(actions, env: Env):
+    """Actions in the shape `env.step` takes: a single head has no axis of its own."""
+    return actions if len(env.spec.num_actions) > 1 else actions[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """Static sizes of a rollout."""
+
+    horizon: int
+    interval: int  # steps between snapshots
+    num_fresh: int  # the first environments, which are snapshot and whose episodes are counted
+    reset_memory: bool
+
+
+def rollout(
+    config: RolloutConfig,
+    env: Env,
+    policy: ActorCritic,
+    params,
+    key,
+    env_state,
+    observations,
+    memory,
+    is_fresh,
+    is_restarted,
+):
+    """`horizon` steps of every environment; is_restarted bool[N] marks those that begin at a state-set snapshot.
+
+    Returns (env_state, observations, memory, is_fresh, transitions, snapshots u8[T / interval, num_fresh, S],
+    fresh: EpisodeSums over episodes of the first num_fresh environments that began with a reset,
+    restarted: EpisodeSums over the first episode end of each restarted environment).
+    """
+    num_envs = env_state.shape[0]
+    heads = len(env.spec.num_actions)
+    key_env, key_action = jax.random.split(key)
+    chunks = (config.horizon // config.interval, config.interval)
+    env_keys = jax.random.split(key_env, chunks)
+    uniforms = jax.random.uniform(key_action, (*chunks, num_envs, heads))
+    in_fresh_group = jnp.arange(num_envs) < config.num_fresh
+    zeros = EpisodeSums(*(jnp.float32(0) for _ in dataclasses.fields(EpisodeSums)))
+
+    def add(sums, counted, info):
+        def total(x):
+            return jnp.sum(jnp.where(counted, x, 0).astype(jnp.float32))
+
+        return EpisodeSums(
+            episodes=sums.episodes + total(jnp.ones(num_envs)),
+            perf=sums.perf + total(info["perf"]),
+            score=sums.score + total(info["score"]),
+            episode_return=sums.episode_return + total(info["episode_return"]),
+            episode_length=sums.episode_length + total(info["episode_length"]),
+        )
+
+    def step(carry, xs):
+        env_state, observations, memory, starts, is_fresh, is_restarted, fresh, restarted = carry
+        env_key, uniform = xs
+        actions, log_probs, values, recurrent = act(policy, params, observations, memory, uniform)
+        next_observations, env_state, rewards, terminated, truncated, info = env.step(
+            env_key, env_state, env_actions(actions, env)
+        )
+        ended = terminated | truncated
+        transition = Transitions(
+            observations, memory.previous_actions, starts, actions, log_probs, values, rewards, terminated, truncated
+        )
+        fresh = add(fresh, ended & is_fresh & in_fresh_group, info)
+        restarted = add(restarted, ended & is_restarted, info)
+        memory = remember(recurrent, actions, ended, config.reset_memory)
+        is_fresh, is_restarted = is_fresh | ended, is_restarted & ~ended
+        carry = (env_state, next_observations, memory, ended, is_fresh, is_restarted, fresh, restarted)
+        return carry, transition
+
+    def chunk(carry, xs):
+        snapshots = env.snapshot(carry[0])[: config.num_fresh]
+        carry, transitions = jax.lax.scan(step, carry, xs)
+        return carry, (transitions, snapshots)
+
+    starts = jnp.zeros(num_envs, bool)
+    carry = (env_state, observations, memory, starts, is_fresh, is_restarted, zeros, zeros)
+    carry, (transitions, snapshots) = jax.lax.scan(chunk, carry, (env_keys, uniforms))
+    transitions = jax.tree.map(lambda x: x.reshape(config.horizon, *x.shape[2:]), transitions)
+    env_state, observations, memory, _, is_fresh, _, fresh, restarted = carry
+    return env_state, observations, memory, is_fresh, transitions, snapshots, fresh, restarted

@@ -1,0 +1,263 @@
+"""Training as pure functions: `make_init`, `make_warmup`, `make_update`, and `make_train`, which scans them.
+
+One epoch: sample the state set -> restore -> rollout -> train -> re-score with the trained policy -> update the state set.
+The order matters: scores must come from the policy that will meet the states next, and only then enter the heap.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from pufferjax import ppo
+from pufferjax.config import Hypers, TrainConfig
+from pufferjax.envs import Env
+from pufferjax.policy import ActorCritic, init_params, make_policy
+from pufferjax.rollout import RolloutConfig, initial_memory, rollout
+from pufferjax.state_set import StateSet
+from pufferjax.types import EpisodeSums, Memory, TrainState
+
+WARMUP_CHUNK = 8192  # steps of each warm-up environment between looks at the count of rewards
+
+
+def _policy_of(env: Env, config: TrainConfig, policy: ActorCritic | None) -> ActorCritic:
+    if env.spec.num_agents != 1:
+        raise ValueError(f"{env.spec.name}: training needs num_agents = 1, got {env.spec.num_agents}")
+    return policy or make_policy(env.spec, config.policy)
+
+
+def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None):
+    """`init(key) -> TrainState`: a fresh policy, environments with spread-out clocks, an empty state set."""
+    policy = _policy_of(env, config, policy)
+
+    def init(key: jax.Array) -> TrainState:
+        key, key_params, key_reset, key_stagger = jax.random.split(key, 4)
+        params = init_params(policy, key_params)
+        observations, env_state = env.reset(key_reset, config.num_envs)
+        return TrainState(
+            params=params,
+            opt_state=ppo.make_optimizer(config).init(params),
+            env_state=env.stagger(key_stagger, env_state),
+            observations=observations,
+            memory=initial_memory(policy, config.num_envs),
+            is_fresh=jnp.zeros(config.num_envs, bool),  # staggered episodes have less time than fresh ones
+            state_set=StateSet.create(config.state_set.capacity, env.spec.state_bytes),
+            key=key,
+            epoch=jnp.int32(0),
+            reward_seen=jnp.bool_(False),
+            warmup_steps=jnp.float32(0),
+            warmup_rewards=jnp.int32(0),
+        )
+
+    return init
+
+
+def make_warmup(env: Env, config: TrainConfig):
+    """`warmup(train_state, hypers) -> train_state`: fills the state set from the first rewards of a random policy.
+
+    Until a reward has been met a policy has nothing to learn, and a random one needs no network: it runs inside the
+    simulator, orders of magnitude faster than training. The last snapshots before each reward enter the set with the
+    score a zero value function would give them.
+    """
+    settings = config.state_set
+    steps_per_chunk = settings.warmup_envs * WARMUP_CHUNK
+    max_chunks = settings.warmup_max_steps // steps_per_chunk
+    if settings.fraction == 0 or settings.warmup_rewards == 0 or max_chunks == 0:
+        return lambda train_state, hypers: train_state
+
+    def warmup(train_state: TrainState, hypers: Hypers) -> TrainState:
+        key, key_reset, key_stagger, key_walk = jax.random.split(train_state.key, 4)
+        _, env_state = env.reset(key_reset, settings.warmup_envs)
+        env_state = env.stagger(key_stagger, env_state)
+        order = jnp.arange(settings.warmup_snapshots)
+
+        def body(carry):
+            env_state, state_set, chunk, rewards = carry
+            env_state, rows, counts, rewarded = env.random_walk(
+                jax.random.fold_in(key_walk, chunk), env_state, WARMUP_CHUNK, settings.interval,
+                settings.warmup_snapshots,
+            )  # fmt: skip
+            # With V = 0 the advantage k steps before the reward is (gamma lambda)^k, and the newest snapshot is about
+            # half an interval away from it; the common factor does not matter.
+            age = counts[:, None] - 1 - order[None, :]
+            scores = (hypers.gamma * hypers.gae_lambda) ** (settings.interval * age.astype(jnp.float32))
+            state_set = state_set.insert(
+                rows.reshape(-1, env.spec.state_bytes), scores.reshape(-1), (age >= 0).reshape(-1)
+            )
+            return env_state, state_set, chunk + 1, rewards + jnp.sum(rewarded)
+
+        def unfinished(carry):
+            _, _, chunk, rewards = carry
+            return (rewards < settings.warmup_rewards) & (chunk < max_chunks)
+
+        carry = (env_state, train_state.state_set, jnp.int32(0), jnp.int32(0))
+        _, state_set, chunks, rewards = jax.lax.while_loop(unfinished, body, carry)
+        return dataclasses.replace(
+            train_state,
+            state_set=state_set,
+            key=key,
+            reward_seen=rewards > 0,
+            warmup_steps=chunks.astype(jnp.float32) * steps_per_chunk,
+            warmup_rewards=rewards,
+        )
+
+    return warmup
+
+
+def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainState, key):
+    """Restores the last environments from sampled snapshots, once the set holds enough.
+
+    Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], slots i32[C], row_importance f32[N]).
+    """
+    num_envs, num_replayed = config.num_envs, config.num_replayed
+    state_set, memory = train_state.state_set, train_state.memory
+    is_active = state_set.size >= config.state_set.min_states
+    slots, importance = state_set.sample(
+        key, num_replayed, hypers.state_priority_exponent, hypers.state_importance_exponent
+    )
+    replayed_envs = jnp.arange(num_envs - num_replayed, num_envs, dtype=jnp.int32)
+    rows = jnp.where(is_active, state_set.snapshots[slots], env.snapshot(train_state.env_state)[replayed_envs])
+    env_state = env.restore(train_state.env_state, rows, replayed_envs)
+    is_restarted = is_active & (jnp.arange(num_envs) >= num_envs - num_replayed)
+    # Snapshots hold the simulator, not the agent: a restarted agent begins with an empty memory.
+    memory = Memory(
+        recurrent=jnp.where(is_restarted[None, :, None], 0.0, memory.recurrent),
+        previous_actions=jnp.where(is_restarted[:, None], jnp.uint8(0), memory.previous_actions),
+    )
+    row_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_active, importance, 1.0))
+    is_fresh = train_state.is_fresh & ~is_restarted
+    return env_state, env.observe(env_state), memory, is_fresh, is_restarted, slots, row_importance
+
+
+def _scores(config: TrainConfig, advantages):
+    """(candidates f32[T / interval * F], replayed f32[C]): sum of |advantage| over the steps after each snapshot."""
+    num_fresh = config.num_envs - config.num_replayed
+    magnitude = jnp.abs(advantages)
+    chunks = magnitude[:, :num_fresh].reshape(-1, config.state_set.interval, num_fresh)
+    return jnp.sum(chunks, axis=1).reshape(-1), jnp.sum(magnitude[: config.state_set.replay_span, num_fresh:], axis=0)
+
+
+def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None):
+    """`update(train_state, hypers, progress) -> (train_state, metrics)`: one epoch; pure.
+
+    progress f32[] in [0, 1] drives the schedules. metrics is a dict of f32 scalars; episode figures are sums over the
+    fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted).
+    """
+    policy = _policy_of(env, config, policy)
+    optimizer = ppo.make_optimizer(config)
+    num_replayed = config.num_replayed
+    rollout_config = RolloutConfig(
+        config.horizon, config.state_set.interval, config.num_envs - num_replayed, config.ppo.reset_memory
+    )
+
+    def update(train_state: TrainState, hypers: Hypers, progress) -> tuple[TrainState, dict[str, jax.Array]]:
+        key, key_slots, key_rollout, key_train = jax.random.split(train_state.key, 4)
+        num_envs = config.num_envs
+        is_restarted, row_importance = jnp.zeros(num_envs, bool), jnp.ones(num_envs)
+        env_state, observations = train_state.env_state, train_state.observations
+        memory, is_fresh, state_set = train_state.memory, train_state.is_fresh, train_state.state_set
+        if num_replayed:
+            env_state, observations, memory, is_fresh, is_restarted, slots, row_importance = _restart(
+                env, config, hypers, train_state, key_slots
+            )
+        first_recurrent = memory.recurrent
+        env_state, observations, memory, is_fresh, transitions, snapshots, fresh, restarted = rollout(
+            rollout_config, env, policy, train_state.params, key_rollout, env_state, observations, memory, is_fresh,
+            is_restarted,
+        )  # fmt: skip
+        no_starts = jnp.zeros((1, num_envs), bool)
+        _, bootstrap_values, _ = policy.apply(
+            {"params": train_state.params},
+            observations[None], memory.previous_actions[None], memory.recurrent, no_starts,
+        )  # fmt: skip
+        bootstrap_values = bootstrap_values[0]
+        reward_seen = train_state.reward_seen | jnp.any(transitions.rewards != 0)
+
+        def learn(params, opt_state):
+            return ppo.train_on(
+                config, policy, optimizer, hypers, progress, params, opt_state, transitions, first_recurrent,
+                bootstrap_values, row_importance, key_train,
+            )  # fmt: skip
+
+        def wait(params, opt_state):
+            shapes = jax.eval_shape(learn, params, opt_state)[-1]
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            return params, opt_state, transitions.values, jnp.ones_like(transitions.values), zeros
+
+        can_learn = reward_seen if config.ppo.wait_for_reward else jnp.bool_(True)
+        params, opt_state, values, ratios, losses = jax.lax.cond(
+            can_learn & (config.num_minibatches > 0), learn, wait, train_state.params, train_state.opt_state
+        )
+
+        if num_replayed:
+            advantages = ppo.advantages_of(config, hypers, transitions, bootstrap_values, values, ratios)
+            candidate_scores, replayed_scores = _scores(config, advantages)
+            state_set = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_restarted[-num_replayed:])
+            state_set = state_set.insert(
+                snapshots.reshape(-1, snapshots.shape[-1]), candidate_scores, candidate_scores > 0
+            )
+
+        learning_rate, entropy_coef = ppo.schedule(hypers, progress)
+        metrics = {
+            **_episode_metrics("", fresh),
+            **_episode_metrics("restarted_", restarted),
+            **{field.name: getattr(losses, field.name) for field in dataclasses.fields(losses)},
+            **_state_set_metrics(state_set),
+            "restarted_envs": jnp.sum(is_restarted.astype(jnp.float32)),
+            "learning_rate": learning_rate,
+            "entropy_coef": entropy_coef,
+        }
+        train_state = dataclasses.replace(
+            train_state,
+            params=params,
+            opt_state=opt_state,
+            env_state=env_state,
+            observations=observations,
+            memory=memory,
+            is_fresh=is_fresh,
+            state_set=state_set,
+            key=key,
+            epoch=train_state.epoch + 1,
+            reward_seen=reward_seen,
+        )
+        return train_state, metrics
+
+    return update
+
+
+def _episode_metrics(prefix: str, sums: EpisodeSums) -> dict[str, jax.Array]:
+    return {f"{prefix}{field.name}": getattr(sums, field.name) for field in dataclasses.fields(sums)}
+
+
+def _state_set_metrics(state_set: StateSet) -> dict[str, jax.Array]:
+    filled = jnp.arange(state_set.priorities.shape[0]) < state_set.size
+    any_filled = state_set.size > 0
+    lowest = jnp.min(jnp.where(filled, state_set.priorities, jnp.inf))
+    return {
+        "state_set_size": state_set.size.astype(jnp.float32),
+        "priority_min": jnp.where(any_filled, lowest, 0.0),
+        "priority_mean": jnp.sum(jnp.where(filled, state_set.priorities, 0.0)) / jnp.maximum(state_set.size, 1),
+        "priority_max": jnp.max(jnp.where(filled, state_set.priorities, 0.0)),
+    }
+
+
+def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None):
+    """`train(key, hypers=None) -> (TrainState, metrics)`: a whole run as one pure function.
+
+    jit it, vmap it over keys or hypers; metrics is a dict of f32[num_epochs]. Defaults of `hypers`: `config.hypers()`.
+    The warm-up, the state set and the schedules are inside.
+    """
+    init = make_init(env, config, policy)
+    warmup = make_warmup(env, config)
+    update = make_update(env, config, policy)
+
+    def train(key: jax.Array, hypers: Hypers | None = None):
+        hypers = config.hypers() if hypers is None else hypers
+        train_state = warmup(init(key), hypers)
+
+        def epoch(train_state, index):
+            return update(train_state, hypers, index / config.num_epochs)
+
+        return jax.lax.scan(epoch, train_state, jnp.arange(config.num_epochs, dtype=jnp.float32))
+
+    return train

@@ -1,0 +1,64 @@
+"""What flows between rollout, losses and update. T horizon, N agents, L layers, H hidden size, A action heads."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from pufferjax.state_set import StateSet
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What an agent carries from step to step besides the simulator."""
+
+    recurrent: jax.Array  # f32[L, N, H]
+    previous_actions: jax.Array  # u8[N, A]: 0 at the start of an episode, else 1 + the action
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Transitions:
+    """One rollout, time-major."""
+
+    observations: jax.Array  # [T, N, *obs_shape]
+    previous_actions: jax.Array  # u8[T, N, A]
+    starts: jax.Array  # bool[T, N]: an episode began with this step, so the memory is cut before it (never at t = 0)
+    actions: jax.Array  # i32[T, N, A]
+    log_probs: jax.Array  # f32[T, N], summed over heads
+    values: jax.Array  # f32[T, N]
+    rewards: jax.Array  # f32[T, N], outcome of the action
+    terminated: jax.Array  # bool[T, N]
+    truncated: jax.Array  # bool[T, N]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EpisodeSums:
+    """Sums over the episodes that ended in an epoch; f32[]."""
+
+    episodes: jax.Array
+    perf: jax.Array
+    score: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a run needs to go on."""
+
+    params: Any
+    opt_state: Any
+    env_state: jax.Array  # u8[N, S]
+    observations: jax.Array  # [N, *obs_shape]
+    memory: Memory
+    is_fresh: jax.Array  # bool[N]: the running episode began with a reset and a full clock
+    state_set: StateSet
+    key: jax.Array
+    epoch: jax.Array  # i32[]
+    reward_seen: jax.Array  # bool[]
+    warmup_steps: jax.Array  # f32[]: simulator steps of the random warm-up
+    warmup_rewards: jax.Array  # i32[]: rewards it met

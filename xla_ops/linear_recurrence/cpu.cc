@@ -1,0 +1,223 @@
+// linear_recurrence on the CPU. Every column is on its own, so columns are split over the threads; a thread walks time
+// over a block narrow enough that the previous row of h is still in the first-level cache. The work is bound by memory.
+#include "xla_ops/common/ffi.h"
+#include "xla_ops/common/simd.h"
+
+namespace pjx {
+namespace {
+
+constexpr int64_t kBlock = 2048;  // columns: 8 KiB of each array per row
+
+// One step over `size` columns that share one reset flag.
+PJX_INLINE void StepForward(const float* __restrict a, const float* __restrict b, const float* __restrict previous,
+                            float* __restrict h, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) h[i] = a[i] * previous[i] + b[i];
+}
+
+PJX_INLINE void ResetForward(const float* __restrict a, const float* __restrict b, float* __restrict h, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) h[i] = a[i] * 0.0f + b[i];
+}
+
+// One step with a flag for each column.
+PJX_INLINE void FlaggedForward(const float* __restrict a, const float* __restrict b, const float* __restrict previous,
+                               const bool* __restrict reset, float* __restrict h, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) h[i] = a[i] * (reset[i] ? 0.0f : previous[i]) + b[i];
+}
+
+// Columns [begin, end) of one lane; `reset` is null or has a flag for each `group` columns of a step.
+PJX_MULTIVERSION
+void Forward(const float* a, const float* b, const float* h0, const bool* reset, int64_t num_steps, int64_t columns,
+             int64_t group, int64_t begin, int64_t end, float* h) {
+  for (int64_t t = 0; t < num_steps; ++t) {
+    const int64_t row = t * columns;
+    const float* previous = t == 0 ? h0 : h + row - columns;
+    if (reset == nullptr) {
+      StepForward(a + row + begin, b + row + begin, previous + begin, h + row + begin, end - begin);
+    } else if (group == 1) {
+      FlaggedForward(a + row + begin, b + row + begin, previous + begin, reset + row + begin, h + row + begin,
+                     end - begin);
+    } else {
+      const bool* flags = reset + t * (columns / group);
+      for (int64_t i = begin, stop; i < end; i = stop) {
+        stop = std::min(end, (i / group + 1) * group);
+        if (flags[i / group]) {
+          ResetForward(a + row + i, b + row + i, h + row + i, stop - i);
+        } else {
+          StepForward(a + row + i, b + row + i, previous + i, h + row + i, stop - i);
+        }
+      }
+    }
+  }
+}
+
+// `carried` holds a_{t+1} g_{t+1} (0 across a reset) and ends as the cotangent of h0.
+PJX_INLINE void StepBackward(const float* __restrict a, const float* __restrict previous, const float* __restrict h_bar,
+                             float* __restrict carried, float* __restrict a_bar, float* __restrict b_bar,
+                             int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    const float g = h_bar[i] + carried[i];
+    b_bar[i] = g;
+    a_bar[i] = g * previous[i];
+    carried[i] = a[i] * g;
+  }
+}
+
+PJX_INLINE void ResetBackward(const float* __restrict h_bar, float* __restrict carried, float* __restrict a_bar,
+                              float* __restrict b_bar, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    const float g = h_bar[i] + carried[i];
+    b_bar[i] = g;
+    a_bar[i] = g * 0.0f;
+    carried[i] = 0.0f;
+  }
+}
+
+PJX_INLINE void FlaggedBackward(const float* __restrict a, const float* __restrict previous,
+                                const bool* __restrict reset, const float* __restrict h_bar, float* __restrict carried,
+                                float* __restrict a_bar, float* __restrict b_bar, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    const float g = h_bar[i] + carried[i];
+    b_bar[i] = g;
+    a_bar[i] = g * (reset[i] ? 0.0f : previous[i]);
+    carried[i] = reset[i] ? 0.0f : a[i] * g;
+  }
+}
+
+PJX_MULTIVERSION
+void Backward(const float* a, const float* h, const float* h0, const bool* reset, const float* h_bar, int64_t num_steps,
+              int64_t columns, int64_t group, int64_t begin, int64_t end, float* a_bar, float* b_bar, float* h0_bar) {
+  for (int64_t i = begin; i < end; ++i) h0_bar[i] = 0.0f;
+  for (int64_t t = num_steps - 1; t >= 0; --t) {
+    const int64_t row = t * columns, at = row + begin;
+    const float* previous = t == 0 ? h0 : h + row - columns;
+    if (reset == nullptr) {
+      StepBackward(a + at, previous + begin, h_bar + at, h0_bar + begin, a_bar + at, b_bar + at, end - begin);
+    } else if (group == 1) {
+      FlaggedBackward(a + at, previous + begin, reset + at, h_bar + at, h0_bar + begin, a_bar + at, b_bar + at,
+                      end - begin);
+    } else {
+      const bool* flags = reset + t * (columns / group);
+      for (int64_t i = begin, stop; i < end; i = stop) {
+        stop = std::min(end, (i / group + 1) * group);
+        if (flags[i / group]) {
+          ResetBackward(h_bar + row + i, h0_bar + i, a_bar + row + i, b_bar + row + i, stop - i);
+        } else {
+          StepBackward(a + row + i, previous + i, h_bar + row + i, h0_bar + i, a_bar + row + i, b_bar + row + i,
+                       stop - i);
+        }
+      }
+    }
+  }
+}
+
+struct Sizes {
+  int64_t lanes, num_steps, flags, group;  // a is [lanes, T, flags, group]
+  int64_t columns() const { return flags * group; }
+  int64_t lane() const { return num_steps * columns(); }
+};
+
+// Calls body(lane, begin, end) for blocks of columns, in parallel.
+template <typename Body>
+void ForBlocks(ffi::ThreadPool& pool, const Sizes& sizes, const Body& body) {
+  const int64_t columns = sizes.columns();
+  const int64_t grain = std::max<int64_t>(64, 65536 / sizes.num_steps);
+  ParallelFor(pool, sizes.lanes * columns, grain, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t lane = begin / columns, first = begin % columns;
+      const int64_t stop = std::min({columns, first + (end - begin), first + kBlock});
+      body(lane, first, stop);
+      begin += stop - first;
+    }
+  });
+}
+
+ffi::Error CheckSizes(const char* op, ffi::Span<const int64_t> dims, int64_t reset_count, Sizes* sizes) {
+  if (dims.size() < 3) return InvalidArgument(op, ": a must be [..., T, R, K], got ", ShapeText(dims));
+  const int64_t* tail = dims.end() - 3;
+  *sizes = Sizes{LeadingSize(dims, 3), tail[0], tail[1], tail[2]};
+  if (sizes->num_steps < 1) return InvalidArgument(op, ": a must have at least one step, got ", ShapeText(dims));
+  if (reset_count != 0 && reset_count != sizes->lanes * sizes->num_steps * sizes->flags) {
+    return InvalidArgument(op, ": reset has ", reset_count, " elements, expected 0 or [..., T, R] for a of shape ",
+                           ShapeText(dims));
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error CheckCount(const char* op, const char* name, int64_t count, int64_t expected) {
+  if (count == expected) return ffi::Error::Success();
+  return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", expected);
+}
+
+ffi::Error LinearRecurrenceCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::F32> b,
+                               ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> h) {
+  const char* op = "linear_recurrence";
+  Sizes sizes;
+  const int64_t reset_count = reset.element_count();
+  if (auto error = CheckSizes(op, a.dimensions(), reset_count, &sizes); error.failure()) return error;
+  for (const auto& [name, count, expected] :
+       {std::tuple{"b", b.element_count(), a.element_count()}, std::tuple{"h", h->element_count(), a.element_count()},
+        std::tuple{"h0", h0.element_count(), static_cast<size_t>(sizes.lanes * sizes.columns())}}) {
+    if (auto error = CheckCount(op, name, count, expected); error.failure()) return error;
+  }
+  ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
+    const int64_t offset = lane * sizes.lane();
+    const bool* flags = reset_count == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
+    Forward(a.typed_data() + offset, b.typed_data() + offset, h0.typed_data() + lane * sizes.columns(), flags,
+            sizes.num_steps, sizes.columns(), sizes.group, begin, end, h->typed_data() + offset);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error LinearRecurrenceBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::F32> h,
+                                  ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::Buffer<ffi::F32> h_bar,
+                                  ffi::ResultBuffer<ffi::F32> a_bar, ffi::ResultBuffer<ffi::F32> b_bar,
+                                  ffi::ResultBuffer<ffi::F32> h0_bar) {
+  const char* op = "linear_recurrence.bwd";
+  Sizes sizes;
+  const int64_t reset_count = reset.element_count();
+  if (auto error = CheckSizes(op, a.dimensions(), reset_count, &sizes); error.failure()) return error;
+  const size_t size = a.element_count(), row = sizes.lanes * sizes.columns();
+  for (const auto& [name, count, expected] :
+       {std::tuple{"h", h.element_count(), size}, std::tuple{"h0", h0.element_count(), row},
+        std::tuple{"h_bar", h_bar.element_count(), size}, std::tuple{"a_bar", a_bar->element_count(), size},
+        std::tuple{"b_bar", b_bar->element_count(), size}, std::tuple{"h0_bar", h0_bar->element_count(), row}}) {
+    if (auto error = CheckCount(op, name, count, expected); error.failure()) return error;
+  }
+  ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
+    const int64_t offset = lane * sizes.lane(), row_offset = lane * sizes.columns();
+    const bool* flags = reset_count == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
+    Backward(a.typed_data() + offset, h.typed_data() + offset, h0.typed_data() + row_offset, flags,
+             h_bar.typed_data() + offset, sizes.num_steps, sizes.columns(), sizes.group, begin, end,
+             a_bar->typed_data() + offset, b_bar->typed_data() + offset, h0_bar->typed_data() + row_offset);
+  });
+  return ffi::Error::Success();
+}
+
+// K columns share one reset flag of a step; `reset` is empty where there are no resets.
+XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearRecurrence, LinearRecurrenceCpu,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // a [..., T, R, K]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // b [..., T, R, K]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., R, K]
+                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, R] or [..., 0]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // h [..., T, R, K]
+);
+PJX_REGISTER("pufferjax.linear_recurrence", LinearRecurrence);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearRecurrenceBwd, LinearRecurrenceBwdCpu,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // a [..., T, R, K]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h [..., T, R, K]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., R, K]
+                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, R] or [..., 0]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h_bar [..., T, R, K]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // a_bar [..., T, R, K]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // b_bar [..., T, R, K]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // h0_bar [..., R, K]
+);
+PJX_REGISTER("pufferjax.linear_recurrence.bwd", LinearRecurrenceBwd);
+
+}  // namespace
+}  // namespace pjx

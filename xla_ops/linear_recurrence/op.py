@@ -1,0 +1,105 @@
+"""The linear recurrence h_t = a_t h_{t-1} + b_t over the leading axis, with resets."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from pufferjax.xla_ops import ffi
+from pufferjax.xla_ops.checks import check_array
+from pufferjax.xla_ops.linear_recurrence.reference import (
+    linear_recurrence_backward_reference,
+    linear_recurrence_reference,
+)
+
+TARGET = "pufferjax.linear_recurrence"
+TARGET_BACKWARD = "pufferjax.linear_recurrence.bwd"
+
+
+def linear_recurrence(a, b, h0, reset=None, *, impl=None) -> jax.Array:
+    """All states h f32[T, ...] of a first-order linear recurrence.
+
+        h_t = a_t h'_{t-1} + b_t,   h'_{t-1} = 0 where reset_t, else h_{t-1};   h_{-1} = h0
+
+    A reset selects, it does not multiply: a NaN or infinity in the old state does not pass it, and neither does the
+    gradient. (a_t itself is still multiplied by that 0, so a non-finite a_t gives NaN.)
+
+    Gated recurrent layers without a non-linearity in the state are this recurrence: MinGRU (Feng et al. 2024, "Were
+    RNNs all we needed?"), linear state-space models, discounted sums.
+
+    Args:
+      a: f32[T, ...], T >= 1, any trailing axes (also none, also empty ones).
+      b: f32[T, ...], the shape of `a`.
+      h0: f32[...], the shape of `a` without T.
+      reset: bool, the shape of `a` or a leading part of it that holds at least T: [T], [T, B], ... It applies to all
+        of the axes it lacks. None: no resets.
+      impl: "native", "reference" or None (native where there is one).
+
+    Differentiable once in reverse mode in a, b and h0; impl="reference" is plain JAX, with all modes and orders.
+    Raises TypeError or ValueError naming the argument.
+    """
+    op = "linear_recurrence"
+    a = check_array(op, "a", a, ("T", ...), jnp.float32)
+    if a.shape[0] == 0:
+        raise ValueError(f"{op}: a must have at least one step, got shape {a.shape}")
+    b = check_array(op, "b", b, a.shape, jnp.float32)
+    h0 = check_array(op, "h0", h0, a.shape[1:], jnp.float32)
+    if reset is not None:
+        reset = check_array(op, "reset", reset, (a.shape[0], ...), jnp.bool_)
+        if reset.shape != a.shape[: reset.ndim]:
+            raise ValueError(f"{op}: reset must have the leading axes of a, {a.shape}, got shape {reset.shape}")
+    a, b, h0, reset = ffi.vary_together((a, b, h0, reset))
+    if impl == "reference":
+        return linear_recurrence_reference(a, b, h0, reset)
+    return _linear_recurrence(impl, a, b, h0, reset)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _linear_recurrence(impl, a, b, h0, reset):
+    return ffi.select(TARGET, _native, linear_recurrence_reference, a, b, h0, reset, impl=impl)
+
+
+def _forward(impl, a, b, h0, reset):
+    h = _linear_recurrence(impl, a, b, h0, reset)
+    return h, (a, h, h0, reset)
+
+
+def _backward(impl, residuals, h_bar):
+    cotangents = ffi.select(
+        TARGET_BACKWARD, _native_backward, linear_recurrence_backward_reference, *residuals, h_bar, impl=impl
+    )
+    return *cotangents, None
+
+
+_linear_recurrence.defvjp(_forward, _backward)
+
+
+def _native(a, b, h0, reset):
+    rows, reset = _rows(a, reset)
+    result = jax.ShapeDtypeStruct(rows, jnp.float32)
+    (h,) = ffi.native_call(TARGET, [result], a.reshape(rows), b.reshape(rows), h0.reshape(rows[1:]), reset)
+    return h.reshape(a.shape)
+
+
+def _native_backward(a, h, h0, reset, h_bar):
+    rows, reset = _rows(a, reset)
+    row = jax.ShapeDtypeStruct(rows[1:], jnp.float32)
+    table = jax.ShapeDtypeStruct(rows, jnp.float32)
+    a_bar, b_bar, h0_bar = ffi.native_call(
+        TARGET_BACKWARD,
+        [table, table, row],
+        *(a.reshape(rows), h.reshape(rows), h0.reshape(rows[1:]), reset, h_bar.reshape(rows)),
+    )
+    return a_bar.reshape(a.shape), b_bar.reshape(a.shape), h0_bar.reshape(h0.shape)
+
+
+def _rows(a, reset):
+    """The shape (T, R, K) the handlers see, K columns to each of the R reset flags of a step; and reset as [T, R].
+
+    Without resets, a flag array of size 0 and K = 1.
+    """
+    if reset is None:
+        return (a.shape[0], math.prod(a.shape[1:]), 1), jnp.zeros((0,), jnp.bool_)
+    rows = (a.shape[0], math.prod(reset.shape[1:]), math.prod(a.shape[reset.ndim :]))
+    return rows, reset.reshape(rows[:2])
