@@ -60,7 +60,8 @@ __attribute__((target("arch=x86-64-v4"))) int64_t SelectRows(const uint8_t* x, c
   for (int64_t c = 0; c < sizes.num_cells; c += 16) {
     const int64_t left = sizes.num_cells - c;
     const __mmask16 inside = left >= 16 ? 0xffff : static_cast<__mmask16>((1 << left) - 1);
-    const __m512i codes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(inside, x + c));
+    // Not the unmasked form: GCC 12 warns in its own header (-Wmaybe-uninitialized).
+    const __m512i codes = _mm512_maskz_cvtepu8_epi32(inside, _mm_maskz_loadu_epi8(inside, x + c));
     const __mmask16 taken = _mm512_test_epi32_mask(codes, codes);
     _mm512_storeu_si512(selected + count, _mm512_maskz_compress_epi32(taken, _mm512_add_epi32(before, codes)));
     count += __builtin_popcount(taken);
@@ -101,8 +102,9 @@ static void ForwardRows(const uint8_t* x, const float* weight, const float* bias
   for (int64_t r = 0; r < num_rows; ++r, x += sizes.num_cells, y += num_hidden) {
     const int64_t count = SelectRows(x, sizes, selected);
     int64_t h = 0;
-    for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes)
+    for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes) {
       SumBlock<4>(weight + h, selected, count, num_hidden, bias + h, y + h);
+    }
     for (; h + kLanes <= num_hidden; h += kLanes) SumBlock<1>(weight + h, selected, count, num_hidden, bias + h, y + h);
     for (; h < num_hidden; ++h) {  // in the order of SumBlock
       float even = bias[h], odd = 0.0f;
