@@ -11,6 +11,7 @@
 // Only where the mechanism (GNU ifunc) exists: GCC 12 or later, x86-64, glibc.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__ELF__) && \
     defined(__GLIBC__)
+#define PJX_X86_LEVELS  // also by hand: one function for target("default"), its namesake for target("arch=x86-64-v4")
 #define PJX_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define PJX_MULTIVERSION
