@@ -25,7 +25,7 @@ def check_array(op: str, name: str, x: Any, shape: tuple[Any, ...], dtype: Any) 
         if isinstance(x, np.ndarray) and x.dtype == np.float64 and jnp.dtype(dtype) == jnp.float32:
             x = x.astype(np.float32)  # NumPy's default float; JAX itself demotes it the same way
         elif isinstance(x, np.ndarray) and x.dtype == np.int64 and jnp.dtype(dtype) == jnp.int32:
-            if x.size and not (-(2**31) <= x.min() and x.max() < 2**31):  # NumPy's default int, but no silent wrapping
+            if x.size and (x.min() < -(2**31) or x.max() >= 2**31):  # NumPy's default int, without silent wrapping
                 raise ValueError(f"{op}: {name} must be {expected}, got values from {x.min()} to {x.max()}")
             x = x.astype(np.int32)
         else:

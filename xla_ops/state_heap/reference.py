@@ -87,7 +87,7 @@ def _decayed(bits, decay):
 
 def _sorted_heap(bits, size):
     """Slots in the order of (priority, slot), those beyond `size` last and in place; and the inverse."""
-    slots = jnp.arange(bits.shape[0], dtype=jnp.int32)
-    order = jnp.argsort(jnp.where(slots < size, bits.astype(jnp.uint32), jnp.uint32(0xFFFFFFFF)), stable=True)
-    heap = order.astype(jnp.int32)
+    slots = jnp.arange(bits.shape[0], dtype=jnp.int32) + (bits & 0)  # varies over a mesh axis wherever `bits` does
+    key = jnp.where(slots < size, bits.astype(jnp.uint32), jnp.uint32(0xFFFFFFFF))
+    heap = lax.sort((key, slots), num_keys=1, is_stable=True)[1]
     return heap, jnp.zeros_like(heap).at[heap].set(slots)
