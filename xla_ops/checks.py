@@ -16,7 +16,10 @@ def check_array(op: str, name: str, x: Any, shape: tuple[Any, ...], dtype: Any) 
     """
     expected = f"{jnp.dtype(dtype).name}[{', '.join('...' if s is ... else str(s) for s in shape)}]"
     if isinstance(x, (bool, int, float, list, tuple, np.generic)) and not isinstance(x, jax.Array):
-        x = np.asarray(x)
+        try:
+            x = np.asarray(x)
+        except ValueError:
+            raise TypeError(f"{op}: {name} must be an array {expected}, got a ragged {type(x).__name__}") from None
         if x.size == 0 or np.can_cast(x.dtype, dtype, "same_kind"):
             x = x.astype(dtype)
     if not hasattr(x, "dtype") or not hasattr(x, "shape"):
@@ -43,12 +46,12 @@ def check_scalar(
 ) -> jax.Array:
     """`x` as an f32 scalar; a concrete value outside [low, high] (or NaN) raises ValueError, a traced one passes."""
     valid = f"a finite number in {'(' if strict_low else '['}{low:g}, {high:g}]"
+    if getattr(x, "shape", ()) != ():
+        raise ValueError(f"{op}: {name} must be a scalar, got shape {x.shape}")
     if isinstance(x, jax.core.Tracer):
-        if x.shape != ():
-            raise ValueError(f"{op}: {name} must be a scalar, got shape {x.shape}")
         return x.astype(jnp.float32)
     try:
-        value = float(x)
+        value = float("" if isinstance(x, str) else x)  # float would read the text "0.5"
     except (TypeError, ValueError):
         raise TypeError(f"{op}: {name} must be {valid}, got {x!r}") from None
     if not np.isfinite(value) or not (low < value if strict_low else low <= value) or value > high:

@@ -1,0 +1,319 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from pufferjax import xla_ops
+from pufferjax.xla_ops import ffi
+from pufferjax.xla_ops.mingru_scan.op import TARGET, TARGET_BACKWARD
+from pufferjax.xla_ops.mingru_scan.reference import mingru_scan_backward_reference, mingru_scan_reference
+
+OP = "mingru_scan"
+
+# float32 against float64: sigmoids are good to 4e-7, states are averages of candidates of size up to 5 (so errors do
+# not grow with T, but a gate near 0 remembers 1 / z of them); gradients multiply up to four such factors and sum over
+# the steps that a state survives.
+TOLERANCE = {"rtol": 2e-5, "atol": 5e-5}
+
+
+def sigmoid(x):
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-np.asarray(x, np.float64)))
+
+
+def brute_force(projected, x, h0, reset):
+    """One element after the other in float64."""
+    projected, x, h = (np.array(v, np.float64) for v in (projected, x, h0))
+    num_steps, batch, hidden = x.shape
+    y = np.zeros_like(x)
+    for t in range(num_steps):
+        for b in range(batch):
+            for i in range(hidden):
+                h_in, g, p = projected[t, b, i], projected[t, b, hidden + i], projected[t, b, 2 * hidden + i]
+                z, s = sigmoid(g), sigmoid(p)
+                candidate = h_in + 0.5 if h_in >= 0 else sigmoid(h_in)
+                before = 0.0 if reset is not None and reset[t, b] else h[b, i]
+                h[b, i] = (1 - z) * before + z * candidate
+                y[t, b, i] = s * h[b, i] + (1 - s) * x[t, b, i]
+    return y, h
+
+
+def operands(num_steps, batch, hidden, has_reset=True, seed=0):
+    rng = np.random.default_rng(seed)
+    projected = (2 * rng.normal(size=(num_steps, batch, 3 * hidden))).astype(np.float32)
+    x = rng.normal(size=(num_steps, batch, hidden)).astype(np.float32)
+    h0 = rng.uniform(0, 2, (batch, hidden)).astype(np.float32)
+    reset = jnp.asarray(rng.random((num_steps, batch)) < 0.3) if has_reset else None
+    return jnp.asarray(projected), jnp.asarray(x), jnp.asarray(h0), reset
+
+
+def value_and_cotangents(f, projected, x, h0, reset, y_bar, h_last_bar):
+    value, pull = jax.vjp(lambda *v: f(*v, reset), projected, x, h0)
+    return *value, *pull((y_bar, h_last_bar))
+
+
+SIZES = [
+    ((1, 1, 1), True),
+    ((1, 17, 33), True),
+    ((3, 1, 257), False),
+    ((17, 3, 1), True),
+    ((33, 2, 17), True),
+    ((33, 2, 17), False),
+    ((257, 1, 3), True),
+    ((2, 0, 3), True),
+    ((2, 3, 0), False),
+]
+
+
+@pytest.mark.parametrize(("sizes", "has_reset"), SIZES)
+def test_values_and_gradients(impl, sizes, has_reset):
+    primals = operands(*sizes, has_reset)
+    num_steps, batch, hidden = sizes
+    rng = np.random.default_rng(1)
+    y_bar = rng.normal(size=(num_steps, batch, hidden)).astype(np.float32)
+    h_last_bar = rng.normal(size=(batch, hidden)).astype(np.float32)
+
+    f = lambda *v: xla_ops.mingru_scan(*v, impl=impl)  # noqa: E731
+    y, h_last, *cotangents = jax.jit(lambda *v: value_and_cotangents(f, *v))(*primals, y_bar, h_last_bar)
+    want_y, want_h_last = brute_force(*primals)
+    np.testing.assert_allclose(y, want_y, **TOLERANCE)
+    np.testing.assert_allclose(h_last, want_h_last, **TOLERANCE)
+    for got, want in zip(jax.jit(f)(*primals), (y, h_last), strict=True):  # without a gradient: another target
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+    # The derivative of the twin, in float64.
+    with jax.enable_x64(True):
+        wide = [None if v is None else jnp.asarray(v, v.dtype if v.dtype == bool else jnp.float64) for v in primals]
+        bars = jnp.asarray(y_bar, jnp.float64), jnp.asarray(h_last_bar, jnp.float64)
+        want = jax.jit(lambda *v: value_and_cotangents(mingru_scan_reference, *v))(*wide, *bars)[2:]
+    for got, expected in zip(cotangents, want, strict=True):
+        assert got.dtype == jnp.float32 and expected.dtype == np.float64
+        np.testing.assert_allclose(got, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("sizes", [(3, 301, 64), (9, 5, 2500), (128, 64, 64)])
+def test_blocks_and_threads_cover_every_row(sizes):
+    # For the native code: enough work for several threads; more rows, or longer ones, than a block holds.
+    projected, x, h0, reset = operands(*sizes)
+    operand_list = (projected, x, h0, reset, x, h0)
+    got = jax.jit(lambda *v: value_and_cotangents(xla_ops.mingru_scan, *v))(*operand_list)
+    want = jax.jit(lambda *v: value_and_cotangents(mingru_scan_reference, *v))(*operand_list)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+def test_explicit_backward_of_the_twin_is_its_derivative():
+    projected, x, h0, reset = operands(9, 3, 5)
+    z, h_in = jax.nn.sigmoid(projected[..., 5:10]), projected[..., :5]
+    states = xla_ops.linear_recurrence(
+        1 - z, z * jnp.where(h_in >= 0, h_in + 0.5, jax.nn.sigmoid(h_in)), h0, reset, impl="reference"
+    )
+    got = mingru_scan_backward_reference(projected, x, h0, reset, states, x, h0)
+    want = value_and_cotangents(mingru_scan_reference, projected, x, h0, reset, x, h0)[2:]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)  # float32 products in another order
+
+
+def test_check_grads(impl):
+    projected, x, h0, reset = operands(4, 3, 2)
+    projected = jnp.where(jnp.abs(projected) < 0.05, 0.3, projected)  # the candidate's slope jumps at h_in = 0
+    # Differences of float32 values with JAX's default step are good to about 1e-2.
+    check_grads(
+        lambda *v: xla_ops.mingru_scan(*v, reset, impl=impl), (projected, x, h0), 1, ["rev"], atol=1e-2, rtol=1e-2
+    )
+
+
+def test_worked_example(impl):
+    # Gates of 0 are halves. h_in = 1.5: candidate 2; h_in = 0: exactly 1/2 on both branches.
+    projected = jnp.array([[[1.5, 0.0, 0.0]], [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]])
+    reset = jnp.array([[False], [False], [True]])
+    y, h_last = xla_ops.mingru_scan(projected, jnp.full((3, 1, 1), 8.0), jnp.array([[4.0]]), reset, impl=impl)
+    np.testing.assert_allclose(y[:, 0, 0], [5.5, 4.875, 4.125], rtol=1e-6)  # h = 3, 1.75, 0.25
+    np.testing.assert_allclose(h_last, [[0.25]], rtol=1e-6)
+
+
+def gate_probe(g, impl):
+    """sigmoid(g) as the op computes it: h0 = 0 and candidate 1 make h = z; an infinite highway gate makes y = h."""
+    g = jnp.asarray(g, jnp.float32)
+    projected = jnp.concatenate([jnp.full_like(g, 0.5), g, jnp.full_like(g, jnp.inf)])[None, None]
+    y, h = xla_ops.mingru_scan(projected, jnp.zeros((1, 1, g.size)), jnp.zeros((1, g.size)), impl=impl)
+    np.testing.assert_array_equal(y[0], h)
+    return np.asarray(h[0])
+
+
+def test_sigmoid_is_accurate():
+    if not ffi.has_native(TARGET, jax.default_backend()):
+        pytest.skip("no native build")
+    rng = np.random.default_rng(0)
+    g = np.concatenate([np.linspace(-87.3, 100, 20_001), rng.normal(size=20_000), rng.normal(size=1000) * 1e-6])
+    g = g.astype(np.float32)
+    # A polynomial of 1e-7, six roundings of it, one division: the documented 4e-7.
+    np.testing.assert_allclose(gate_probe(g, "native"), sigmoid(g), rtol=4e-7, atol=0)
+
+
+def test_sigmoid_at_the_ends(impl):
+    g = [np.inf, 1e30, 3e38, 100.0, 89.0, 0.0, -0.0, -104.0, -200.0, -1e6, -1e10, -3e38, -np.inf]
+    np.testing.assert_allclose(gate_probe(g, impl), [1] * 5 + [0.5] * 2 + [0] * 6, rtol=1e-6, atol=1e-37)
+    assert np.isnan(gate_probe([np.nan, -np.nan], impl)).all()
+
+
+def test_candidate_branches_at_extremes(impl):
+    h_in = jnp.array([-jnp.inf, -1e4, -0.0, 0.0, 1e4, jnp.inf, jnp.nan])
+    projected = jnp.concatenate([h_in, jnp.full((7,), jnp.inf), jnp.full((7,), jnp.inf)])[None, None]
+    y, _ = xla_ops.mingru_scan(projected, jnp.zeros((1, 1, 7)), jnp.zeros((1, 7)), impl=impl)
+    np.testing.assert_allclose(y[0, 0], [0, 0, 0.5, 0.5, 1e4 + 0.5, np.inf, np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_reset_stops_nan_and_gradient(impl, poison):
+    projected, x, h0, _ = operands(4, 2, 3)
+    reset = jnp.zeros((4, 2), bool).at[2].set(True)
+    h0 = jnp.full_like(h0, poison)
+    (y, h_last), pull = jax.vjp(lambda *v: xla_ops.mingru_scan(*v, reset, impl=impl), projected, x, h0)
+    assert not np.isfinite(y[:2]).any() and np.isfinite(y[2:]).all() and np.isfinite(h_last).all()
+    projected_bar, x_bar, h0_bar = pull((jnp.zeros_like(y).at[2:].set(1.0), jnp.ones_like(h_last)))
+    np.testing.assert_array_equal(h0_bar, 0.0)
+    np.testing.assert_array_equal(x_bar[:2], 0.0)
+    np.testing.assert_array_equal(projected_bar[:2, :, :3], 0.0)
+    assert np.isfinite(projected_bar[2:]).all()
+
+
+def test_reset_equals_separate_runs(impl):
+    projected, x, h0, _ = operands(9, 3, 4)
+    reset = jnp.zeros((9, 3), bool).at[4].set(True)
+    y, h_last = xla_ops.mingru_scan(projected, x, h0, reset, impl=impl)
+    first, _ = xla_ops.mingru_scan(projected[:4], x[:4], h0, impl=impl)
+    second, second_last = xla_ops.mingru_scan(projected[4:], x[4:], jnp.zeros((3, 4)), impl=impl)
+    np.testing.assert_allclose(y, jnp.concatenate([first, second]), rtol=1e-6, atol=1e-6)  # contraction may differ
+    np.testing.assert_allclose(h_last, second_last, rtol=1e-6, atol=1e-6)
+
+
+def test_single_steps_equal_one_call(impl):
+    projected, x, h0, reset = operands(6, 3, 5)
+    h, outputs = h0, []
+    for t in range(6):
+        one = slice(t, t + 1)
+        y, h = xla_ops.mingru_scan(projected[one], x[one], h, reset[one], impl=impl)
+        outputs.append(y)
+    want_y, want_h = xla_ops.mingru_scan(projected, x, h0, reset, impl=impl)
+    np.testing.assert_allclose(jnp.concatenate(outputs), want_y, rtol=1e-6, atol=1e-6)  # contraction may differ
+    np.testing.assert_allclose(h, want_h, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_axes", [(0, 0, 0, 0), (None, 2, 0, 1), (3, None, None, None)])
+def test_vmap(impl, in_axes):
+    lanes = [operands(4, 3, 5, seed=seed) for seed in range(3)]
+    mapped = [
+        lanes[0][i] if axis is None else jnp.stack([lane[i] for lane in lanes], axis) for i, axis in enumerate(in_axes)
+    ]
+    lanes = [[lanes[0][i] if axis is None else lane[i] for i, axis in enumerate(in_axes)] for lane in lanes]
+
+    def loss(projected, x, h0, reset):
+        y, h_last = xla_ops.mingru_scan(projected, x, h0, reset, impl=impl)
+        return jnp.sum(jnp.sin(y)) + jnp.sum(h_last**2)
+
+    y, h_last = jax.jit(jax.vmap(lambda *v: xla_ops.mingru_scan(*v, impl=impl), in_axes))(*mapped)
+    for i, lane in enumerate(lanes):
+        want_y, want_h_last = brute_force(*lane)
+        np.testing.assert_allclose(y[i], want_y, **TOLERANCE)
+        np.testing.assert_allclose(h_last[i], want_h_last, **TOLERANCE)
+
+    grad = jax.jit(jax.grad(loss, (0, 1, 2)))
+    want = [grad(*lane) for lane in lanes]
+    vmap_of_grad = jax.jit(jax.vmap(grad, in_axes))(*mapped)
+    grad_of_vmap = jax.jit(jax.grad(lambda *v: jnp.sum(jax.vmap(loss, in_axes)(*v)), (0, 1, 2)))(*mapped)
+    for i, axis in enumerate(in_axes[:3]):
+        np.testing.assert_allclose(vmap_of_grad[i], jnp.stack([w[i] for w in want]), **TOLERANCE)
+        stacked = jnp.stack([w[i] for w in want], 0 if axis is None else axis)
+        np.testing.assert_allclose(grad_of_vmap[i], stacked.sum(0) if axis is None else stacked, **TOLERANCE)
+
+
+def test_gradient_through_a_scan(impl):
+    projected, x, h0, reset = operands(3, 2, 4)
+
+    def loss(projected, x, h0, op):
+        def body(h, _):
+            y, h = op(projected, x, h, reset)
+            return h, jnp.sum(y**2)
+
+        h, losses = jax.lax.scan(body, h0, None, length=3)
+        return jnp.sum(h) + jnp.sum(losses)
+
+    op = lambda *v: xla_ops.mingru_scan(*v, impl=impl)  # noqa: E731
+    grad = jax.jit(jax.grad(loss, (0, 1, 2)), static_argnums=3)
+    for a, b in zip(grad(projected, x, h0, op), grad(projected, x, h0, mingru_scan_reference), strict=True):
+        np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+def test_two_devices(run_on_two_devices):
+    run_on_two_devices("""
+        rng = np.random.default_rng(0)
+        projected = jnp.asarray(rng.normal(size=(5, 4, 9)), jnp.float32)
+        x = jnp.asarray(rng.normal(size=(5, 4, 3)), jnp.float32)
+        h0 = jnp.asarray(rng.random((1, 3)), jnp.float32)  # on both devices: its cotangents are summed
+        reset = jnp.asarray(rng.random((5, 4)) < 0.3)
+        rows = P(None, "data")
+
+        def loss(projected, x, h0, reset, impl):
+            def body(h, _):
+                y, h = xla_ops.mingru_scan(projected, x, h, reset, impl=impl)
+                return h, jnp.sum(y)
+            y, h = xla_ops.mingru_scan(projected, x, jnp.broadcast_to(h0, x.shape[1:]), reset, impl=impl)
+            h, sums = jax.lax.scan(body, h, None, length=3)
+            return jnp.sum(jnp.sin(y)) + jnp.sum(h**2) + jnp.sum(sums)
+
+        for impl in (None, "reference"):
+            want = jax.grad(loss, (0, 1, 2))(projected, x, h0, reset, impl)
+            grad = jax.grad(lambda *v: loss(*v, impl), (0, 1, 2))
+            specs = (rows, rows, P(), rows)
+            got = jax.jit(jax.shard_map(grad, mesh=mesh, in_specs=specs, out_specs=specs[:3]))(projected, x, h0, reset)
+            for a, b in zip(got, want, strict=True):
+                np.testing.assert_allclose(a, b, rtol=2e-5, atol=5e-5)
+    """)
+
+
+BAD = [
+    ("projected", {"projected": jnp.zeros((3, 2, 4))}, ValueError),
+    ("projected", {"projected": jnp.zeros((3, 2, 12), jnp.float16)}, TypeError),
+    ("projected", {"projected": None}, TypeError),
+    ("x", {"x": jnp.zeros((3, 4))}, ValueError),
+    ("x", {"x": jnp.zeros((0, 2, 4))}, ValueError),
+    ("x", {"x": jnp.zeros((3, 2, 4), jnp.int32)}, TypeError),
+    ("h0", {"h0": jnp.zeros((2, 5))}, ValueError),
+    ("h0", {"h0": "nonsense"}, TypeError),
+    ("reset", {"reset": jnp.zeros((3, 2))}, TypeError),
+    ("reset", {"reset": jnp.zeros((3, 2, 4), bool)}, ValueError),
+    ("reset", {"reset": jnp.zeros((2, 3), bool)}, ValueError),
+    ("impl", {"impl": "fast"}, ValueError),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "error"), BAD)
+def test_bad_arguments_are_named(name, change, error):
+    good = {"projected": jnp.zeros((3, 2, 12)), "x": jnp.zeros((3, 2, 4)), "h0": jnp.zeros((2, 4))}
+    with pytest.raises(error, match=rf"\b{name} must"):
+        xla_ops.mingru_scan(**(good | change))
+
+
+@pytest.mark.parametrize(
+    ("target", "position", "shape", "message"),
+    [
+        (TARGET, 0, (3, 2, 4), "projected has 24 elements, expected 72"),
+        (TARGET, 1, (2, 4), r"x must be \[..., T, B, H\]"),
+        (TARGET, 2, (4,), "h0 has 4 elements, expected 8"),
+        (TARGET, 3, (5,), "reset has 5 elements, expected 0 or 6"),
+        (TARGET_BACKWARD, 4, (2, 4), "h has 8 elements, expected 24"),
+        (TARGET_BACKWARD, 6, (3, 2, 4), "h_last_bar has 24 elements, expected 8"),
+    ],
+)
+def test_handler_refuses_sizes_that_do_not_fit(target, position, shape, message):
+    if not ffi.has_native(target, jax.default_backend()):
+        pytest.skip("no native build")
+    shapes = [(3, 2, 12), (3, 2, 4), (2, 4), (0,), (3, 2, 4), (3, 2, 4), (2, 4)]
+    results = [shapes[0], shapes[1], shapes[2]] if target == TARGET_BACKWARD else [shapes[1], shapes[2]]
+    shapes = shapes if target == TARGET_BACKWARD else shapes[:4]
+    shapes[position] = shape
+    arrays = [jnp.zeros(s, bool if i == 3 else jnp.float32) for i, s in enumerate(shapes)]
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        jax.block_until_ready(ffi.native_call(target, [jax.ShapeDtypeStruct(s, jnp.float32) for s in results], *arrays))
