@@ -4,6 +4,7 @@ import inspect as _inspect
 from typing import Any
 
 from pufferjax.envs.base import Env, EnvSpec
+from pufferjax.envs.check import EnvCheckError, check_env
 from pufferjax.envs.maze.maze import make_maze
 
 _FACTORIES = {"maze": make_maze}
@@ -33,4 +34,4 @@ def make(name: str, **params: Any) -> Env:
     return _FACTORIES[name](**params)
 
 
-__all__ = ["Env", "EnvSpec", "make", "names", "parameters"]
+__all__ = ["Env", "EnvCheckError", "EnvSpec", "check_env", "make", "names", "parameters"]

@@ -4,10 +4,13 @@
 // Impossible as in envs/maze/maze.h, plus a host-side `ParseParams<E>` that turns the integer attribute `params` into
 // Params or says why not. State rows are u8[..., N, S]; leading axes come from vmap, each lane with its own key.
 // Environment i of a lane draws from the counter-based stream (key, i): results do not depend on the batch size, the
-// number of threads or the platform.
+// number of threads or the platform. A simulator may also offer Prefetch(state, params): a hint a few rows ahead that
+// fetches what Step and Observe will read; it gets unchecked rows.
 #pragma once
 
 #include <cstring>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "xla_ops/common/ffi.h"
@@ -70,10 +73,21 @@ class VecEnv {
     return InvalidArgument(call, ": ", name, " has ", count, " elements, expected ", expected);
   }
 
-  static Philox Stream(const uint32_t* keys, const Batch& batch, int64_t row) {
-    const uint32_t* key = keys + 2 * (row / batch.num_envs);
-    return Philox(key[0], key[1], static_cast<uint32_t>(row % batch.num_envs));
-  }
+  // The random stream of each row in turn: (key of the lane, index in the lane), without a division per row.
+  class Streams {
+   public:
+    Streams(const uint32_t* keys, const Batch& batch, int64_t row)
+        : num_envs_(batch.num_envs), env_(row % num_envs_), key_(keys + 2 * (row / num_envs_)) {}
+    Philox Next() {
+      const Philox stream(key_[0], key_[1], static_cast<uint32_t>(env_));
+      if (++env_ == num_envs_) env_ = 0, key_ += 2;
+      return stream;
+    }
+
+   private:
+    int64_t num_envs_, env_;
+    const uint32_t* key_;
+  };
 
   static State& Row(uint8_t* rows, const Batch& batch, int64_t row) {
     return *reinterpret_cast<State*>(rows + row * batch.stride);
@@ -84,7 +98,42 @@ class VecEnv {
     if (from.typed_data() != to->typed_data()) memcpy(to->typed_data(), from.typed_data(), from.size_bytes());
   }
 
-  static constexpr int64_t kGrain = 256;  // rows; below this a second thread costs more than it brings
+  // Copies one row; the usual size is known to the compiler.
+  static void CopyRow(void* to, const void* from, int64_t stride) {
+    if (stride == sizeof(State)) {
+      memcpy(to, from, sizeof(State));
+    } else {
+      memcpy(to, from, stride);
+    }
+  }
+
+  // The lowest index that anyone noted: errors name the same row for every number of threads.
+  class First {
+   public:
+    void Note(int64_t index) {
+      int64_t lowest = lowest_;
+      while (index < lowest && !lowest_.compare_exchange_weak(lowest, index)) {
+      }
+    }
+    int64_t Index() const { return lowest_; }
+    bool Any() const { return lowest_ != std::numeric_limits<int64_t>::max(); }
+
+   private:
+    std::atomic<int64_t> lowest_{std::numeric_limits<int64_t>::max()};
+  };
+
+  static ffi::Error NotAState(const char* call, const First& row) {
+    return InvalidArgument(call, ": state row ", row.Index(), " is not a state of this simulator");
+  }
+
+  template <typename T, typename = void>
+  struct HasPrefetch : std::false_type {};
+  template <typename T>
+  struct HasPrefetch<T, std::void_t<decltype(&T::Prefetch)>> : std::true_type {};
+
+  static constexpr int kActions = E::kNumAgents * E::kNumHeads;  // per environment
+  static constexpr int64_t kGrain = 256;        // rows; below this a second thread costs more than it brings
+  static constexpr int64_t kPrefetchAhead = 8;  // rows
 
   // --- reset ---------------------------------------------------------------------------------------------------------
   static ffi::Error Reset(ffi::ThreadPool pool, U32 keys, Attr attr, ffi::ResultBuffer<ffi::U8> state, ObsBuffer obs) {
@@ -94,8 +143,9 @@ class VecEnv {
     if (auto e = Expect("reset", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
     if (auto e = Expect("reset", "obs", obs->element_count(), batch.rows * obs_size); e.failure()) return e;
     ParallelFor(pool, batch.rows, 32, [&](int64_t begin, int64_t end) {
+      Streams streams(keys.typed_data(), batch, begin);
       for (int64_t row = begin; row < end; ++row) {
-        Philox random = Stream(keys.typed_data(), batch, row);
+        Philox random = streams.Next();
         State& s = Row(state->typed_data(), batch, row);
         E::Reset(s, batch.params, random);
         E::Observe(s, batch.params, obs->typed_data() + row * obs_size);
@@ -119,24 +169,35 @@ class VecEnv {
     if (auto e = Expect("step", "obs", obs->element_count(), batch.rows * obs_size); e.failure()) return e;
     if (auto e = Expect("step", "reward", rewards->element_count(), agents); e.failure()) return e;
     if (auto e = Expect("step", "terminated", terminated->element_count(), agents); e.failure()) return e;
+    if (auto e = Expect("step", "truncated", truncated->element_count(), agents); e.failure()) return e;
+    if (auto e = Expect("step", "episode_return", episode_return->element_count(), batch.rows); e.failure()) return e;
+    if (auto e = Expect("step", "episode_length", episode_length->element_count(), batch.rows); e.failure()) return e;
+    if (auto e = Expect("step", "score", score->element_count(), batch.rows); e.failure()) return e;
+    if (auto e = Expect("step", "perf", perf->element_count(), batch.rows); e.failure()) return e;
     CopyUnlessAliased(state_in, state);
-    std::atomic<int64_t> bad_state{-1}, bad_action{-1};
+    First bad_state, bad_action;
     ParallelFor(pool, batch.rows, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        State& s = Row(state->typed_data(), batch, row);
-        const int32_t* action = actions.typed_data() + row * E::kNumAgents * E::kNumHeads;
-        if (!E::IsSafe(s, batch.params)) {
-          bad_state = row;
-          return;
-        }
-        for (int i = 0; i < E::kNumAgents * E::kNumHeads; ++i) {
-          if (static_cast<uint32_t>(action[i]) >= static_cast<uint32_t>(E::NumActions(batch.params, i % E::kNumHeads))) {
-            bad_action = row * E::kNumAgents * E::kNumHeads + i;
-            return;
+      // Copies that no byte written below can alias, so they stay in registers. Reset gets the original.
+      const Params params = batch.params;
+      const int64_t stride = batch.stride;
+      uint8_t* state_row = state->typed_data() + begin * stride;
+      Obs* obs_row = obs->typed_data() + begin * obs_size;
+      Streams streams(keys.typed_data(), batch, begin);
+      for (int64_t row = begin; row < end; ++row, state_row += stride, obs_row += obs_size) {
+        if constexpr (HasPrefetch<E>::value) {
+          if (row + kPrefetchAhead < end) {
+            E::Prefetch(*reinterpret_cast<const State*>(state_row + kPrefetchAhead * stride), params);
           }
         }
-        Philox random = Stream(keys.typed_data(), batch, row);
-        const auto outcome = E::Step(s, batch.params, action, random, rewards->typed_data() + row * E::kNumAgents);
+        State& s = *reinterpret_cast<State*>(state_row);
+        if (!E::IsSafe(s, params)) return bad_state.Note(row);
+        const int32_t* action = actions.typed_data() + row * kActions;
+        for (int i = 0; i < kActions; ++i) {
+          const auto choices = static_cast<uint32_t>(E::NumActions(params, i % E::kNumHeads));
+          if (static_cast<uint32_t>(action[i]) >= choices) return bad_action.Note(row * kActions + i);
+        }
+        Philox random = streams.Next();
+        const auto outcome = E::Step(s, params, action, random, rewards->typed_data() + row * E::kNumAgents);
         const bool ended = outcome.terminated || outcome.truncated;
         for (int agent = 0; agent < E::kNumAgents; ++agent) {
           terminated->typed_data()[row * E::kNumAgents + agent] = outcome.terminated;
@@ -147,14 +208,14 @@ class VecEnv {
         score->typed_data()[row] = ended ? outcome.score : 0.0f;
         perf->typed_data()[row] = ended ? outcome.perf : 0.0f;
         if (ended) E::Reset(s, batch.params, random);
-        E::Observe(s, batch.params, obs->typed_data() + row * obs_size);
+        E::Observe(s, params, obs_row);
       }
     });
-    if (bad_state >= 0) return InvalidArgument("step: state row ", bad_state.load(), " is not a state of this simulator");
-    if (bad_action >= 0) {
-      return InvalidArgument("step: action[", bad_action.load(), "] is ", actions.typed_data()[bad_action],
+    if (bad_state.Any()) return NotAState("step", bad_state);
+    if (bad_action.Any()) {
+      return InvalidArgument("step: action[", bad_action.Index(), "] is ", actions.typed_data()[bad_action.Index()],
                              ", valid are 0 to ",
-                             E::NumActions(batch.params, static_cast<int>(bad_action % E::kNumHeads)) - 1);
+                             E::NumActions(batch.params, static_cast<int>(bad_action.Index() % E::kNumHeads)) - 1);
     }
     return ffi::Error::Success();
   }
@@ -165,20 +226,15 @@ class VecEnv {
     if (!batch.error.empty()) return InvalidArgument(batch.error);
     const int64_t obs_size = E::ObsSize(batch.params) * E::kNumAgents;
     if (auto e = Expect("observe", "obs", obs->element_count(), batch.rows * obs_size); e.failure()) return e;
-    std::atomic<int64_t> bad_state{-1};
+    First bad_state;
     ParallelFor(pool, batch.rows, kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const State& s = Row(state.typed_data(), batch, row);
-        if (!E::IsSafe(s, batch.params)) {
-          bad_state = row;
-          return;
-        }
+        if (!E::IsSafe(s, batch.params)) return bad_state.Note(row);
         E::Observe(s, batch.params, obs->typed_data() + row * obs_size);
       }
     });
-    if (bad_state >= 0) {
-      return InvalidArgument("observe: state row ", bad_state.load(), " is not a state of this simulator");
-    }
+    if (bad_state.Any()) return NotAState("observe", bad_state);
     return ffi::Error::Success();
   }
 
@@ -214,18 +270,95 @@ class VecEnv {
     if (!batch.error.empty()) return InvalidArgument(batch.error);
     if (auto e = Expect("stagger", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
     CopyUnlessAliased(state_in, state);
+    if (batch.rows == 0) return ffi::Error::Success();
+    Streams streams(keys.typed_data(), batch, 0);
     for (int64_t row = 0; row < batch.rows; ++row) {
-      Philox random = Stream(keys.typed_data(), batch, row);
-      E::Stagger(Row(state->typed_data(), batch, row), batch.params, random);
+      State& s = Row(state->typed_data(), batch, row);
+      if (!E::IsSafe(s, batch.params)) {
+        return InvalidArgument("stagger: state row ", row, " is not a state of this simulator");
+      }
+      Philox random = streams.Next();
+      E::Stagger(s, batch.params, random);
     }
     return ffi::Error::Success();
   }
 
   // --- random walk ---------------------------------------------------------------------------------------------------
-  // Uniformly random actions without observations or a policy, `num_steps` per environment. Before every `interval`-th
-  // step the state is remembered, the last `num_snapshots` of an episode are kept, and those at hand when a positive
-  // reward comes are the result: snapshots u8[..., N, num_snapshots, S], oldest first, counts i32[..., N] of valid ones.
-  // A later reward replaces an earlier one; rewarded i32[..., N] counts them all.
+  // Uniformly random actions without observations or a policy, `num_steps` per environment. The state is remembered at
+  // the start of an episode and before every `interval`-th step from there, the last `num_snapshots` of the episode are
+  // kept, and those at hand when a positive reward comes are the result: snapshots u8[..., N, num_snapshots, S], oldest
+  // first, zero beyond the counts i32[..., N] of valid ones. A later reward replaces an earlier one; rewarded
+  // i32[..., N] counts them all. One step of one environment is a chain of dependent instructions, so a thread walks
+  // kAbreast environments at a time; each has its own random stream, so the grouping shows in no result.
+  static constexpr int kAbreast = 8;
+
+  struct Walker {
+    State* state;
+    ChoiceRandom choices;
+    int64_t next_snapshot;   // the step before which the state is remembered
+    int64_t slot = 0;        // of the ring, where the next snapshot goes
+    int64_t remembered = 0;  // in the ring, of this episode
+    int32_t count = 0, rewarded = 0;
+    uint8_t* ring;       // [capacity, stride]
+    uint8_t* snapshots;  // [capacity, stride], the result
+    Philox random;
+
+    Walker(State* s, const Philox& stream, int64_t first, uint8_t* own_ring, uint8_t* result)
+        : state(s), choices(0), next_snapshot(first), ring(own_ring), snapshots(result), random(stream) {
+      const uint64_t high = random.Next();
+      choices = ChoiceRandom(high << 32 | random.Next());
+    }
+
+    void Remember(int64_t interval, int64_t capacity, int64_t stride) {
+      CopyRow(ring + slot * stride, state, stride);
+      if (++slot == capacity) slot = 0;
+      remembered = std::min(remembered + 1, capacity);
+      next_snapshot += interval;
+    }
+
+    void KeepSnapshots(int64_t capacity, int64_t stride) {
+      ++rewarded;
+      count = static_cast<int32_t>(remembered);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t from = slot - count + i;
+        CopyRow(snapshots + i * stride, ring + (from < 0 ? from + capacity : from) * stride, stride);
+      }
+      memset(snapshots + count * stride, 0, (capacity - count) * stride);
+    }
+  };
+
+  // Walkers [0, width) through all steps, in lockstep.
+  static void Walk(const Batch& batch, Walker* walkers, int width, int64_t num_steps, int64_t interval,
+                   int64_t capacity) {
+    const Params params = batch.params;  // see Step
+    const int64_t stride = batch.stride;
+    for (int64_t t = 0; t < num_steps; t += ChoiceRandom::kPerDraw) {
+      const int steps = static_cast<int>(std::min<int64_t>(ChoiceRandom::kPerDraw, num_steps - t));
+      for (int k = 0; k < steps; ++k) {
+        for (int g = 0; g < width; ++g) {
+          Walker& w = walkers[g];
+          if (w.next_snapshot == t + k) w.Remember(interval, capacity, stride);
+          int32_t action[kActions];
+          for (int i = 0; i < kActions; ++i) {
+            if ((k * kActions + i) % ChoiceRandom::kPerDraw == 0) w.choices.Draw();
+            action[i] = static_cast<int32_t>(w.choices.Below(E::NumActions(params, i % E::kNumHeads)));
+          }
+          float rewards[E::kNumAgents];
+          const auto outcome = E::Step(*w.state, params, action, w.random, rewards);
+          bool positive = false;
+          for (const float reward : rewards) positive |= reward > 0.0f;
+          const bool ended = outcome.terminated || outcome.truncated;
+          if (positive) w.KeepSnapshots(capacity, stride);
+          if (ended) {
+            E::Reset(*w.state, batch.params, w.random);
+            w.slot = w.remembered = 0;
+            w.next_snapshot = t + k + 1;
+          }
+        }
+      }
+    }
+  }
+
   static ffi::Error RandomWalk(ffi::ThreadPool pool, U32 keys, U8 state_in, Attr attr, int64_t num_steps,
                                int64_t interval, ffi::ResultBuffer<ffi::U8> state, ffi::ResultBuffer<ffi::U8> snapshots,
                                ffi::ResultBuffer<ffi::S32> counts, ffi::ResultBuffer<ffi::S32> rewarded) {
@@ -239,54 +372,30 @@ class VecEnv {
     if (auto e = Expect("random_walk", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
     CopyUnlessAliased(state_in, state);
     memset(snapshots->typed_data(), 0, snapshots->size_bytes());
-    std::atomic<int64_t> bad_state{-1};
-    ParallelFor(pool, batch.rows, 1, [&](int64_t begin, int64_t end) {
-      std::vector<uint8_t> ring(capacity * batch.stride);
-      for (int64_t row = begin; row < end; ++row) {
-        State& s = Row(state->typed_data(), batch, row);
-        if (!E::IsSafe(s, batch.params)) {
-          bad_state = row;
-          return;
+    First bad_state;
+    const int64_t groups = (batch.rows + kAbreast - 1) / kAbreast;
+    ParallelFor(pool, groups, 1, [&](int64_t begin, int64_t end) {
+      std::vector<uint8_t> rings(kAbreast * capacity * batch.stride);
+      std::vector<Walker> walkers;
+      walkers.reserve(kAbreast);
+      Streams streams(keys.typed_data(), batch, begin * kAbreast);
+      for (int64_t group = begin; group < end; ++group) {
+        walkers.clear();
+        const int64_t first = group * kAbreast, last = std::min(first + kAbreast, batch.rows);
+        for (int64_t row = first; row < last; ++row) {
+          State& s = Row(state->typed_data(), batch, row);
+          if (!E::IsSafe(s, batch.params)) return bad_state.Note(row);
+          walkers.emplace_back(&s, streams.Next(), 0, &rings[(row - first) * capacity * batch.stride],
+                               snapshots->typed_data() + row * capacity * batch.stride);
         }
-        Philox random = Stream(keys.typed_data(), batch, row);
-        FastRandom action_random(random);
-        uint8_t* out = snapshots->typed_data() + row * capacity * batch.stride;
-        int64_t remembered = 0;  // of this episode
-        int32_t count = 0, solved = 0;
-        int64_t until_snapshot = 0;
-        for (int64_t t = 0; t < num_steps; ++t) {
-          if (until_snapshot-- == 0) {
-            memcpy(&ring[(remembered++ % capacity) * batch.stride], &s, batch.stride);
-            until_snapshot = interval - 1;
-          }
-          int32_t action[E::kNumAgents * E::kNumHeads];
-          float rewards[E::kNumAgents];
-          for (int i = 0; i < E::kNumAgents * E::kNumHeads; ++i) {
-            action[i] = static_cast<int32_t>(action_random.Below(E::NumActions(batch.params, i % E::kNumHeads)));
-          }
-          const auto outcome = E::Step(s, batch.params, action, random, rewards);
-          bool positive = false;
-          for (const float reward : rewards) positive |= reward > 0.0f;
-          if (positive) {
-            ++solved;
-            count = static_cast<int32_t>(std::min(remembered, capacity));
-            for (int64_t i = 0; i < count; ++i) {
-              memcpy(out + i * batch.stride, &ring[((remembered - count + i) % capacity) * batch.stride], batch.stride);
-            }
-          }
-          if (outcome.terminated || outcome.truncated) {
-            E::Reset(s, batch.params, random);
-            remembered = 0;
-            until_snapshot = 0;
-          }
+        Walk(batch, walkers.data(), static_cast<int>(last - first), num_steps, interval, capacity);
+        for (int64_t row = first; row < last; ++row) {
+          counts->typed_data()[row] = walkers[row - first].count;
+          rewarded->typed_data()[row] = walkers[row - first].rewarded;
         }
-        counts->typed_data()[row] = count;
-        rewarded->typed_data()[row] = solved;
       }
     });
-    if (bad_state >= 0) {
-      return InvalidArgument("random_walk: state row ", bad_state.load(), " is not a state of this simulator");
-    }
+    if (bad_state.Any()) return NotAState("random_walk", bad_state);
     return ffi::Error::Success();
   }
 
@@ -296,7 +405,7 @@ class VecEnv {
                                      .Ctx<ffi::ThreadPool>()
                                      .Arg<U32>()  // keys [..., 2]
                                      .template Attr<Attr>("params")
-                                     .template Ret<U8>()                    // state [..., N, S]
+                                     .template Ret<U8>()                     // state [..., N, S]
                                      .template Ret<ffi::Buffer<kObsType>>()  // obs [..., N * K, ...]
                                      .To(&Reset)
                                      .release();
@@ -309,15 +418,15 @@ class VecEnv {
                                      .template Arg<U8>()   // state [..., N, S], aliased to the first result
                                      .template Arg<I32>()  // actions [..., N * K (, heads)]
                                      .template Attr<Attr>("params")
-                                     .template Ret<U8>()                         // state [..., N, S]
-                                     .template Ret<ffi::Buffer<kObsType>>()      // obs [..., N * K, ...]
-                                     .template Ret<ffi::Buffer<ffi::F32>>()      // reward [..., N * K]
-                                     .template Ret<ffi::Buffer<ffi::PRED>>()     // terminated [..., N * K]
-                                     .template Ret<ffi::Buffer<ffi::PRED>>()     // truncated [..., N * K]
-                                     .template Ret<ffi::Buffer<ffi::F32>>()      // episode_return [..., N]
-                                     .template Ret<ffi::Buffer<ffi::S32>>()      // episode_length [..., N]
-                                     .template Ret<ffi::Buffer<ffi::F32>>()      // score [..., N]
-                                     .template Ret<ffi::Buffer<ffi::F32>>()      // perf [..., N]
+                                     .template Ret<U8>()                      // state [..., N, S]
+                                     .template Ret<ffi::Buffer<kObsType>>()   // obs [..., N * K, ...]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()   // reward [..., N * K]
+                                     .template Ret<ffi::Buffer<ffi::PRED>>()  // terminated [..., N * K]
+                                     .template Ret<ffi::Buffer<ffi::PRED>>()  // truncated [..., N * K]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()   // episode_return [..., N]
+                                     .template Ret<ffi::Buffer<ffi::S32>>()   // episode_length [..., N]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()   // score [..., N]
+                                     .template Ret<ffi::Buffer<ffi::F32>>()   // perf [..., N]
                                      .To(&Step)
                                      .release();
     return handler->Call(frame);

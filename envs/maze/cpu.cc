@@ -30,7 +30,8 @@ const uint8_t* SharedLevels(const Maze::Params& p) {
 
 template <>
 std::string ParseParams<Maze>(const int64_t* values, int64_t count, Maze::Params* params) {
-  if (count != 4) return "maze: params must be (size, num_mazes, seed, vision), got " + std::to_string(count) + " numbers";
+  if (count != 4)
+    return "maze: params must be (size, num_mazes, seed, vision), got " + std::to_string(count) + " numbers";
   const int64_t size = values[0], num_mazes = values[1], seed = values[2], vision = values[3];
   if (size < Maze::kMinSize || size > Maze::kMaxSize || size % 2 == 0) {
     return "maze: size must be an odd number from 5 to 127, got " + std::to_string(size);
@@ -42,8 +43,15 @@ std::string ParseParams<Maze>(const int64_t* values, int64_t count, Maze::Params
   if (vision < Maze::kMinVision || vision > Maze::kMaxVision || vision % 2 == 0) {
     return "maze: vision must be an odd number from 3 to 31, got " + std::to_string(vision);
   }
-  *params = {static_cast<uint32_t>(size), static_cast<uint32_t>(num_mazes), static_cast<uint64_t>(seed),
-             static_cast<uint32_t>(vision), nullptr, 0, 0, 0, 0};
+  *params = {static_cast<uint32_t>(size),
+             static_cast<uint32_t>(num_mazes),
+             static_cast<uint64_t>(seed),
+             static_cast<uint32_t>(vision),
+             nullptr,
+             0,
+             0,
+             0,
+             0};
   params->Derive();
   if (num_mazes) params->levels = SharedLevels(*params);
   return "";

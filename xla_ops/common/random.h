@@ -50,21 +50,31 @@ struct Philox {
   }
 };
 
-// A fast sequential generator (xorshift64*, Vigna 2016) for inner loops that draw one action per step; seeded by Philox.
-struct FastRandom {
-  uint64_t state;
+// Choices for inner loops that make one every step: xorshift64* (Vigna 2016) drawn once for kPerDraw choices, which are
+// the successive digits of the drawn fraction. Call Draw before every kPerDraw-th Below.
+struct ChoiceRandom {
+  static constexpr int kPerDraw = 4;
+  uint64_t state, fraction = 0;
 
-  PJX_HD explicit FastRandom(Philox& seed) {
-    const uint64_t high = seed.Next();
-    state = ((high << 32) | seed.Next()) | 1;
-  }
-  PJX_HD uint32_t Next() {
+  PJX_HD explicit ChoiceRandom(uint64_t seed) : state(seed | 1) {}
+
+  PJX_HD void Draw() {
     state ^= state >> 12;
     state ^= state << 25;
     state ^= state >> 27;
-    return static_cast<uint32_t>((state * 0x2545F4914F6CDD1DULL) >> 32);
+    fraction = state * 0x2545F4914F6CDD1DULL;
   }
-  PJX_HD uint32_t Below(uint32_t n) { return static_cast<uint32_t>((static_cast<uint64_t>(Next()) * n) >> 32); }
+
+  // Uniform on {0, ..., n - 1}; the bias over kPerDraw choices is below n^4 / 2^64.
+  PJX_HD uint32_t Below(uint32_t n) {
+#ifdef __CUDA_ARCH__
+    const uint64_t digit = __umul64hi(fraction, n);
+#else
+    const auto digit = static_cast<uint64_t>((static_cast<unsigned __int128>(fraction) * n) >> 64);
+#endif
+    fraction *= n;
+    return static_cast<uint32_t>(digit);
+  }
 };
 
 }  // namespace pjx

@@ -1,0 +1,421 @@
+"""The contract of `pufferjax.envs.base` as executable checks: `check_env(env)` for an environment of your own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pufferjax.envs.base import Env
+
+_INFO = {"episode_return": jnp.float32, "episode_length": jnp.int32, "score": jnp.float32, "perf": jnp.float32}
+_REFUSALS = (ValueError, TypeError, jax.errors.JaxRuntimeError)
+_FEW_STEPS = 12  # where every output of two runs is compared
+
+
+class EnvCheckError(AssertionError):
+    """An environment breaks the contract; the text names the property and shows how."""
+
+
+def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key: jax.Array | None = None) -> None:
+    """Runs `env` through every property of the contract; EnvCheckError names the first one that fails.
+
+    Args:
+      env: any `Env`, native or not.
+      num_envs: simulators in a batch, at least 2.
+      num_steps: length of the long random rollout. Default: past the time limit, at most 20,000; the time-out is
+        checked only if the rollout reaches it.
+      key: of all randomness here; jax.random.key(0) if None.
+    """
+    if num_envs < 2:
+        raise ValueError(f"check_env: num_envs must be at least 2, got {num_envs}")
+    key = jax.random.key(0) if key is None else key
+    if num_steps is None:
+        num_steps = min(env.spec.max_episode_steps + 16, 20_000)
+    _check_spec(env)
+    _check_shapes(env, num_envs, key)
+    _check_determinism(env, num_envs, key)
+    _check_jit(env, num_envs, key)
+    _check_long_rollout(env, num_envs, num_steps, key)
+    _check_restore(env, num_envs, key)
+    _check_batch_size(env, num_envs, key)
+    _check_vmap(env, num_envs, key)
+    _check_refusals(env, num_envs, key)
+    _check_stagger(env, num_envs, num_steps, key)
+    _check_random_walk(env, num_envs, num_steps, key)
+    _check_render(env, key)
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+def _fail(env: Env, prop: str, how: str) -> None:
+    raise EnvCheckError(f"{env.spec.name}: {prop}: {how}")
+
+
+def _require(condition: Any, env: Env, prop: str, how: str) -> None:
+    if not condition:
+        _fail(env, prop, how)
+
+
+def _require_equal(env: Env, prop: str, first: Any, second: Any, what: str) -> None:
+    """Bit equality of two pytrees of arrays."""
+    first, second = jax.tree_util.tree_flatten_with_path(first), jax.tree_util.tree_flatten_with_path(second)
+    _require(first[1] == second[1], env, prop, f"{what}: the structure differs, {first[1]} and {second[1]}")
+    for (path, a), (_, b) in zip(first[0], second[0], strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        if a.dtype != b.dtype or a.shape != b.shape:
+            _fail(env, prop, f"{what}{_path(path)}: {a.dtype}{a.shape} and {b.dtype}{b.shape}")
+        bits_a, bits_b = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
+        if not np.array_equal(bits_a, bits_b):
+            flat = int(np.flatnonzero(bits_a != bits_b)[0]) // a.dtype.itemsize
+            index = tuple(int(i) for i in np.unravel_index(flat, a.shape))
+            _fail(env, prop, f"{what}{_path(path)} differs first at {index}: {a[index]} and {b[index]}")
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".").join((" ", "")) if path else ""
+
+
+def _named(outputs: Any) -> dict[str, Any]:
+    """What `step` returned, by name."""
+    return dict(zip(("obs", "state", "reward", "terminated", "truncated", "info"), outputs, strict=True))
+
+
+def _random_actions(env: Env, key: jax.Array, num_envs: int, num_steps: int) -> jax.Array:
+    """i32[num_steps, N*K] or, with several heads, i32[num_steps, N*K, heads]."""
+    heads = env.spec.num_actions
+    shape = (num_steps, num_envs * env.spec.num_agents, len(heads))
+    actions = jax.random.randint(key, shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
+    return actions[..., 0] if len(heads) == 1 else actions
+
+
+def _run(env: Env, key: jax.Array, state: jax.Array, actions: jax.Array) -> list[dict[str, Any]]:
+    """One call after the other, without jit; every output of every step."""
+    steps = []
+    for t, action in enumerate(actions):
+        steps.append(_named(env.step(jax.random.fold_in(key, t), state, action)))
+        state = steps[-1]["state"]
+    return steps
+
+
+# --- the properties ---------------------------------------------------------------------------------------------------
+def _check_spec(env: Env) -> None:
+    spec = env.spec
+    prop = "spec"
+    dtype = np.dtype(spec.obs_dtype)
+    _require(dtype in (np.uint8, np.float32), env, prop, f"obs_dtype must be uint8 or float32, is {dtype}")
+    integer = dtype == np.uint8
+    _require((spec.obs_max is not None) == integer, env, prop, f"obs_max is {spec.obs_max!r} for {dtype} observations")
+    _require(min(spec.num_actions, default=0) >= 1, env, prop, f"num_actions is {spec.num_actions}")
+    for field in ("num_agents", "state_bytes", "max_episode_steps"):
+        _require(getattr(spec, field) >= 1, env, prop, f"{field} is {getattr(spec, field)}")
+    names = tuple(len(head) for head in spec.action_names)
+    _require(names == tuple(spec.num_actions), env, prop, f"action_names has {names} names for {spec.num_actions}")
+
+
+def _check_shapes(env: Env, num_envs: int, key: jax.Array) -> None:
+    spec, agents = env.spec, num_envs * env.spec.num_agents
+    expected = {
+        "obs": ((agents, *spec.obs_shape), np.dtype(spec.obs_dtype)),
+        "state": ((num_envs, spec.state_bytes), np.dtype(np.uint8)),
+        "reward": ((agents,), np.dtype(np.float32)),
+        "terminated": ((agents,), np.dtype(np.bool_)),
+        "truncated": ((agents,), np.dtype(np.bool_)),
+        **{f"info[{name!r}]": ((num_envs,), np.dtype(dtype)) for name, dtype in _INFO.items()},
+    }
+
+    def compare(function: str, arrays: dict[str, Any]) -> None:
+        for name, array in arrays.items():
+            shape, dtype = expected[name]
+            if tuple(array.shape) != shape or array.dtype != dtype:
+                how = f"{name} must be {dtype}{shape}, is {array.dtype}{tuple(array.shape)}"
+                _fail(env, "shapes and dtypes", f"{function}: {how}")
+
+    obs, state = env.reset(key, num_envs)
+    compare("reset", {"obs": obs, "state": state})
+    compare("observe", {"obs": env.observe(state)})
+    compare("snapshot", {"state": env.snapshot(state)})
+    action = _random_actions(env, key, num_envs, 1)[0]
+    outputs = _named(env.step(key, state, action))
+    info = outputs.pop("info")
+    missing = [name for name in _INFO if name not in info]
+    _require(not missing, env, "shapes and dtypes", f"step: info lacks {', '.join(missing)}")
+    compare("step", {**outputs, **{f"info[{name!r}]": info[name] for name in _INFO}})
+
+
+def _check_determinism(env: Env, num_envs: int, key: jax.Array) -> None:
+    prop = "determinism (same key, same everything)"
+    first, second = env.reset(key, num_envs), env.reset(key, num_envs)
+    _require_equal(env, prop, first, second, "two resets with one key:")
+    actions = _random_actions(env, key, num_envs, _FEW_STEPS)
+    runs = [_run(env, key, first[1], actions) for _ in range(2)]
+    for t in range(_FEW_STEPS):
+        _require_equal(env, prop, runs[0][t], runs[1][t], f"two runs with the same keys, step {t}:")
+
+
+def _check_jit(env: Env, num_envs: int, key: jax.Array) -> None:
+    prop = "jit = no jit"
+    eager = env.reset(key, num_envs)
+    _require_equal(env, prop, eager, jax.jit(env.reset, static_argnums=1)(key, num_envs), "reset:")
+    actions = _random_actions(env, key, num_envs, _FEW_STEPS)
+    step, state = jax.jit(env.step), eager[1]
+    for t, expected in enumerate(_run(env, key, state, actions)):
+        outputs = _named(step(jax.random.fold_in(key, t), state, actions[t]))
+        _require_equal(env, prop, expected, outputs, f"step {t}:")
+        state = outputs["state"]
+    _require_equal(env, prop, env.observe(state), jax.jit(env.observe)(state), "observe:")
+
+
+def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> None:
+    """Properties of single steps, counted on the device over a rollout in which episodes end."""
+    spec = env.spec
+    agents = spec.num_agents
+    limit = spec.max_episode_steps
+
+    def violations(obs, state, reward, terminated, truncated, info, clock) -> dict[str, jax.Array]:
+        per_env = [x.reshape(num_envs, agents) for x in (terminated, truncated)]
+        terminated_env, truncated_env = (x.any(axis=1) for x in per_env)
+        ended = terminated_env | truncated_env
+        length = info["episode_length"]
+        unequal = obs != env.observe(state)
+        if not jnp.issubdtype(obs.dtype, jnp.integer):
+            unequal &= ~(jnp.isnan(obs) & jnp.isnan(env.observe(state)))
+        found = {
+            "an agent is both terminated and truncated": terminated & truncated,
+            "agents of one env disagree on terminated": (per_env[0] != per_env[0][:, :1]).any(axis=1),
+            "agents of one env disagree on truncated": (per_env[1] != per_env[1][:, :1]).any(axis=1),
+            "a reward is not finite": ~jnp.isfinite(reward),
+            "obs is not observe() of the returned state (after an end: of the new episode)": unequal.reshape(
+                num_envs, -1
+            ).any(axis=1),
+            "episode_length is not the number of steps since the episode began": ended & (length != clock),
+            "an episode lasts longer than max_episode_steps": clock > limit,
+            "an episode of max_episode_steps steps did not end": ~ended & (clock >= limit),
+            "truncated before max_episode_steps": truncated_env & (clock != limit),
+            "perf is outside 0..1": ~((info["perf"] >= 0) & (info["perf"] <= 1)),
+        }
+        for name in _INFO:
+            found[f"info[{name!r}] is not zero although no episode ended"] = ~ended & (info[name] != 0)
+            found[f"info[{name!r}] is not finite"] = ~jnp.isfinite(info[name].astype(jnp.float32))
+        if spec.obs_max is not None:
+            found[f"an observation is above obs_max = {spec.obs_max}"] = (obs > spec.obs_max).reshape(num_envs, -1).any(1)
+        else:
+            found["an observation is not finite"] = ~jnp.isfinite(obs).reshape(num_envs, -1).all(axis=1)
+        return found
+
+    @jax.jit
+    def rollout(key, state):
+        def body(carry, t):
+            state, clock, returns, first = carry
+            key_t = jax.random.fold_in(key, t)
+            # Half of the batch repeats one action, which in many games idles into the time limit.
+            action = _random_actions(env, key_t, num_envs, 1)[0]
+            idle = (jnp.arange(num_envs * agents) // agents < num_envs // 2).reshape(-1, *[1] * (action.ndim - 1))
+            action = jnp.where(idle, 0, action)
+            obs, state, reward, terminated, truncated, info = env.step(key_t, state, action)
+            clock += 1
+            returns += jnp.where(jnp.isfinite(reward), reward, 0).reshape(num_envs, agents).sum(axis=1)
+            found = violations(obs, state, reward, terminated, truncated, info, clock)
+            first = {k: jnp.where(v.any() & (first[k] < 0), t, first[k]) for k, v in found.items()}
+            ended = (terminated | truncated).reshape(num_envs, agents).any(axis=1)
+            return (state, jnp.where(ended, 0, clock), jnp.where(ended, 0.0, returns), first), None
+
+        names = jax.eval_shape(
+            lambda s: violations(*env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs)), state
+        )
+        first = {name: jnp.int32(-1) for name in names}
+        carry = (state, jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32), first)
+        return jax.lax.scan(body, carry, jnp.arange(num_steps))[0][-1]
+
+    obs, state = env.reset(key, num_envs)
+    _require_equal(env, "obs = observe(state)", obs, env.observe(state), "reset:")
+    for how, step in rollout(key, state).items():
+        _require(int(step) < 0, env, "every step", f"{how}, first in step {int(step)}")
+
+
+def _check_restore(env: Env, num_envs: int, key: jax.Array) -> None:
+    prop = "snapshot and restore"
+    key_reset, key_other, key_actions, key_run = jax.random.split(key, 4)
+    _, state = env.reset(key_reset, num_envs)
+    actions = _random_actions(env, key_actions, num_envs, 3 * _FEW_STEPS)
+    state = _run(env, key_run, state, actions[:_FEW_STEPS])[-1]["state"]
+    rows = np.array(env.snapshot(state))  # a copy on the host: what a state set keeps
+    obs = np.asarray(env.observe(state))
+    ids = jnp.arange(num_envs, dtype=jnp.int32)
+
+    expected = _run(env, key_run, state, actions[_FEW_STEPS : 2 * _FEW_STEPS])
+    later = expected[-1]["state"]
+    dirty = _run(env, key_other, env.reset(key_other, num_envs)[1], actions[2 * _FEW_STEPS :])[-1]["state"]
+    for what, target in {"the state it became": later, "a state of other episodes": dirty}.items():
+        restored = env.restore(target, rows, ids)
+        _require_equal(env, prop, rows, env.snapshot(restored), f"rows restored into {what} come back changed:")
+        _require_equal(env, prop, obs, env.observe(restored), f"the observation after a restore into {what}:")
+        repeated = _run(env, key_run, restored, actions[_FEW_STEPS : 2 * _FEW_STEPS])
+        for t in range(_FEW_STEPS):
+            _require_equal(env, prop, expected[t], repeated[t], f"the same steps after a restore into {what}, step {t}:")
+
+    # Other env ids, fewer rows, and untouched neighbours.
+    reverse = ids[::-1]
+    _require_equal(env, prop, rows[::-1], env.snapshot(env.restore(dirty, rows, reverse)), "rows restored in reverse:")
+    agents = obs.reshape(num_envs, env.spec.num_agents, *env.spec.obs_shape)[::-1].reshape(obs.shape)
+    _require_equal(env, prop, agents, env.observe(env.restore(dirty, rows, reverse)), "observations restored in reverse:")
+    one = np.asarray(env.snapshot(env.restore(dirty, rows[:1], ids[-1:])))
+    _require_equal(env, prop, rows[0], one[-1], f"row 0 restored into env {num_envs - 1}:")
+    _require_equal(env, prop, np.asarray(dirty)[:-1], one[:-1], "environments a restore does not name:")
+    twice = env.restore(dirty, rows[:2], jnp.zeros(2, jnp.int32))
+    _require_equal(env, prop, rows[1], np.asarray(env.snapshot(twice))[0], "of two rows for one env the later wins:")
+
+
+def _check_batch_size(env: Env, num_envs: int, key: jax.Array) -> None:
+    prop = "batch-size independence"
+    few = max(1, num_envs // 2)
+
+    def head(outputs):  # the first `few` environments of every output
+        return jax.tree.map(lambda x: x[: x.shape[0] * few // num_envs], outputs)
+
+    full = env.reset(key, num_envs)
+    _require_equal(env, prop, head(full), env.reset(key, few), f"reset of the first {few} of {num_envs}:")
+    actions = _random_actions(env, key, num_envs, _FEW_STEPS)
+    half = _run(env, key, full[1][:few], actions[:, : few * env.spec.num_agents])
+    for t, outputs in enumerate(_run(env, key, full[1], actions)):
+        _require_equal(env, prop, head(outputs), half[t], f"the first {few} of {num_envs}, step {t}:")
+
+
+def _check_vmap(env: Env, num_envs: int, key: jax.Array) -> None:
+    prop = "vmap of single-env calls"
+    keys = jax.random.split(key, num_envs)
+    reset: Callable[..., Any] = lambda k: env.reset(k, 1)  # noqa: E731
+    together = jax.vmap(reset)(keys)
+    apart = [reset(k) for k in keys]
+    for i, expected in enumerate(apart):
+        _require_equal(env, prop, expected, jax.tree.map(lambda x, i=i: x[i], together), f"reset, lane {i}:")
+    actions = _random_actions(env, key, num_envs, 1)[0]
+    actions = actions.reshape(num_envs, env.spec.num_agents, *actions.shape[1:])
+    outputs = jax.vmap(env.step)(keys, together[1], actions)
+    for i, (_, state) in enumerate(apart):
+        expected = env.step(keys[i], state, actions[i])
+        _require_equal(env, prop, expected, jax.tree.map(lambda x, i=i: x[i], outputs), f"step, lane {i}:")
+    for name, function, arguments in (("reset", reset, (keys,)), ("step", env.step, (keys, together[1], actions))):
+        single = _native_calls(jax.make_jaxpr(function)(*jax.tree.map(lambda x: x[0], arguments)).jaxpr)
+        vmapped = _native_calls(jax.make_jaxpr(jax.vmap(function))(*arguments).jaxpr)
+        how = f"{name} makes {vmapped} (native calls, of them in loops), one lane makes {single}"
+        _require(single == vmapped, env, prop, how)
+
+
+def _native_calls(jaxpr: Any, in_loop: bool = False) -> tuple[int, int]:
+    """Native calls in a program, and how many of them are inside loops."""
+    total = looped = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "ffi_call":
+            total, looped = total + 1, looped + in_loop
+        for inner in jax.core.jaxprs_in_params(eqn.params):
+            more = _native_calls(inner, in_loop or eqn.primitive.name in ("scan", "while"))
+            total, looped = total + more[0], looped + more[1]
+    return total, looped
+
+
+def _check_refusals(env: Env, num_envs: int, key: jax.Array) -> None:
+    spec = env.spec
+    _, state = env.reset(key, num_envs)
+    rows = np.asarray(env.snapshot(state))
+    ids = np.arange(num_envs, dtype=np.int32)
+    action = np.asarray(_random_actions(env, key, num_envs, 1)[0])
+
+    def refused(prop: str, what: str, function: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            jax.block_until_ready(function(*arguments))
+        except _REFUSALS:
+            return
+        _fail(env, prop, f"{what} was accepted")
+
+    prop = "restore refuses what is not a snapshot"
+    refused(prop, f"rows of {spec.state_bytes + 1} bytes", env.restore, state, np.pad(rows, ((0, 0), (0, 1))), ids)
+    refused(prop, f"rows of {spec.state_bytes - 1} bytes", env.restore, state, rows[:, :-1], ids)
+    refused(prop, "float32 rows", env.restore, state, rows.astype(np.float32), ids)
+    refused(prop, "env_id -1", env.restore, state, rows[:1], np.array([-1], np.int32))
+    refused(prop, f"env_id {num_envs} of {num_envs}", env.restore, state, rows[:1], np.array([num_envs], np.int32))
+    refused(prop, "fewer env_ids than rows", env.restore, state, rows, ids[:-1])
+
+    prop = "step refuses bad actions and states"
+    for head, choices in enumerate(spec.num_actions):
+        for bad in (-1, choices):
+            wrong = action.copy()
+            wrong.reshape(-1, len(spec.num_actions))[-1, head] = bad
+            refused(prop, f"action {bad} of {choices} in head {head}", env.step, key, state, wrong)
+    refused(prop, "float32 actions", env.step, key, state, action.astype(np.float32))
+    refused(prop, "an action too few", env.step, key, state, action[:-1])
+    refused(prop, f"a state of {spec.state_bytes + 1} bytes", env.step, key, np.pad(rows, ((0, 0), (0, 1))), action)
+    refused("reset refuses bad counts", "num_envs = 0", env.reset, key, 0)
+
+
+def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> None:
+    prop = "stagger"
+    spec = env.spec
+    _, fresh = env.reset(key, num_envs)
+    state = env.stagger(key, fresh)
+    _require_equal(env, prop, state, env.stagger(key, fresh), "two calls with one key:")
+    _require_restorable(env, prop, state, "the staggered state")
+
+    @jax.jit
+    def first_ends(state):
+        def body(carry, t):
+            state, first, timed_out = carry
+            action = jnp.zeros(_random_actions(env, key, num_envs, 1).shape[1:], jnp.int32)
+            _, state, _, terminated, truncated, _ = env.step(jax.random.fold_in(key, t), state, action)
+            terminated, truncated = (x.reshape(num_envs, -1).any(axis=1) for x in (terminated, truncated))
+            is_first = (first < 0) & (terminated | truncated)
+            return (state, jnp.where(is_first, t, first), jnp.where(is_first, truncated, timed_out)), None
+
+        carry = (state, jnp.full(num_envs, -1), jnp.zeros(num_envs, bool))
+        return jax.lax.scan(body, carry, jnp.arange(min(num_steps, spec.max_episode_steps)))[0][1:]
+
+    ends, timed_out = (np.asarray(x) for x in first_ends(state))
+    if num_steps >= spec.max_episode_steps:
+        _require((ends >= 0).all(), env, prop, "an episode outlasts max_episode_steps")
+    if timed_out.all() and num_envs >= 4 and spec.max_episode_steps >= 4:
+        _require(len(set(ends.tolist())) > 1, env, prop, f"all {num_envs} episodes time out together, in step {ends[0]}")
+
+
+def _check_random_walk(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> None:
+    prop = "random_walk"
+    capacity, interval = 3, 4
+    _, fresh = env.reset(key, num_envs)
+
+    def walk():
+        return env.random_walk(key, fresh, max(num_steps, 64), interval, capacity)
+
+    state, snapshots, counts, rewarded = first = walk()
+    _require_equal(env, prop, first, walk(), "two calls with one key:")
+    for name, array, shape, dtype in (
+        ("state", state, (num_envs, env.spec.state_bytes), np.uint8),
+        ("snapshots", snapshots, (num_envs, capacity, env.spec.state_bytes), np.uint8),
+        ("counts", counts, (num_envs,), np.int32),
+        ("rewarded", rewarded, (num_envs,), np.int32),
+    ):
+        is_right = array.shape == shape and array.dtype == dtype
+        _require(is_right, env, prop, f"{name} must be {np.dtype(dtype)}{shape}, is {array.dtype}{array.shape}")
+    counts, rewarded, snapshots = np.asarray(counts), np.asarray(rewarded), np.asarray(snapshots)
+    in_range = ((counts >= 0) & (counts <= capacity)).all()
+    _require(in_range, env, prop, f"counts are {counts.tolist()}, valid are 0 to {capacity}")
+    consistent = (rewarded >= 0).all() and ((counts > 0) == (rewarded > 0)).all()
+    _require(consistent, env, prop, f"counts {counts.tolist()} and rewarded {rewarded.tolist()} contradict each other")
+    _require_restorable(env, prop, state, "the state after the walk")
+    for i in range(num_envs):
+        if counts[i]:
+            _require_restorable(env, prop, snapshots[i, : counts[i]], f"the snapshots of env {i}")
+
+
+def _require_restorable(env: Env, prop: str, rows: Any, what: str) -> None:
+    rows = np.asarray(rows)
+    _, state = env.reset(jax.random.key(1), len(rows))
+    try:
+        restored = np.asarray(env.snapshot(env.restore(state, rows, np.arange(len(rows), dtype=np.int32))))
+    except _REFUSALS as error:
+        raise EnvCheckError(f"{env.spec.name}: {prop}: restore refuses {what}: {error}") from error
+    _require_equal(env, prop, rows, restored, f"{what} restored:")
+
+
+def _check_render(env: Env, key: jax.Array) -> None:
+    image = np.asarray(env.render(np.asarray(env.reset(key, 1)[1])[0]))
+    is_image = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    _require(is_image, env, "render", f"must give u8[H, W, 3], gives {image.dtype}{image.shape}")
