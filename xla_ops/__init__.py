@@ -3,6 +3,7 @@
 from pufferjax.xla_ops.ffi import backends
 from pufferjax.xla_ops.gae_vtrace.op import gae_vtrace
 from pufferjax.xla_ops.linear_recurrence.op import linear_recurrence
+from pufferjax.xla_ops.mingru_scan.op import mingru_scan
 from pufferjax.xla_ops.one_hot_linear.op import one_hot_linear
 from pufferjax.xla_ops.prioritized_sample.op import prioritized_sample
 from pufferjax.xla_ops.state_heap.op import state_heap_insert, state_heap_rescore
@@ -11,6 +12,7 @@ from pufferjax.xla_ops.state_heap.op import state_heap_insert, state_heap_rescor
 OP_TARGETS = {
     "gae_vtrace": ("pufferjax.gae_vtrace",),
     "linear_recurrence": ("pufferjax.linear_recurrence", "pufferjax.linear_recurrence.bwd"),
+    "mingru_scan": ("pufferjax.mingru_scan", "pufferjax.mingru_scan.fwd", "pufferjax.mingru_scan.bwd"),
     "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd"),
     "prioritized_sample": ("pufferjax.prioritized_sample",),
     "state_heap_insert": ("pufferjax.state_heap.insert",),
@@ -21,6 +23,7 @@ __all__ = [
     "backends",
     "gae_vtrace",
     "linear_recurrence",
+    "mingru_scan",
     "one_hot_linear",
     "prioritized_sample",
     "state_heap_insert",

@@ -36,15 +36,12 @@ ffi::Error GaeVtraceCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> rewards, ffi
   if (dims.size() < 2) return InvalidArgument("gae_vtrace: rewards must be [..., T, N], got ", ShapeText(dims));
   const int64_t lanes = LeadingSize(dims, 2), num_steps = dims[dims.size() - 2], num_envs = dims[dims.size() - 1];
   const int64_t size = lanes * num_steps * num_envs;
-  for (const auto& [name, count, expected] : {std::tuple{"values", values.element_count(), size},
-                                              std::tuple{"terminated", terminated.element_count(), size},
-                                              std::tuple{"ratios", ratios.element_count(), size},
-                                              std::tuple{"advantages", advantages->element_count(), size},
-                                              std::tuple{"bootstrap_value", bootstrap.element_count(), lanes * num_envs},
-                                              std::tuple{"gamma", gamma.element_count(), lanes},
-                                              std::tuple{"gae_lambda", gae_lambda.element_count(), lanes},
-                                              std::tuple{"rho_clip", rho_clip.element_count(), lanes},
-                                              std::tuple{"c_clip", c_clip.element_count(), lanes}}) {
+  for (const auto& [name, count, expected] :
+       {std::tuple{"values", values.element_count(), size}, std::tuple{"terminated", terminated.element_count(), size},
+        std::tuple{"ratios", ratios.element_count(), size}, std::tuple{"advantages", advantages->element_count(), size},
+        std::tuple{"bootstrap_value", bootstrap.element_count(), lanes * num_envs},
+        std::tuple{"gamma", gamma.element_count(), lanes}, std::tuple{"gae_lambda", gae_lambda.element_count(), lanes},
+        std::tuple{"rho_clip", rho_clip.element_count(), lanes}, std::tuple{"c_clip", c_clip.element_count(), lanes}}) {
     if (static_cast<int64_t>(count) != expected) {
       return InvalidArgument("gae_vtrace: ", name, " has ", count, " elements, expected ", expected,
                              " for rewards of shape ", ShapeText(dims));
