@@ -95,8 +95,7 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
     import tyro
 
     from pufferjax import envs, presets
-    from pufferjax.config import TrainConfig
-    from pufferjax.run import RunConfig, RunOptions
+    from pufferjax.run import RunConfig
 
     parameters = envs.parameters(name)
     preset = presets.load(name)
@@ -123,17 +122,32 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
     known, _ = parse([("env", section, default)], flags, return_unknown_args=True, add_help=False)
     base = resolved(getattr(known.env, "size", None))
     section, default = env_field(base.env_params)
+    train, options = _unchecked(base.train), _unchecked(base.options)
     flat = tyro.conf.arg(name="")
     args = parse(
         [
             ("run_dir", Annotated[Path | None, tyro.conf.arg(help="Default: runs/ENV-TIME-SEED.")], None),
-            ("options", Annotated[RunOptions, flat], base.options),
-            ("train", Annotated[TrainConfig, flat], base.train),
+            ("options", Annotated[type(options), flat], options),
+            ("train", Annotated[type(train), flat], train),
             ("env", section, default),
         ],
         flags,
     )
-    return TrainArgs(RunConfig(name, dataclasses.asdict(args.env), args.train, args.options), args.run_dir)
+    env, train, options = (dataclasses.asdict(x) for x in (args.env, args.train, args.options))
+    return TrainArgs(RunConfig.from_table({**train, "env": env, "run": {"env": name, **options}}), args.run_dir)
+
+
+def _unchecked(config):
+    """A copy of a dataclass without its checks, nested ones alike: tyro would wrap their messages in a box."""
+
+    class Unchecked(type(config)):
+        __doc__ = type(config).__doc__
+
+        def __post_init__(self):
+            pass
+
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return Unchecked(**{name: _unchecked(x) if dataclasses.is_dataclass(x) else x for name, x in values.items()})
 
 
 def _eval(argv: list[str]) -> int:

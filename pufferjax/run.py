@@ -87,7 +87,7 @@ class RunConfig:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "RunConfig":
-        """The inverse of `to_table`; what is missing takes its default. ValueError names an unknown key or bad value."""
+        """Inverse of `to_table`; missing keys take their defaults. ValueError names an unknown key or bad value."""
         top = {name: value for name, value in table.items() if name not in ("env", "run", *_SECTIONS)}
         run = _section(table, "run")
         env = run.pop("env", None)
