@@ -1,0 +1,91 @@
+"""metrics.jsonl: one JSON object per line, each the pooled figures of a window of epochs.
+
+step                training steps so far (agent steps; those of the warm-up are counted apart)
+wall_seconds        since the start of the run, compilation and warm-up included
+epoch               epochs so far
+steps_per_second    training steps of the window over its wall time
+episodes            fresh episodes that ended in the window: begun with a reset, in environments never restarted
+perf, score, episode_return, episode_length
+                    means over those episodes; null if there were none
+loss, policy_loss, value_loss, entropy, kl, clip_fraction, grad_norm
+                    means over the window; null if not finite; 0 while the learner waits for the first reward
+learning_rate, entropy_coef
+                    of the window's last epoch
+state_set_size, priority_min, priority_mean, priority_max
+                    at the end of the window; 0 while the state set is empty
+restarted_share     environments restarted from the state set, as a share of all, mean over the window
+restarted_episodes, restarted_perf
+                    first episode ends of restarted environments, and their mean; null if there were none
+warmup_steps, warmup_rewards
+                    simulator steps of the random warm-up before training, and the rewards it met
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_EPISODE_MEANS = ("perf", "score", "episode_return", "episode_length")
+_RESTARTED = ("restarted_envs", *(f"restarted_{name}" for name in ("episodes", *_EPISODE_MEANS)))
+_LAST_VALUES = (
+    "learning_rate",
+    "entropy_coef",
+    "state_set_size",
+    "priority_min",
+    "priority_mean",
+    "priority_max",
+)
+
+
+def finite(x: float) -> float | None:
+    """`x`, or None if it is NaN or infinite, which JSON cannot hold."""
+    return x if math.isfinite(x) else None
+
+
+def pool(epochs: Sequence[Mapping[str, float]], num_envs: int) -> dict[str, float | int | None]:
+    """The figures of a window, from what `update` returned for each of its epochs."""
+
+    def total(name):
+        return math.fsum(float(epoch[name]) for epoch in epochs)
+
+    episodes, restarted_episodes = round(total("episodes")), round(total("restarted_episodes"))
+    restarted_perf = finite(total("restarted_perf") / restarted_episodes) if restarted_episodes else None
+    others = [name for name in epochs[0] if name not in ("episodes", *_EPISODE_MEANS, *_LAST_VALUES, *_RESTARTED)]
+    return {
+        "episodes": episodes,
+        **{name: finite(total(name) / episodes) if episodes else None for name in _EPISODE_MEANS},
+        **{name: finite(sum(float(epoch[name]) for epoch in epochs) / len(epochs)) for name in others},
+        **{name: finite(float(epochs[-1][name])) for name in _LAST_VALUES},
+        "restarted_share": total("restarted_envs") / len(epochs) / num_envs,
+        "restarted_episodes": restarted_episodes,
+        "restarted_perf": restarted_perf,
+    }
+
+
+class MetricsWriter:
+    """Appends records to a JSONL file, each line with one system call, so that a crash leaves only whole lines."""
+
+    def __init__(self, path: str | os.PathLike):
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, record: Mapping) -> None:
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        written = os.write(self._file, line)
+        if written != len(line):
+            raise OSError(f"metrics: only {written} of {len(line)} bytes could be written; is the disk full?")
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict]:
+    """The records of a metrics.jsonl. A torn last line is left out; any other bad line raises ValueError."""
+    lines = Path(path).read_text().split("\n")
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or torn
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
+    return records

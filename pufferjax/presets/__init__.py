@@ -1,0 +1,51 @@
+"""Presets: `<env>.toml`, the settings `pufferjax train <env>` starts from.
+
+A preset has the layout of a run's config.toml and lists only what differs from the defaults of the dataclasses:
+
+    total_steps = 50_000_000       # fields of TrainConfig
+    [env]                          # arguments of envs.make
+    [policy] [ppo] [state_set]     # fields of PolicyConfig, PPOConfig, StateSetConfig
+    [run]                          # fields of RunOptions
+
+    [[overlay]]                    # tried in order; the first whose max_size >= env.size is laid over the rest
+    max_size = 15
+    total_steps = 5_000_000
+    [overlay.ppo]
+    learning_rate = 0.02
+"""
+
+import importlib.resources
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, table by table."""
+    merged = dict(base)
+    for name, value in over.items():
+        is_table = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = merge(merged[name], value) if is_table else value
+    return merged
+
+
+def resolve(preset: Mapping[str, Any], size: int | None) -> dict[str, Any]:
+    """The preset without its overlays, the one for an environment of this `size` laid over it."""
+    table = {name: value for name, value in preset.items() if name != "overlay"}
+    for overlay in preset.get("overlay", []):
+        if "max_size" not in overlay:
+            raise ValueError("preset: an [[overlay]] must have max_size")
+        if size is not None and size <= overlay["max_size"]:
+            return merge(table, {name: value for name, value in overlay.items() if name != "max_size"})
+    return table
+
+
+def load(name: str) -> dict[str, Any]:
+    """The preset of an environment as it is in its file; empty if it has none."""
+    file = importlib.resources.files(__name__) / f"{name}.toml"
+    if not file.is_file():
+        return {}
+    try:
+        return tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"preset {name}.toml: {error}") from None
