@@ -130,26 +130,44 @@ def test_a_spike_among_a_million(impl, alpha):
     indices, importance = prioritized_sample(KEY, priorities, 1000, alpha, 1.0, impl=impl)
     assert (indices == spike).all()
     np.testing.assert_allclose(importance, 1e-6, rtol=1e-5)
-    # The rest together holds half of the probability although each is 2^-20 of the spike or less; rounding to one
-    # fixed scale for a million entries would move it.
+    # The rest together holds half of the probability, each about a millionth of the spike.
     priorities[:] = 1.5e-6 ** (1 / alpha)
     priorities[spike] = 1.5 ** (1 / alpha)
     indices, _ = prioritized_sample(KEY, priorities, 40_000, alpha, impl=impl)
     assert stats.binomtest(int((indices == spike).sum()), 40_000, 0.5).pvalue > 1e-4
 
 
+def with_words(monkeypatch, *words):
+    """Replaces the random bits by these 64-bit words, to reach the ends of the distribution."""
+    pairs = jnp.array([[word >> 32, word & 0xFFFFFFFF] for word in words], jnp.uint32)
+    module = sys.modules["pufferjax.xla_ops.prioritized_sample.op"]  # as an attribute, the function hides its folder
+    monkeypatch.setattr(module, "random_words", lambda *_: pairs)
+
+
 @pytest.mark.parametrize("impl", IMPLS)
-def test_a_spike_does_not_round_the_rest_away(impl):
-    """65,536 entries of 1.5 * 2^-46 beside a 1: with the 46 bits that fit any priorities they would count 1 or 2."""
+@pytest.mark.parametrize("capacity", [5, 300_000])
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_the_ends_of_the_distribution(monkeypatch, impl, capacity, alpha):
+    """The smallest random number meets leading zeros, the largest trailing ones; half is the border of two equals."""
+    with_words(monkeypatch, 0, 2**63 - 1, 2**63, 2**64 - 1)
+    priorities = np.zeros(capacity, np.float32)
+    first, second = capacity // 3, capacity - 2
+    priorities[[first, second]] = 0.1
+    indices, _ = prioritized_sample(KEY, priorities, 4, alpha, impl=impl)
+    np.testing.assert_array_equal(indices, [first, first, second, second])
+    indices, _ = prioritized_sample(KEY, priorities, 4, 0.0, size=4, impl=impl)
+    np.testing.assert_array_equal(indices, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_spike_does_not_round_the_rest_away(monkeypatch, impl):
+    """Beside a 1, 65,536 entries of 1.5 * 2^-46: with 45 bits, safe for any priorities, they would be 2^-44."""
+    with_words(monkeypatch, 0, 2**64 - 1)
     priorities = np.full(65_537, 1.5 * 2.0**-46, np.float32)
     priorities[0] = 1
-    _, importance = prioritized_sample(KEY, priorities, 8, 1.0, 1.0, impl=impl)
-    np.testing.assert_allclose(importance, 1 / 65_537, rtol=1e-5)
-    priorities[0] = 1.5 * 2.0**-30  # and now they can be drawn and their importance seen
-    indices, importance = prioritized_sample(KEY, priorities, 20_000, 1.0, 1.0, impl=impl)
-    expected = probabilities(priorities, 1.0)
-    assert (np.asarray(indices) > 0).any()
-    np.testing.assert_allclose(importance, 1 / (65_537 * expected[np.asarray(indices)]), rtol=1e-5)
+    indices, importance = prioritized_sample(KEY, priorities, 2, 1.0, 1.0, impl=impl)
+    np.testing.assert_array_equal(indices, [0, 65_536])
+    np.testing.assert_allclose(importance, 1 / (65_537 * probabilities(priorities, 1.0)[[0, -1]]), rtol=1e-5)
 
 
 @NATIVE.marks[0]
