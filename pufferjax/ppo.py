@@ -100,10 +100,10 @@ def train_on(
     row_importance,
     key,
 ):
-    """All minibatches of one epoch.
+    """All minibatches of one epoch, of rows drawn with replacement by trajectory priority.
 
-    Each minibatch draws rows by trajectory priority from advantages that use the values and ratios of the latest pass
-    over each row; its own pass then renews those of the drawn rows.
+    Priorities come from the advantages of the rollout. A minibatch computes the advantages of its rows from the values
+    and ratios of the latest pass over each of them, and its own pass renews those.
 
     Returns (params, opt_state, values f32[T, N], ratios f32[T, N], LossMetrics).
     """
@@ -133,23 +133,21 @@ def train_on(
         }
         return loss, (values, ratios, metrics)
 
-    def minibatch(carry, key):
+    def minibatch(carry, drawn):
         params, opt_state, values, ratios = carry
-        advantages = advantages_of(config, hypers, transitions, bootstrap_values, values, ratios)
-        priorities = jnp.sum(jnp.abs(advantages), axis=0)
-        rows, weights = xla_ops.prioritized_sample(
-            key, priorities, num_rows, hypers.priority_exponent, hypers.importance_exponent
-        )
+        rows, weights = drawn
         batch = jax.tree.map(lambda x: x[:, rows], transitions)
+        old_values = values[:, rows]
+        advantages = advantages_of(config, hypers, batch, bootstrap_values[rows], old_values, ratios[:, rows])
         if not config.ppo.reset_memory:
             batch = dataclasses.replace(batch, starts=jnp.zeros_like(batch.starts))
         (_, (new_values, new_ratios, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(
             params,
             batch,
             initial_recurrent[:, rows],
-            advantages[:, rows],
-            (advantages + values)[:, rows],
-            values[:, rows],
+            advantages,
+            advantages + old_values,
+            old_values,
             weights * row_importance[rows],
         )
         grad_norm = optax.global_norm(grads)
@@ -160,7 +158,16 @@ def train_on(
         ratios = ratios.at[:, rows].set(new_ratios)
         return (params, opt_state, values, ratios), LossMetrics(**metrics, grad_norm=grad_norm)
 
-    carry = (params, opt_state, transitions.values, jnp.ones_like(transitions.values))
-    keys = jax.random.split(key, config.num_minibatches)
-    (params, opt_state, values, ratios), metrics = jax.lax.scan(minibatch, carry, keys)
+    ratios = jnp.ones_like(transitions.values)
+    advantages = advantages_of(config, hypers, transitions, bootstrap_values, transitions.values, ratios)
+    rows, weights = xla_ops.prioritized_sample(
+        key,
+        jnp.sum(jnp.abs(advantages), axis=0),
+        config.num_minibatches * num_rows,
+        hypers.priority_exponent,
+        hypers.importance_exponent,
+    )
+    drawn = (rows.reshape(-1, num_rows), weights.reshape(-1, num_rows))
+    carry = (params, opt_state, transitions.values, ratios)
+    (params, opt_state, values, ratios), metrics = jax.lax.scan(minibatch, carry, drawn)
     return params, opt_state, values, ratios, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
