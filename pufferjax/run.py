@@ -380,7 +380,7 @@ def _loop(config, options, init, warmup, update, start, dashboard, signals, writ
         records.append(record)
         if writer is not None:
             writer.write(record)
-        progress = max(epoch / config.num_epochs, clock.progress())
+        progress = max(epoch / config.num_epochs, wall_seconds / (options.max_seconds or math.inf))
         dashboard.update(record, progress, clock.seconds_left(config.num_epochs - epoch), last=last)
 
     # One epoch is always dispatched ahead, so that the devices never wait for the figures of the last one to be logged.

@@ -34,9 +34,9 @@ def test_the_whole_train_state_returns(tiny_run, tiny_env, tiny_config):
 def test_a_loaded_state_trains_on(tiny_run, tiny_env, tiny_config):
     *_, train_state = run.load_run(tiny_run.run_dir)
     config = tiny_config()
-    update = jax.jit(pufferjax.make_update(tiny_env, config))
+    update = jax.jit(pufferjax.make_update(tiny_env, config), donate_argnums=0)
     hypers = config.hypers()
-    continued, metrics = update(tiny_run.train_state, hypers, jnp.float32(0.5))
+    continued, metrics = update(jax.tree.map(jnp.copy, tiny_run.train_state), hypers, jnp.float32(0.5))
     resumed, resumed_metrics = update(train_state, hypers, jnp.float32(0.5))
     assert_same(continued, resumed)
     assert_same(metrics, resumed_metrics)
