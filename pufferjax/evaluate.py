@@ -18,6 +18,14 @@ _UNSEEN_MAZES = 8192
 _SEED_OFFSET = 0x3C6E_F372_FE94_F82B  # any odd constant below 2**63
 
 
+def wait(array: jax.Array) -> None:
+    """Until `array` is there, in naps: blocking inside JAX would keep Python from seeing a signal."""
+    nap = 0.0002
+    while not array.is_ready():
+        time.sleep(nap)
+        nap = min(2 * nap, 0.02)
+
+
 def unseen(env: Env) -> Env:
     """The same environment with levels it was never trained on: another `seed`; itself if it has no such parameter.
 
@@ -116,7 +124,9 @@ def evaluate(
     figures: dict[str, list[np.ndarray]] = {}
     for batch in range(num_batches):
         num_counted = min(num_envs, num_episodes - batch * num_envs)
-        result = jax.device_get(play(params, jax.random.fold_in(key, batch), jnp.arange(num_envs) < num_counted))
+        result = play(params, jax.random.fold_in(key, batch), jnp.arange(num_envs) < num_counted)
+        wait(result["perf"])
+        result = jax.device_get(result)
         for name, values in result.items():
             figures.setdefault(name, []).append(np.asarray(values[:num_counted], np.float64))
     all_figures = {name: np.concatenate(values) for name, values in figures.items()}

@@ -27,7 +27,7 @@ from pufferjax.checkpoint import load_checkpoint, save_checkpoint
 from pufferjax.config import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
 from pufferjax.dashboard import Dashboard
 from pufferjax.envs import Env
-from pufferjax.evaluate import evaluate, unseen
+from pufferjax.evaluate import evaluate, unseen, wait
 from pufferjax.files import write_atomically
 from pufferjax.metrics import MetricsWriter, pool
 from pufferjax.policy import ActorCritic, make_policy
@@ -207,14 +207,6 @@ class _StopSignals:
         self._previous = {}
 
 
-def _wait(array: jax.Array) -> None:
-    """Until `array` is there, in naps: blocking inside JAX would keep Python from seeing a signal."""
-    nap = 0.0002
-    while not array.is_ready():
-        time.sleep(nap)
-        nap = min(2 * nap, 0.02)
-
-
 class _Clock:
     """Wall-clock budget of a run whose epochs are dispatched one ahead of the one that runs."""
 
@@ -295,29 +287,33 @@ def train(
         run_dir = _create_run_dir(run_dir, RunConfig(env.spec.name, dict(env.params), config, options))
 
     title = f"pufferjax train {env.spec.name}" + (f"  {run_dir}" if run_dir else "")
-    with contextlib.ExitStack() as stack:
-        dashboard = stack.enter_context(Dashboard(title, config.total_steps, print_interval_seconds, show=show))
-        signals = stack.enter_context(_StopSignals())
-        writer = None
-        if run_dir is not None:
-            writer = MetricsWriter(run_dir / "metrics.jsonl")
-            stack.callback(writer.close)
-        train_state, records, stopped_by = _loop(
-            config, options, jax.jit(init), jax.jit(warmup), jax.jit(update, donate_argnums=0),
-            start, dashboard, signals, writer,
-        )  # fmt: skip
-        train_seconds = time.perf_counter() - start
-        step = records[-1]["step"]
-        checkpoint = save_checkpoint(run_dir, step, train_state) if run_dir is not None else None
+    with Dashboard(title, config.total_steps, print_interval_seconds, show=show) as dashboard:
+        with contextlib.ExitStack() as stack:
+            signals = stack.enter_context(_StopSignals())
+            writer = None
+            if run_dir is not None:
+                writer = MetricsWriter(run_dir / "metrics.jsonl")
+                stack.callback(writer.close)
+            train_state, records, stopped_by = _loop(
+                config, options, jax.jit(init), jax.jit(warmup), jax.jit(update, donate_argnums=0),
+                start, dashboard, signals, writer,
+            )  # fmt: skip
+            train_seconds = time.perf_counter() - start
+            step = records[-1]["step"]
+            checkpoint = save_checkpoint(run_dir, step, train_state) if run_dir is not None else None
+        evaluation = None
+        if options.eval_episodes and not stopped_by.startswith("SIG"):
+            try:
+                evaluation = evaluate(
+                    unseen(env), policy, train_state.params, jax.random.key(0), num_episodes=options.eval_episodes
+                )
+            except KeyboardInterrupt:
+                stopped_by = "SIGINT"
         if stopped_by.startswith("SIG"):
             dashboard.message(f"stopped by {stopped_by} after {step:,} steps")
         if checkpoint is not None:
             dashboard.message(f"checkpoint: {checkpoint}; evaluate it with: pufferjax eval {run_dir}")
-        evaluation = None
-        if options.eval_episodes and not stopped_by.startswith("SIG"):
-            evaluation = evaluate(
-                unseen(env), policy, train_state.params, jax.random.key(0), num_episodes=options.eval_episodes
-            )
+        if evaluation is not None:
             dashboard.message(
                 f"unseen levels: perf {evaluation['perf']:.4f} over {evaluation['episodes']} fresh episodes, "
                 f"{evaluation['seconds']:.1f} s"
@@ -350,7 +346,7 @@ def _loop(config, options, init, warmup, update, start, dashboard, signals, writ
     # Compiled ahead, while the warm-up runs; and a compiled function refuses a state of another layout, where jit would
     # silently compile a second time.
     update = update.lower(train_state, hypers, jnp.float32(0)).compile()
-    _wait(train_state.warmup_rewards)
+    wait(train_state.warmup_rewards)
     warmup_steps, warmup_rewards = int(train_state.warmup_steps), int(train_state.warmup_rewards)
     if warmup_steps:
         dashboard.message(
@@ -364,7 +360,7 @@ def _loop(config, options, init, warmup, update, start, dashboard, signals, writ
     def finish(metrics, epoch, last):
         """Takes the figures of an epoch once it has ended; writes a line when its window is complete."""
         nonlocal window_start
-        _wait(metrics["loss"])
+        wait(metrics["loss"])
         clock.epoch_ended()
         window.append(jax.device_get(metrics))
         if len(window) < options.log_interval and not last:
@@ -384,7 +380,7 @@ def _loop(config, options, init, warmup, update, start, dashboard, signals, writ
         records.append(record)
         if writer is not None:
             writer.write(record)
-        progress = max(epoch / config.num_epochs, clock.progress())
+        progress = max(epoch / config.num_epochs, wall_seconds / (options.max_seconds or math.inf))
         dashboard.update(record, progress, clock.seconds_left(config.num_epochs - epoch), last=last)
 
     # One epoch is always dispatched ahead, so that the devices never wait for the figures of the last one to be logged.

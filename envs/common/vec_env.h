@@ -4,8 +4,8 @@
 // Impossible as in envs/maze/maze.h, plus a host-side `ParseParams<E>` that turns the integer attribute `params` into
 // Params or says why not. State rows are u8[..., N, S]; leading axes come from vmap, each lane with its own key.
 // Environment i of a lane draws from the counter-based stream (key, i): results do not depend on the batch size, the
-// number of threads or the platform. A simulator may also offer Prefetch(state, params): a hint a few rows ahead that
-// fetches what Step and Observe will read; it gets unchecked rows.
+// number of threads or the platform. A simulator may also offer ReadsSoon(state, params), the address from which
+// Step and Observe will read about 128 bytes; it is asked a few rows ahead, before the row is checked.
 #pragma once
 
 #include <cstring>
@@ -15,6 +15,7 @@
 
 #include "xla_ops/common/ffi.h"
 #include "xla_ops/common/random.h"
+#include "xla_ops/common/simd.h"
 
 namespace pjx {
 
@@ -127,9 +128,20 @@ class VecEnv {
   }
 
   template <typename T, typename = void>
-  struct HasPrefetch : std::false_type {};
+  struct HasReadsSoon : std::false_type {};
   template <typename T>
-  struct HasPrefetch<T, std::void_t<decltype(&T::Prefetch)>> : std::true_type {};
+  struct HasReadsSoon<T, std::void_t<decltype(&T::ReadsSoon)>> : std::true_type {};
+
+  // A macro-like function: GCC takes one with no effect but a prefetch for pure, and drops the call, unless it is
+  // inlined.
+  static PJX_INLINE void PrefetchTwoLines(uintptr_t address) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(reinterpret_cast<const void*>(address));
+    __builtin_prefetch(reinterpret_cast<const void*>(address + 64));
+#else
+    (void)address;
+#endif
+  }
 
   static constexpr int kActions = E::kNumAgents * E::kNumHeads;  // per environment
   static constexpr int64_t kGrain = 256;        // rows; below this a second thread costs more than it brings
@@ -184,9 +196,10 @@ class VecEnv {
       Obs* obs_row = obs->typed_data() + begin * obs_size;
       Streams streams(keys.typed_data(), batch, begin);
       for (int64_t row = begin; row < end; ++row, state_row += stride, obs_row += obs_size) {
-        if constexpr (HasPrefetch<E>::value) {
+        if constexpr (HasReadsSoon<E>::value) {
           if (row + kPrefetchAhead < end) {
-            E::Prefetch(*reinterpret_cast<const State*>(state_row + kPrefetchAhead * stride), params);
+            PrefetchTwoLines(
+                E::ReadsSoon(*reinterpret_cast<const State*>(state_row + kPrefetchAhead * stride), params));
           }
         }
         State& s = *reinterpret_cast<State*>(state_row);
@@ -334,13 +347,18 @@ class VecEnv {
     const int64_t stride = batch.stride;
     for (int64_t t = 0; t < num_steps; t += ChoiceRandom::kPerDraw) {
       const int steps = static_cast<int>(std::min<int64_t>(ChoiceRandom::kPerDraw, num_steps - t));
+      if constexpr (kActions == 1) {
+        for (int g = 0; g < width; ++g) walkers[g].choices.Draw();
+      }
       for (int k = 0; k < steps; ++k) {
         for (int g = 0; g < width; ++g) {
           Walker& w = walkers[g];
           if (w.next_snapshot == t + k) w.Remember(interval, capacity, stride);
           int32_t action[kActions];
           for (int i = 0; i < kActions; ++i) {
-            if ((k * kActions + i) % ChoiceRandom::kPerDraw == 0) w.choices.Draw();
+            if constexpr (kActions > 1) {
+              if ((k * kActions + i) % ChoiceRandom::kPerDraw == 0) w.choices.Draw();
+            }
             action[i] = static_cast<int32_t>(w.choices.Below(E::NumActions(params, i % E::kNumHeads)));
           }
           float rewards[E::kNumAgents];

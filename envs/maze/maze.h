@@ -72,6 +72,9 @@ struct Maze {
     const uint32_t column = x + p.frame;
     return walls[(y + p.frame) * p.stride + column / 8] >> (column % 8) & 1;
   }
+  PJX_HD static bool IsInside(uint32_t x, uint32_t y, const Params& p) {  // of the border
+    return (x - 1 < p.size - 2) & (y - 1 < p.size - 2);
+  }
   PJX_HD static void Carve(uint8_t* walls, const Params& p, uint32_t x, uint32_t y) {
     const uint32_t column = x + p.frame;
     walls[(y + p.frame) * p.stride + column / 8] &= static_cast<uint8_t>(~(1u << (column % 8)));
@@ -136,11 +139,12 @@ struct Maze {
   PJX_HD static void Stagger(State& s, const Params& p, Philox& random) { s.tick = random.Below(p.step_limit); }
 
   PJX_HD static Outcome Step(State& s, const Params& p, const int32_t* actions, Philox& /*random*/, float* rewards) {
-    // No branch: half of a random agent's moves are blocked, unpredictably. A well-formed level is closed by walls; the
-    // comparison keeps a malformed one from leading out of it (the frame makes the cell beyond the border readable).
     const int dx = Dx(actions[0]), dy = Dy(actions[0]);
     const uint32_t x = s.x + dx, y = s.y + dy;
-    const int is_free = (x < p.size) & (y < p.size) & !IsWall(Walls(s, p), p, x, y);
+    // Shared levels are closed by walls. A maze that came with the state may be malformed, and must not lead outside.
+    const bool is_inside = p.num_mazes || IsInside(x, y, p);
+    // No branch on the wall: half of a random agent's moves are blocked, unpredictably.
+    const int is_free = is_inside & !IsWall(Walls(s, p), p, x, y);
     s.x = static_cast<uint16_t>(s.x + (dx & -is_free));
     s.y = static_cast<uint16_t>(s.y + (dy & -is_free));
     ++s.tick;
@@ -219,29 +223,23 @@ struct Maze {
 #endif
   }
 
-  // Starts to fetch the window's rows. The state may be anything, so this computes an address and reads nothing.
-  PJX_HD static void Prefetch(const State& s, const Params& p) {
-#if !defined(__CUDA_ARCH__) && defined(__GNUC__)
-    if (p.num_mazes == 0) return;  // the walls are in the state, which is read in order
-    const uintptr_t window = reinterpret_cast<uintptr_t>(p.levels) + static_cast<uint64_t>(s.level) * p.level_bytes +
-                             static_cast<uint64_t>(s.y) * p.stride;
-    __builtin_prefetch(reinterpret_cast<const void*>(window));
-    __builtin_prefetch(reinterpret_cast<const void*>(window + 64));
-#else
-    (void)s, (void)p;
-#endif
+  // Where Step and Observe will read outside the state, so that the executor can fetch it early. The state may still be
+  // anything here: this computes an address and reads nothing. A maze of its own lies in the state, which is read in
+  // order.
+  PJX_HD static uintptr_t ReadsSoon(const State& s, const Params& p) {
+    return reinterpret_cast<uintptr_t>(p.levels) + static_cast<uint64_t>(s.level) * p.level_bytes + s.y * p.stride;
   }
 
   // --- trust ---------------------------------------------------------------------------------------------------------
   // What step and observe need so as never to leave their memory, whatever bytes the caller calls a state.
   PJX_HD static bool IsSafe(const State& s, const Params& p) {
-    return s.x < p.size && s.y < p.size && (p.num_mazes == 0 || s.level < p.num_mazes);
+    return IsInside(s.x, s.y, p) && (p.num_mazes == 0 || s.level < p.num_mazes);
   }
 
   // Why a snapshot cannot have come from this simulator with these parameters, or null.
   PJX_HD static const char* Impossible(const State& s, const Params& p) {
     if (p.num_mazes ? s.level >= p.num_mazes : s.level != 0) return "level is out of range";
-    if (s.x < 1 || s.y < 1 || s.x > p.size - 2 || s.y > p.size - 2) return "the agent is outside the grid";
+    if (!IsInside(s.x, s.y, p)) return "the agent is outside the grid";
     if (s.tick >= p.step_limit) return "the clock is past the step limit";
     if (s.unused != 0) return "the reserved bytes are not zero";
     const uint8_t* walls = Walls(s, p);

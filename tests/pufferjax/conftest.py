@@ -1,0 +1,60 @@
+"""Tiny runs shared by the tests of the shell."""
+
+import os
+import tempfile
+
+import jax
+import pytest
+
+import pufferjax
+from pufferjax import envs
+
+# The tests compile the same small programs again and again, some of them in subprocesses.
+_CACHE = tempfile.mkdtemp(prefix="pufferjax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+# The settings of `tiny_config` and `tiny_env` below, as flags.
+TINY_FLAGS = """
+    --env.size 5 --env.num-mazes 64 --num-envs 16 --horizon 16 --total-steps 2048
+    --policy.hidden-size 8 --policy.num-layers 1 --policy.encoder-layers 0
+    --ppo.optimizer adam --ppo.minibatch-size 64 --state-set.capacity 32 --state-set.interval 8
+    --state-set.warmup-envs 4 --state-set.warmup-rewards 4 --eval-episodes 20
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_flags():
+    return TINY_FLAGS.split()
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A function: the configuration of eight small epochs, with changes."""
+
+    def make(**changes):
+        settings = {
+            "total_steps": 2048,
+            "num_envs": 16,
+            "horizon": 16,
+            "policy": pufferjax.PolicyConfig(hidden_size=8, num_layers=1, encoder_layers=0),
+            "ppo": pufferjax.PPOConfig(optimizer="adam", minibatch_size=64),
+            "state_set": pufferjax.StateSetConfig(capacity=32, interval=8, warmup_envs=4, warmup_rewards=4),
+        }
+        return pufferjax.TrainConfig(**{**settings, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_env():
+    return envs.make("maze", size=5, num_mazes=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_env, tiny_config):
+    """The result of a finished run with a run directory."""
+    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    return pufferjax.train(tiny_env, tiny_config(), seed=3, run_dir=run_dir, eval_episodes=20, show=False)
