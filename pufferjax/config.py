@@ -120,6 +120,10 @@ class StateSetConfig:
     importance_exponent: float = 0.0  # restarted rows are weighted by (size * probability) ** -this
     decay: float = 0.9  # a restarted slot that scores lower than before keeps this share of its priority
     replay_span: int = 16  # steps over which a restarted slot is scored; candidates are scored over `interval`
+    # As the solve rate of fresh episodes rises from the first to the second number, the restarted share of the
+    # environments falls from `fraction` to 0: restarts near the goal teach little about a task that is mostly solved.
+    release_from: float = 0.3
+    release_until: float = 0.6
     # Native random warm-up: before training, random actions at simulator speed until this many rewards were met, the
     # last snapshots before each filling the set. 0: none. Its steps are counted and logged.
     warmup_rewards: int = 64
@@ -136,6 +140,8 @@ class StateSetConfig:
         _check_float("state_set.importance_exponent", self.importance_exponent, 0)
         _check_float("state_set.decay", self.decay, 0, 1)
         _check_int("state_set.replay_span", self.replay_span, 1)
+        _check_float("state_set.release_from", self.release_from, 0)
+        _check_float("state_set.release_until", self.release_until, self.release_from)
         _check_int("state_set.warmup_rewards", self.warmup_rewards, 0)
         _check_int("state_set.warmup_snapshots", self.warmup_snapshots, 1)
         _check_int("state_set.warmup_envs", self.warmup_envs, 1)

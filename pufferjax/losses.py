@@ -1,5 +1,6 @@
 """PPO's losses: arrays in, scalars out (Schulman et al. 2017, "Proximal policy optimization algorithms")."""
 
+import jax
 import jax.numpy as jnp
 
 
@@ -15,6 +16,11 @@ def clipped_value_loss(values, old_values, returns, clip_eps):
     return 0.5 * jnp.mean(jnp.maximum(jnp.square(values - returns), jnp.square(clipped - returns)))
 
 
-def normalize(x):
-    """Zero mean and unit (unbiased) standard deviation over all elements."""
-    return (x - jnp.mean(x)) / (jnp.std(x, ddof=1) + 1e-8)
+def normalize(x, axis_name=None):
+    """Zero mean and unit standard deviation over all elements, of all devices of the mesh axis `axis_name`."""
+
+    def mean(y):
+        return jnp.mean(y) if axis_name is None else jax.lax.pmean(jnp.mean(y), axis_name)
+
+    centred = x - mean(x)
+    return centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)

@@ -99,11 +99,13 @@ def train_on(
     bootstrap_values,
     row_importance,
     key,
+    axis_name: str | None,
 ):
     """All minibatches of one epoch, of rows drawn with replacement by trajectory priority.
 
     Priorities come from the advantages of the rollout. A minibatch computes the advantages of its rows from the values
-    and ratios of the latest pass over each of them, and its own pass renews those.
+    and ratios of the latest pass over each of them, and its own pass renews those. With `axis_name` every device of that
+    mesh axis brings rows of its own environments to each minibatch, and gradients are averaged.
 
     Returns (params, opt_state, values f32[T, N], ratios f32[T, N], LossMetrics).
     """
@@ -118,7 +120,7 @@ def train_on(
         log_ratios = distributions.log_prob(logits, batch.actions) - batch.log_probs
         ratios = jnp.exp(log_ratios)
         if config.ppo.normalize_advantages:
-            advantages = normalize(advantages)
+            advantages = normalize(advantages, axis_name)
         policy_loss = clipped_policy_loss(ratios, advantages, weights, hypers.clip_eps)
         value_loss = clipped_value_loss(values, old_values, returns, hypers.value_clip_eps)
         entropy = jnp.mean(distributions.entropy(logits))
@@ -150,6 +152,8 @@ def train_on(
             old_values,
             weights * row_importance[rows],
         )
+        if axis_name is not None:
+            grads = jax.lax.pmean(grads, axis_name)
         grad_norm = optax.global_norm(grads)
         clip = jnp.minimum(1.0, hypers.max_grad_norm / (grad_norm + 1e-6))
         updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * clip, grads), opt_state, params)

@@ -17,6 +17,7 @@ from pufferjax.rollout import RolloutConfig, initial_memory, rollout
 from pufferjax.state_set import StateSet
 from pufferjax.types import EpisodeSums, Memory, TrainState
 
+RECENT_DECAY = 0.9  # per epoch, of the sums behind the recent solve rate
 WARMUP_CHUNK = 8192  # steps of each warm-up environment between looks at the count of rewards
 
 
@@ -26,12 +27,22 @@ def _policy_of(env: Env, config: TrainConfig, policy: ActorCritic | None) -> Act
     return policy or make_policy(env.spec, config.policy)
 
 
-def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None):
+def _own(key: jax.Array, axis_name: str | None) -> jax.Array:
+    """The key itself, or, on the devices of a mesh axis, a different one for each."""
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def _total(x, axis_name: str | None):
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
     """`init(key) -> TrainState`: a fresh policy, environments with spread-out clocks, an empty state set."""
     policy = _policy_of(env, config, policy)
 
     def init(key: jax.Array) -> TrainState:
-        key, key_params, key_reset, key_stagger = jax.random.split(key, 4)
+        key, key_params, key_own = jax.random.split(key, 3)
+        key_reset, key_stagger = jax.random.split(_own(key_own, axis_name))
         params = init_params(policy, key_params)
         observations, env_state = env.reset(key_reset, config.num_envs)
         return TrainState(
@@ -41,6 +52,7 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None):
             observations=observations,
             memory=initial_memory(policy, config.num_envs),
             is_fresh=jnp.zeros(config.num_envs, bool),  # staggered episodes have less time than fresh ones
+            recent_episodes=jnp.zeros(2),
             state_set=StateSet.create(config.state_set.capacity, env.spec.state_bytes),
             key=key,
             epoch=jnp.int32(0),
@@ -52,7 +64,7 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None):
     return init
 
 
-def make_warmup(env: Env, config: TrainConfig):
+def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
     """`warmup(train_state, hypers) -> train_state`: fills the state set from the first rewards of a random policy.
 
     Until a reward has been met a policy has nothing to learn, and a random one needs no network: it runs inside the
@@ -66,7 +78,8 @@ def make_warmup(env: Env, config: TrainConfig):
         return lambda train_state, hypers: train_state
 
     def warmup(train_state: TrainState, hypers: Hypers) -> TrainState:
-        key, key_reset, key_stagger, key_walk = jax.random.split(train_state.key, 4)
+        key, key_own = jax.random.split(train_state.key)
+        key_reset, key_stagger, key_walk = jax.random.split(_own(key_own, axis_name), 3)
         _, env_state = env.reset(key_reset, settings.warmup_envs)
         env_state = env.stagger(key_stagger, env_state)
         order = jnp.arange(settings.warmup_snapshots)
@@ -92,6 +105,7 @@ def make_warmup(env: Env, config: TrainConfig):
 
         carry = (env_state, train_state.state_set, jnp.int32(0), jnp.int32(0))
         _, state_set, chunks, rewards = jax.lax.while_loop(unfinished, body, carry)
+        rewards, chunks = _total((rewards, chunks), axis_name)
         return dataclasses.replace(
             train_state,
             state_set=state_set,
@@ -112,21 +126,33 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
     num_envs, num_replayed = config.num_envs, config.num_replayed
     state_set, memory = train_state.state_set, train_state.memory
     is_active = state_set.size >= config.state_set.min_states
+    num_active = jnp.where(is_active, jnp.round(num_replayed * _share(config, train_state)), 0).astype(jnp.int32)
     slots, importance = state_set.sample(
         key, num_replayed, hypers.state_priority_exponent, hypers.state_importance_exponent
     )
     replayed_envs = jnp.arange(num_envs - num_replayed, num_envs, dtype=jnp.int32)
-    rows = jnp.where(is_active, state_set.snapshots[slots], env.snapshot(train_state.env_state)[replayed_envs])
+    is_restarted = jnp.arange(num_envs) >= num_envs - num_active
+    is_replayed = is_restarted[-num_replayed:]
+    rows = jnp.where(
+        is_replayed[:, None], state_set.snapshots[slots], env.snapshot(train_state.env_state)[replayed_envs]
+    )
     env_state = env.restore(train_state.env_state, rows, replayed_envs)
-    is_restarted = is_active & (jnp.arange(num_envs) >= num_envs - num_replayed)
     # Snapshots hold the simulator, not the agent: a restarted agent begins with an empty memory.
     memory = Memory(
         recurrent=jnp.where(is_restarted[None, :, None], 0.0, memory.recurrent),
         previous_actions=jnp.where(is_restarted[:, None], jnp.uint8(0), memory.previous_actions),
     )
-    row_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_active, importance, 1.0))
+    row_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, importance, 1.0))
     is_fresh = train_state.is_fresh & ~is_restarted
     return env_state, env.observe(env_state), memory, is_fresh, is_restarted, slots, row_importance
+
+
+def _share(config: TrainConfig, train_state: TrainState):
+    """How much of the restarted fraction is in use, f32[] in [0, 1], from the recent solve rate of fresh episodes."""
+    perf, episodes = train_state.recent_episodes
+    rate = perf / jnp.maximum(episodes, 1.0)
+    low, high = config.state_set.release_from, config.state_set.release_until
+    return jnp.clip((high - rate) / max(high - low, 1e-6), 0.0, 1.0)
 
 
 def _scores(config: TrainConfig, advantages):
@@ -137,11 +163,13 @@ def _scores(config: TrainConfig, advantages):
     return jnp.sum(chunks, axis=1).reshape(-1), jnp.sum(magnitude[: config.state_set.replay_span, num_fresh:], axis=0)
 
 
-def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None):
+def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
     """`update(train_state, hypers, progress) -> (train_state, metrics)`: one epoch; pure.
 
     progress f32[] in [0, 1] drives the schedules. metrics is a dict of f32 scalars; episode figures are sums over the
     fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted).
+    axis_name: of a mesh axis whose devices each run `config.num_envs` environments and keep a state set of their own;
+    see `pufferjax.parallel`.
     """
     policy = _policy_of(env, config, policy)
     optimizer = ppo.make_optimizer(config)
@@ -151,7 +179,8 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     )
 
     def update(train_state: TrainState, hypers: Hypers, progress) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, key_slots, key_rollout, key_train = jax.random.split(train_state.key, 4)
+        key, key_own = jax.random.split(train_state.key)
+        key_slots, key_rollout, key_train = jax.random.split(_own(key_own, axis_name), 3)
         num_envs = config.num_envs
         is_restarted, row_importance = jnp.zeros(num_envs, bool), jnp.ones(num_envs)
         env_state, observations = train_state.env_state, train_state.observations
@@ -171,12 +200,13 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             observations[None], memory.previous_actions[None], memory.recurrent, no_starts,
         )  # fmt: skip
         bootstrap_values = bootstrap_values[0]
-        reward_seen = train_state.reward_seen | jnp.any(transitions.rewards != 0)
+        num_rewards = _total(jnp.sum(transitions.rewards != 0), axis_name)
+        reward_seen = train_state.reward_seen | (num_rewards > 0)
 
         def learn(params, opt_state):
             return ppo.train_on(
                 config, policy, optimizer, hypers, progress, params, opt_state, transitions, first_recurrent,
-                bootstrap_values, row_importance, key_train,
+                bootstrap_values, row_importance, key_train, axis_name,
             )  # fmt: skip
 
         def wait(params, opt_state):
@@ -198,12 +228,19 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             )
 
         learning_rate, entropy_coef = ppo.schedule(hypers, progress)
-        metrics = {
+        sums = {
             **_episode_metrics("", fresh),
             **_episode_metrics("restarted_", restarted),
-            **{field.name: getattr(losses, field.name) for field in dataclasses.fields(losses)},
-            **_state_set_metrics(state_set),
             "restarted_envs": jnp.sum(is_restarted.astype(jnp.float32)),
+        }
+        means = {field.name: getattr(losses, field.name) for field in dataclasses.fields(losses)}
+        if axis_name is not None:
+            means = jax.lax.pmean(means, axis_name)
+        sums = _total(sums, axis_name)
+        metrics = {
+            **sums,
+            **means,
+            **_state_set_metrics(state_set, axis_name),
             "learning_rate": learning_rate,
             "entropy_coef": entropy_coef,
         }
@@ -215,6 +252,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             observations=observations,
             memory=memory,
             is_fresh=is_fresh,
+            recent_episodes=RECENT_DECAY * train_state.recent_episodes + jnp.stack([sums["perf"], sums["episodes"]]),
             state_set=state_set,
             key=key,
             epoch=train_state.epoch + 1,
@@ -229,15 +267,19 @@ def _episode_metrics(prefix: str, sums: EpisodeSums) -> dict[str, jax.Array]:
     return {f"{prefix}{field.name}": getattr(sums, field.name) for field in dataclasses.fields(sums)}
 
 
-def _state_set_metrics(state_set: StateSet) -> dict[str, jax.Array]:
+def _state_set_metrics(state_set: StateSet, axis_name: str | None) -> dict[str, jax.Array]:
     filled = jnp.arange(state_set.priorities.shape[0]) < state_set.size
-    any_filled = state_set.size > 0
+    size = _total(state_set.size.astype(jnp.float32), axis_name)
     lowest = jnp.min(jnp.where(filled, state_set.priorities, jnp.inf))
+    highest = jnp.max(jnp.where(filled, state_set.priorities, 0.0))
+    total = _total(jnp.sum(jnp.where(filled, state_set.priorities, 0.0)), axis_name)
+    if axis_name is not None:
+        lowest, highest = jax.lax.pmin(lowest, axis_name), jax.lax.pmax(highest, axis_name)
     return {
-        "state_set_size": state_set.size.astype(jnp.float32),
-        "priority_min": jnp.where(any_filled, lowest, 0.0),
-        "priority_mean": jnp.sum(jnp.where(filled, state_set.priorities, 0.0)) / jnp.maximum(state_set.size, 1),
-        "priority_max": jnp.max(jnp.where(filled, state_set.priorities, 0.0)),
+        "state_set_size": size,
+        "priority_min": jnp.where(size > 0, lowest, 0.0),
+        "priority_mean": total / jnp.maximum(size, 1.0),
+        "priority_max": highest,
     }
 
 

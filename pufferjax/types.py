@@ -56,6 +56,7 @@ class TrainState:
     observations: jax.Array  # [N, *obs_shape]
     memory: Memory
     is_fresh: jax.Array  # bool[N]: the running episode began with a reset and a full clock
+    recent_episodes: jax.Array  # f32[2]: sums of perf and of 1 over recent fresh episodes, older epochs fading out
     state_set: StateSet
     key: jax.Array
     epoch: jax.Array  # i32[]
