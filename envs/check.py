@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -198,7 +199,9 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
             found[f"info[{name!r}] is not zero although no episode ended"] = ~ended & (info[name] != 0)
             found[f"info[{name!r}] is not finite"] = ~jnp.isfinite(info[name].astype(jnp.float32))
         if spec.obs_max is not None:
-            found[f"an observation is above obs_max = {spec.obs_max}"] = (obs > spec.obs_max).reshape(num_envs, -1).any(1)
+            found[f"an observation is above obs_max = {spec.obs_max}"] = (
+                (obs > spec.obs_max).reshape(num_envs, -1).any(1)
+            )
         else:
             found["an observation is not finite"] = ~jnp.isfinite(obs).reshape(num_envs, -1).all(axis=1)
         return found
@@ -221,7 +224,8 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
             return (state, jnp.where(ended, 0, clock), jnp.where(ended, 0.0, returns), first), None
 
         names = jax.eval_shape(
-            lambda s: violations(*env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs)), state
+            lambda s: violations(*env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs)),
+            state,
         )
         first = {name: jnp.int32(-1) for name in names}
         carry = (state, jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32), first)
@@ -229,8 +233,10 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
 
     obs, state = env.reset(key, num_envs)
     _require_equal(env, "obs = observe(state)", obs, env.observe(state), "reset:")
-    for how, step in rollout(key, state).items():
-        _require(int(step) < 0, env, "every step", f"{how}, first in step {int(step)}")
+    violated = [(int(step), how) for how, step in rollout(key, state).items() if int(step) >= 0]
+    if violated:
+        step, how = min(violated)
+        _fail(env, "every step", f"{how}, first in step {step}")
 
 
 def _check_restore(env: Env, num_envs: int, key: jax.Array) -> None:
@@ -252,13 +258,17 @@ def _check_restore(env: Env, num_envs: int, key: jax.Array) -> None:
         _require_equal(env, prop, obs, env.observe(restored), f"the observation after a restore into {what}:")
         repeated = _run(env, key_run, restored, actions[_FEW_STEPS : 2 * _FEW_STEPS])
         for t in range(_FEW_STEPS):
-            _require_equal(env, prop, expected[t], repeated[t], f"the same steps after a restore into {what}, step {t}:")
+            _require_equal(
+                env, prop, expected[t], repeated[t], f"the same steps after a restore into {what}, step {t}:"
+            )
 
     # Other env ids, fewer rows, and untouched neighbours.
     reverse = ids[::-1]
     _require_equal(env, prop, rows[::-1], env.snapshot(env.restore(dirty, rows, reverse)), "rows restored in reverse:")
     agents = obs.reshape(num_envs, env.spec.num_agents, *env.spec.obs_shape)[::-1].reshape(obs.shape)
-    _require_equal(env, prop, agents, env.observe(env.restore(dirty, rows, reverse)), "observations restored in reverse:")
+    _require_equal(
+        env, prop, agents, env.observe(env.restore(dirty, rows, reverse)), "observations restored in reverse:"
+    )
     one = np.asarray(env.snapshot(env.restore(dirty, rows[:1], ids[-1:])))
     _require_equal(env, prop, rows[0], one[-1], f"row 0 restored into env {num_envs - 1}:")
     _require_equal(env, prop, np.asarray(dirty)[:-1], one[:-1], "environments a restore does not name:")
@@ -308,7 +318,7 @@ def _native_calls(jaxpr: Any, in_loop: bool = False) -> tuple[int, int]:
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "ffi_call":
             total, looped = total + 1, looped + in_loop
-        for inner in jax.core.jaxprs_in_params(eqn.params):
+        for inner in jax.extend.core.jaxprs_in_params(eqn.params):
             more = _native_calls(inner, in_loop or eqn.primitive.name in ("scan", "while"))
             total, looped = total + more[0], looped + more[1]
     return total, looped
@@ -373,7 +383,9 @@ def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> N
     if num_steps >= spec.max_episode_steps:
         _require((ends >= 0).all(), env, prop, "an episode outlasts max_episode_steps")
     if timed_out.all() and num_envs >= 4 and spec.max_episode_steps >= 4:
-        _require(len(set(ends.tolist())) > 1, env, prop, f"all {num_envs} episodes time out together, in step {ends[0]}")
+        _require(
+            len(set(ends.tolist())) > 1, env, prop, f"all {num_envs} episodes time out together, in step {ends[0]}"
+        )
 
 
 def _check_random_walk(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> None:

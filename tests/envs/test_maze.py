@@ -260,7 +260,9 @@ def test_directions_and_walls(num_mazes):
         here = teleported(env, state, x=x, y=y)
         for action, (dx, dy) in enumerate([(0, 0), (1, 0), (0, -1), (-1, 0), (0, 1)]):
             expected = (x, y) if walls[y + dy, x + dx] else (x + dx, y + dy)
-            _, after, reward, terminated, truncated, info = env.step(jax.random.key(0), here, np.array([action], np.int32))
+            _, after, reward, terminated, truncated, info = env.step(
+                jax.random.key(0), here, np.array([action], np.int32)
+            )
             assert reward[0] == (expected == (13, 13)) == terminated[0] and not truncated[0]
             if not terminated[0]:
                 facts = walls_of(env, after)[1]
@@ -274,7 +276,9 @@ def test_the_route_to_the_goal_is_rewarded_once_at_its_end(num_mazes):
     _, state = env.reset(jax.random.key(4), 1)
     actions = route(walls_of(env, state)[0][0])
     for t, action in enumerate(actions):
-        obs, state, reward, terminated, truncated, info = env.step(jax.random.key(t), state, np.array([action], np.int32))
+        obs, state, reward, terminated, truncated, info = env.step(
+            jax.random.key(t), state, np.array([action], np.int32)
+        )
         assert reward[0] == terminated[0] == (t == len(actions) - 1) and not truncated[0]
     assert {name: float(value[0]) for name, value in info.items()} == {
         "episode_return": 1.0,
