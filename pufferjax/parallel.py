@@ -5,12 +5,14 @@ all devices and gradients are averaged, so the devices hold the same policy. On 
 host device each), which beats one device with XLA's threads: a rollout step is too short to split.
 """
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pufferjax.config import TrainConfig
 from pufferjax.envs import Env
@@ -49,15 +51,50 @@ def local_config(config: TrainConfig, num_devices: int) -> TrainConfig:
     )
 
 
-def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
-    """(init, warmup, update) as in `pufferjax.train`, over all `devices`; `config` counts the whole run.
+def choose_devices(config: TrainConfig, count: int | None = None) -> list[jax.Device]:
+    """The devices to train on: `count` of JAX's default ones, or as many as can share the run equally.
 
-    With one device these are the functions of `pufferjax.train` themselves. With several, the arrays of a TrainState
-    are split over the environments, those of the state set over its slots, and `state_set.size` is i32[devices].
-    Not jitted. Raises ValueError if the devices cannot share the environments, minibatches or slots equally.
+    If JAX has not started yet in this process, every CPU core is first made a host device. ValueError if `count` is not
+    to be had or cannot share the run.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
+        jax.config.update("jax_num_cpu_devices", count or cores)
+    devices = jax.local_devices()
+    if count is not None:
+        if not 1 <= count <= len(devices):
+            raise ValueError(f"devices must be 1 to {len(devices)}, the number JAX has in this process, got {count}")
+        local_config(config, count)
+        return devices[:count]
+    for count in range(len(devices), 1, -1):
+        with contextlib.suppress(ValueError):
+            local_config(config, count)
+            return devices[:count]
+    return devices[:1]
+
+
+def global_shapes(env: Env, config: TrainConfig, num_devices: int, policy: ActorCritic | None = None) -> TrainState:
+    """Shapes and dtypes of the TrainState of a run on `num_devices`, whatever devices there are now."""
+    shapes = jax.eval_shape(make_init(env, config, policy), jax.random.key(0))
+    if num_devices == 1:
+        return shapes
+    size = jax.ShapeDtypeStruct((num_devices,), shapes.state_set.size.dtype)
+    return dataclasses.replace(shapes, state_set=dataclasses.replace(shapes.state_set, size=size))
+
+
+def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
+    """(init, warmup, update) as in `pufferjax.train`, jitted, over all `devices`; `config` counts the whole run.
+
+    With several devices the arrays of a TrainState are split over the environments, those of the state set over its
+    slots, and `state_set.size` is i32[devices]. warmup and update consume the train state they are given.
+    Raises ValueError if the devices cannot share the environments, minibatches or slots equally.
     """
     if len(devices) == 1:
-        return make_init(env, config, policy), make_warmup(env, config), make_update(env, config, policy)
+        return (
+            jax.jit(make_init(env, config, policy)),
+            jax.jit(make_warmup(env, config), donate_argnums=0),
+            jax.jit(make_update(env, config, policy), donate_argnums=0),
+        )
     config = local_config(config, len(devices))
     mesh = Mesh(np.asarray(devices), (AXIS,))
     same, split = PartitionSpec(), PartitionSpec(AXIS)
@@ -77,15 +114,27 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
     warmup_local = make_warmup(env, config, AXIS)
     update_local = make_update(env, config, policy, AXIS)
 
-    def update_stacked(train_state, hypers, progress):
+    def init(key):
+        return stacked(init_local(key))
+
+    def warmup(train_state, hypers):
+        return stacked(warmup_local(local(train_state), hypers))
+
+    def update(train_state, hypers, progress):
         train_state, metrics = update_local(local(train_state), hypers, progress)
         return stacked(train_state), metrics
 
-    def shard(f, in_specs, out_specs):
-        # The policy is computed alike on every device; to prove that to the type system buys nothing.
-        return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    def shard(f, in_specs, out_specs, **options):
+        def shardings(specs):
+            return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
-    init = shard(lambda key: stacked(init_local(key)), same, specs)
-    warmup = shard(lambda state, hypers: stacked(warmup_local(local(state), hypers)), (specs, same), specs)
-    update = shard(update_stacked, (specs, same, same), (specs, same))
-    return init, warmup, update
+        # The policy is computed alike on every device; to prove that to the type system buys nothing.
+        sharded = jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        # Explicit placements: else the first epoch's input and output would differ in theirs, and compile twice.
+        return jax.jit(sharded, in_shardings=shardings(in_specs), out_shardings=shardings(out_specs), **options)
+
+    return (
+        shard(init, (same,), specs),
+        shard(warmup, (specs, same), specs, donate_argnums=0),
+        shard(update, (specs, same, same), (specs, same), donate_argnums=0),
+    )

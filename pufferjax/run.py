@@ -30,8 +30,8 @@ from pufferjax.envs import Env
 from pufferjax.evaluate import evaluate, unseen, wait
 from pufferjax.files import write_atomically
 from pufferjax.metrics import MetricsWriter, pool
+from pufferjax.parallel import choose_devices, global_shapes, make_parallel
 from pufferjax.policy import ActorCritic, make_policy
-from pufferjax.train import make_init, make_update, make_warmup
 from pufferjax.types import TrainState
 
 _SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
@@ -48,6 +48,7 @@ class RunOptions:
     log_interval: int = 1  # epochs pooled in each line of metrics.jsonl
     print_interval_seconds: float = 5.0  # between progress lines where the output is not a terminal
     eval_episodes: int = 2000  # of the final evaluation on unseen levels; 0: none
+    devices: int | None = None  # that share the run; None: all there are (on a CPU: one per core)
 
     def __post_init__(self):
         def check(name, valid, is_valid):
@@ -62,6 +63,8 @@ class RunOptions:
         check("log_interval", "an integer >= 1", is_int(1, 2**31 - 1))
         check("print_interval_seconds", "a number >= 0", lambda x: 0 <= x < math.inf)
         check("eval_episodes", "an integer >= 0", is_int(0, 2**31 - 1))
+        if self.devices is not None:
+            check("devices", "an integer >= 1, or None", is_int(1, 2**31 - 1))
         if self.max_seconds is not None:
             check("max_seconds", "a number > 0, or None", lambda x: 0 < x < math.inf)
 
@@ -136,7 +139,7 @@ def load_run(run_dir: str | os.PathLike) -> tuple[RunConfig, Env, ActorCritic, T
     """A finished or stopped run: its configuration, training environment, policy, and latest train state."""
     config = read_config(run_dir)
     env = config.make_env()
-    like = jax.eval_shape(make_init(env, config.train), jax.random.key(0))
+    like = global_shapes(env, config.train, config.options.devices or 1)
     return config, env, make_policy(env.spec, config.train.policy), load_checkpoint(run_dir, like)
 
 
@@ -252,6 +255,7 @@ def train(
     eval_episodes: int = 2000,
     log_interval: int = 1,
     print_interval_seconds: float = 5.0,
+    devices: int | None = None,
     policy: ActorCritic | None = None,
     show: bool = True,
 ) -> TrainResult:
@@ -263,7 +267,8 @@ def train(
       seed: of everything random; without max_seconds, the same seed gives the same metrics but for the times in them.
       run_dir: folder for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or empty. None: no
         files.
-      max_seconds, eval_episodes, log_interval, print_interval_seconds: see `RunOptions`.
+      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices: see `RunOptions`. Called before anything
+        else has used JAX in this process, it makes every CPU core a device.
       policy: instead of `make_policy(env.spec, config.policy)`. config.toml cannot hold it: load the run with it.
       show: progress on stdout.
 
@@ -279,10 +284,12 @@ def train(
         log_interval=log_interval,
         print_interval_seconds=print_interval_seconds,
         eval_episodes=eval_episodes,
+        devices=devices,
     )
+    mesh_devices = choose_devices(config, devices)
+    options = dataclasses.replace(options, devices=len(mesh_devices))
     policy = policy or make_policy(env.spec, config.policy)
-    init, warmup = make_init(env, config, policy), make_warmup(env, config)
-    update = make_update(env, config, policy)
+    init, warmup, update = make_parallel(env, config, mesh_devices, policy)
     if run_dir is not None:
         run_dir = _create_run_dir(run_dir, RunConfig(env.spec.name, dict(env.params), config, options))
 
@@ -305,7 +312,7 @@ def train(
         if options.eval_episodes and not stopped_by.startswith("SIG"):
             try:
                 evaluation = evaluate(
-                    unseen(env), policy, train_state.params, jax.random.key(0), num_episodes=options.eval_episodes
+                    unseen(env), policy, jax.device_get(train_state.params), jax.random.key(0), num_episodes=options.eval_episodes
                 )
             except KeyboardInterrupt:
                 stopped_by = "SIGINT"
@@ -325,6 +332,7 @@ def train(
             "steps": step,
             "epochs": records[-1]["epoch"],
             "seed": seed,
+            "devices": len(mesh_devices),
             "train_seconds": train_seconds,
             "total_seconds": time.perf_counter() - start,
             "warmup_steps": records[-1]["warmup_steps"],
