@@ -1,6 +1,6 @@
 """How rarely a uniformly random agent solves the maze: steps per solve, with its Poisson interval.
 
-    python experiments/maze_random_rate.py                                     # about a minute on two idle cores
+    python experiments/maze_random_rate.py                                     # half a minute on two idle cores
     python experiments/maze_random_rate.py --sizes 35 --steps 2e10
 
 Writes experiments/results/maze_random_rate.json.
@@ -14,8 +14,9 @@ import platform
 import time
 
 import jax
-from pufferjax import envs
 from scipy.stats import chi2
+
+from pufferjax import envs
 
 NUM_ENVS, NUM_MAZES, LEVEL_SEED = 4096, 8192, 42
 RESULT = pathlib.Path(__file__).parent / "results" / "maze_random_rate.json"
@@ -72,13 +73,12 @@ def main() -> None:
     args = parser.parse_args()
     if len(args.steps) != len(args.sizes):
         parser.error(f"--steps needs one number per size, got {len(args.steps)} for {len(args.sizes)} sizes")
-    results = []
-    for size, steps in zip(args.sizes, args.steps, strict=True):
-        results.append(measure(size, int(steps), args.seed))
-        print(json.dumps(results[-1]), flush=True)
-    report = {"machine": machine(), "num_mazes": NUM_MAZES, "level_seed": LEVEL_SEED, "results": results}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    report = {"machine": machine(), "num_mazes": NUM_MAZES, "level_seed": LEVEL_SEED, "results": []}
+    for size, steps in zip(args.sizes, args.steps, strict=True):
+        report["results"].append(measure(size, int(steps), args.seed))
+        print(json.dumps(report["results"][-1]), flush=True)
+        args.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

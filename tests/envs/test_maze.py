@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from pufferjax import envs
 from pufferjax.envs.maze import reference
 from pufferjax.envs.maze.maze import inspect
@@ -436,7 +437,7 @@ def test_make_refuses(params, error, text):
 
 
 def test_make_refuses_an_unknown_name():
-    with pytest.raises(ValueError, match="name must be one of maze.*, got 'mase'"):
+    with pytest.raises(ValueError, match=r"name must be one of maze.*, got 'mase'"):
         envs.make("mase")
 
 
@@ -500,7 +501,7 @@ def test_restore_refuses_wrong_arguments():
         env.restore(state, rows[:, :15], ids)
     with pytest.raises(ValueError, match=r"maze.restore: env_ids must have shape int32\[4\], got \(3,\)"):
         env.restore(state, rows, ids[:3])
-    with pytest.raises(TypeError, match="maze.restore: rows must be uint8"):
+    with pytest.raises(TypeError, match=r"maze.restore: rows must be uint8"):
         env.restore(state, rows.astype(np.int32), ids)
     np.testing.assert_array_equal(env.restore(state, rows[:0], ids[:0]), state)  # nothing to restore is fine
 
@@ -520,10 +521,10 @@ def test_step_refuses_wrong_arguments():
         env.step(key, state, np.zeros(3, np.int32))
     with pytest.raises(ValueError, match=r"maze.step: state must have shape uint8\[N, 16\], got \(4, 17\)"):
         env.step(key, np.zeros((4, 17), np.uint8), np.zeros(4, np.int32))
-    with pytest.raises(TypeError, match="maze.step: key must be a JAX random key"):
+    with pytest.raises(TypeError, match=r"maze.step: key must be a JAX random key"):
         env.step(0, state, np.zeros(4, np.int32))
     for bad, error in ((0, ValueError), (-1, ValueError), (2.0, TypeError)):
-        with pytest.raises(error, match="maze.reset: num_envs must be"):
+        with pytest.raises(error, match=r"maze.reset: num_envs must be"):
             env.reset(key, bad)
 
 
