@@ -15,15 +15,10 @@ from pufferjax.types import Transitions
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Unit-step optimizer: its updates are multiplied by the (traced, scheduled) learning rate of each label."""
+    adam = optax.adam(1.0, b1=config.ppo.momentum)
     if config.ppo.optimizer == "adam":
-        return optax.adam(1.0)
-    return optax.partition(
-        {
-            "muon": optax.contrib.muon(1.0, beta=config.ppo.momentum),
-            "adam": optax.adam(1.0),
-        },
-        muon_labels,
-    )
+        return adam
+    return optax.partition({"muon": optax.contrib.muon(1.0, beta=config.ppo.momentum), "adam": adam}, muon_labels)
 
 
 def schedule(hypers: Hypers, progress):
