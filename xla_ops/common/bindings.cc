@@ -3,7 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "xla_ops/common/registry.h"
+#include "xla_ops/common/ffi.h"
 
 #ifndef PJX_MODULE_NAME
 #define PJX_MODULE_NAME _cpu
@@ -18,6 +18,8 @@ PYBIND11_MODULE(PJX_MODULE_NAME, module) {
     for (const auto& [target, handler] : pjx::Handlers()) table[target.c_str()] = py::capsule(reinterpret_cast<void*>(handler));
     return table;
   });
+  module.def(
+      "limit_threads", [](int64_t limit) { pjx::ThreadLimit() = limit; }, py::arg("limit"));
   module.def(
       "describe",
       [](const std::string& env, const std::vector<int64_t>& params) {

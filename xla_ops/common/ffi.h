@@ -41,13 +41,20 @@ inline int64_t LeadingSize(ffi::Span<const int64_t> dims, size_t trailing) {
   return size;
 }
 
+// How many threads of a pool one handler may use. Host devices share one pool: with a device per core, a handler that
+// hands work to the pool only waits for a thread that the other devices keep busy.
+inline std::atomic<int64_t>& ThreadLimit() {
+  static std::atomic<int64_t> limit{INT64_MAX};
+  return limit;
+}
+
 // Calls body(begin, end) over [0, total) in chunks of at least `grain`, on the calling thread and on XLA's pool.
 // The caller works too and waits only for chunks that another thread has already begun, so a handler that runs on a
 // pool thread cannot deadlock; a helper that wakes up late finds no chunk left and returns.
 template <typename Body>
 void ParallelFor(ffi::ThreadPool& pool, int64_t total, int64_t grain, const Body& body) {
   grain = std::max<int64_t>(grain, 1);
-  const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
+  const int64_t threads = std::max<int64_t>(std::min(pool.num_threads(), ThreadLimit().load()), 1);
   // Two chunks per thread even out cores of unequal speed without losing time to scheduling.
   const int64_t chunks = std::min((total + grain - 1) / grain, threads > 1 ? 2 * threads : 1);
   if (chunks <= 1) {

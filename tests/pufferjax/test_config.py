@@ -1,0 +1,57 @@
+"""Bad settings are refused on construction, naming the field, what came and what is valid."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: TrainConfig(num_envs=0), "num_envs"),
+        (lambda: TrainConfig(num_envs=2.5), "num_envs"),
+        (lambda: TrainConfig(horizon=0), "horizon"),
+        (lambda: TrainConfig(total_steps=1000), "total_steps"),
+        (lambda: TrainConfig(ppo=PPOConfig(minibatch_size=1000)), "ppo.minibatch_size"),
+        (lambda: TrainConfig(num_envs=8, ppo=PPOConfig(minibatch_size=2048)), "ppo.minibatch_size"),
+        (lambda: TrainConfig(state_set=StateSetConfig(interval=100)), "state_set.interval"),
+        (lambda: TrainConfig(state_set=StateSetConfig(replay_span=129)), "state_set.replay_span"),
+        (lambda: TrainConfig(num_envs=64, state_set=StateSetConfig(fraction=0.01)), "state_set.fraction"),
+        (lambda: PPOConfig(optimizer="sgd"), "ppo.optimizer"),
+        (lambda: PPOConfig(gamma=1.5), "ppo.gamma"),
+        (lambda: PPOConfig(gamma=float("nan")), "ppo.gamma"),
+        (lambda: PPOConfig(learning_rate=-1.0), "ppo.learning_rate"),
+        (lambda: PPOConfig(momentum=1.0), "ppo.momentum"),
+        (lambda: PPOConfig(replay_ratio="much"), "ppo.replay_ratio"),
+        (lambda: PPOConfig(bootstrap=1), "ppo.bootstrap"),
+        (lambda: PPOConfig(truncation="bootstrap"), "ppo.truncation"),
+        (lambda: StateSetConfig(fraction=1.0), "state_set.fraction"),
+        (lambda: StateSetConfig(fraction=-0.1), "state_set.fraction"),
+        (lambda: StateSetConfig(capacity=0), "state_set.capacity"),
+        (lambda: StateSetConfig(capacity=8, min_states=9), "state_set.min_states"),
+        (lambda: StateSetConfig(decay=1.1), "state_set.decay"),
+        (lambda: StateSetConfig(release_from=0.5, release_until=0.4), "state_set.release_until"),
+        (lambda: PolicyConfig(hidden_size=0), "policy.hidden_size"),
+        (lambda: PolicyConfig(encoder="cnn"), "policy.encoder"),
+        (lambda: PolicyConfig(num_layers=True), "policy.num_layers"),
+    ],
+)
+def test_refusals_name_the_field(make, field):
+    with pytest.raises(ValueError, match=rf"{field} must be .*got "):
+        make()
+
+
+def test_derived_counts():
+    config = TrainConfig(
+        total_steps=1_000_000, num_envs=100, horizon=64, ppo=PPOConfig(minibatch_size=640, replay_ratio=0.5)
+    )
+    assert (config.batch_size, config.num_epochs, config.num_minibatches, config.num_replayed) == (6400, 156, 5, 40)
+
+
+def test_hypers_are_the_configured_numbers():
+    hypers = TrainConfig(ppo=PPOConfig(gamma=0.9), state_set=StateSetConfig(decay=0.5, priority_exponent=2.0)).hypers()
+    assert all(x.dtype == jnp.float32 and x.shape == () for x in jax.tree.leaves(hypers))
+    assert float(hypers.gamma) == pytest.approx(0.9)
+    assert (float(hypers.state_decay), float(hypers.state_priority_exponent)) == (0.5, 2.0)
+    assert float(hypers.priority_exponent) == pytest.approx(PPOConfig().priority_exponent)

@@ -1,0 +1,101 @@
+"""The policy: what it starts as, what it remembers, and which optimizer steps which parameter."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pufferjax import PolicyConfig, PPOConfig, TrainConfig, envs, ppo
+from pufferjax.policy import init_params, make_policy, muon_labels
+
+SPEC = envs.make("maze", size=5, num_mazes=4).spec
+
+
+def forward(policy, params, observations, previous_actions, starts):
+    state = policy.initial_state(observations.shape[1])
+    return policy.apply({"params": params}, observations, previous_actions, state, starts)
+
+
+def inputs(num_steps, num_agents):
+    observations = jax.random.randint(jax.random.key(1), (num_steps, num_agents, 11, 11), 0, 5).astype(jnp.uint8)
+    previous_actions = jax.random.randint(jax.random.key(2), (num_steps, num_agents, 1), 0, 6).astype(jnp.uint8)
+    return observations, previous_actions, jnp.zeros((num_steps, num_agents), bool)
+
+
+@pytest.mark.parametrize("encoder", ["one_hot", "linear"])
+def test_starts_nearly_uniform_with_value_zero(encoder):
+    policy = make_policy(SPEC, PolicyConfig(encoder=encoder))
+    logits, values, _ = forward(policy, init_params(policy, jax.random.key(0)), *inputs(3, 7))
+    np.testing.assert_array_equal(values, 0)
+    assert float(jnp.max(jnp.abs(jax.nn.softmax(logits[0]) - 0.2))) < 0.01
+
+
+def test_memory_reaches_back_until_a_start():
+    policy = make_policy(SPEC, PolicyConfig(hidden_size=8))
+    params = init_params(policy, jax.random.key(0))
+    params["value_head"]["kernel"] = jnp.ones_like(params["value_head"]["kernel"])
+    observations, previous_actions, starts = inputs(4, 2)
+    changed = observations.at[0].set(0)
+    starts = starts.at[2, 1].set(True)
+    values = forward(policy, params, observations, previous_actions, starts)[1]
+    others = forward(policy, params, changed, previous_actions, starts)[1]
+    differs = np.asarray(values != others)
+    assert differs[3, 0] and differs[1, 1]
+    assert not differs[2:, 1].any()
+
+
+def test_previous_action_can_be_left_out():
+    policy = make_policy(SPEC, PolicyConfig(previous_action=False))
+    params = init_params(policy, jax.random.key(0))
+    params["value_head"]["kernel"] = jnp.ones_like(params["value_head"]["kernel"])
+    observations, previous_actions, starts = inputs(2, 3)
+    values = forward(policy, params, observations, previous_actions, starts)[1]
+    others = forward(policy, params, observations, 5 - previous_actions, starts)[1]
+    np.testing.assert_array_equal(values, others)
+
+
+def test_one_hot_needs_integers():
+    spec = dataclasses.replace(SPEC, obs_max=None, obs_dtype=np.dtype(np.float32))
+    with pytest.raises(ValueError, match=r"policy\.encoder 'one_hot' needs integer observations"):
+        make_policy(spec, PolicyConfig(encoder="one_hot"))
+
+
+def test_muon_gets_the_hidden_matrices_and_nothing_else():
+    policy = make_policy(SPEC, PolicyConfig(num_layers=2, encoder_layers=1))
+    labels = muon_labels(init_params(policy, jax.random.key(0)))
+    assert labels == {
+        "encoder": {"table": "adam", "bias": "adam"},
+        "encoder_0": {"kernel": "muon", "bias": "adam"},
+        "mingru_0": {"kernel": "muon"},
+        "mingru_1": {"kernel": "muon"},
+        "policy_head": {"kernel": "adam", "bias": "adam"},
+        "value_head": {"kernel": "adam", "bias": "adam"},
+    }
+    linear = make_policy(SPEC, PolicyConfig(encoder="linear"))
+    labels = muon_labels(init_params(linear, jax.random.key(0)))
+    assert labels["encoder"] == {"kernel": "adam", "bias": "adam"} and labels["action_encoder"]["table"] == "adam"
+
+
+def test_muon_steps_are_orthogonal_and_adam_steps_a_tenth():
+    config = TrainConfig(ppo=PPOConfig(learning_rate=0.01, other_learning_rate_ratio=0.1))
+    policy = make_policy(SPEC, config.policy)
+    params = init_params(policy, jax.random.key(0))
+    optimizer = ppo.make_optimizer(config)
+    grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    rates = ppo.learning_rates(config, params, config.hypers(), jnp.float32(0.01))
+    step = jax.tree.map(lambda u, r: u * r, updates, rates)
+    # Newton-Schulz leaves singular values within about 0.7 to 1.2 of 1, times sqrt(fan_out / fan_in).
+    singular = np.linalg.svd(np.asarray(step["mingru_0"]["kernel"]), compute_uv=False) / (0.01 * 3**0.5)
+    assert 0.6 < singular.min() and singular.max() < 1.3
+    np.testing.assert_allclose(np.abs(step["policy_head"]["kernel"]), 0.001, rtol=1e-3)
+    assert float(jnp.vdot(step["mingru_0"]["kernel"], grads["mingru_0"]["kernel"])) < 0  # downhill
+
+
+def test_schedule_is_constant_then_cosine():
+    hypers = TrainConfig(
+        ppo=PPOConfig(learning_rate=1.0, min_learning_rate_ratio=0.1, anneal_start=0.5, entropy_coef=1.0, min_entropy_ratio=0.3)
+    ).hypers()  # fmt: skip
+    for progress, rate, entropy in ((0, 1, 1), (0.5, 1, 1), (0.75, 0.55, 0.65), (1, 0.1, 0.3)):
+        assert [float(x) for x in ppo.schedule(hypers, jnp.float32(progress))] == pytest.approx([rate, entropy])
