@@ -21,7 +21,7 @@ from pufferjax.plots import solve_rate_curve
 from pufferjax.run import machine
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET_SECONDS = {15: 90, 21: 150, 27: 330}
+BUDGET_SECONDS = {15: 75, 21: 180, 27: 330}
 ARMS = {"state set": [], "no state set": ["--state-set.fraction", "0"]}
 EVAL_EPISODES = 4000
 

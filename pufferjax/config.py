@@ -47,7 +47,7 @@ class PolicyConfig:
     # for integer observations of at most 32 codes, linear otherwise.
     encoder: Literal["auto", "one_hot", "linear"] = "auto"
     # Adds ReLU and a hidden_size x hidden_size layer to the encoder (0: none, as in the original).
-    encoder_layers: int = 1
+    encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
     previous_action: bool = True
 
@@ -66,12 +66,12 @@ class PPOConfig:
     optimizer: Literal["muon", "adam"] = "muon"
     learning_rate: float = 0.015  # of Muon's hidden matrices, or of everything with adam
     other_learning_rate_ratio: float = 0.1  # Muon only: Adam's step on heads, biases and tables, relative to the above
-    min_learning_rate_ratio: float = 0.1  # at the end of the run
+    min_learning_rate_ratio: float = 0.15  # at the end of the run
     anneal_start: float = 0.0  # share of the run with a constant learning rate, before the cosine begins
     momentum: float = 0.95
     max_grad_norm: float = 1.5
     gamma: float = 0.995
-    gae_lambda: float = 0.99
+    gae_lambda: float = 0.98
     rho_clip: float = 1.0
     c_clip: float = 1.0
     clip_eps: float = 0.13

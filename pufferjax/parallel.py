@@ -19,6 +19,7 @@ from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic
 from pufferjax.train import make_init, make_update, make_warmup
 from pufferjax.types import Memory, TrainState
+from pufferjax.xla_ops import ffi
 
 AXIS = "devices"
 
@@ -51,13 +52,17 @@ def local_config(config: TrainConfig, num_devices: int) -> TrainConfig:
     )
 
 
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def choose_devices(config: TrainConfig, count: int | None = None) -> list[jax.Device]:
     """The devices to train on: `count` of JAX's default ones, or as many as can share the run equally.
 
     If JAX has not started yet in this process, every CPU core is first made a host device. ValueError if `count` is not
     to be had or cannot share the run.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _num_cores()
     with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
         jax.config.update("jax_num_cpu_devices", count or cores)
     devices = jax.local_devices()
@@ -89,6 +94,8 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
     slots, and `state_set.size` is i32[devices]. warmup and update consume the train state they are given.
     Raises ValueError if the devices cannot share the environments, minibatches or slots equally.
     """
+    if devices[0].platform == "cpu":
+        ffi.limit_threads(max(1, _num_cores() // len(devices)))
     if len(devices) == 1:
         return (
             jax.jit(make_init(env, config, policy)),

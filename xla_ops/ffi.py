@@ -69,6 +69,15 @@ def describe_env(name: str, params: Sequence[int]) -> dict[str, Any]:
     return _modules["cpu"].describe(name, list(params))
 
 
+def limit_threads(limit: int) -> None:
+    """At most `limit` >= 1 threads for each CPU handler from now on, in this process.
+
+    Host devices share XLA's pool: with a device per core, one thread per handler is what keeps every core busy.
+    """
+    if "cpu" in _modules:
+        _modules["cpu"].limit_threads(limit)
+
+
 def native_call(
     target: str,
     results: Sequence[jax.ShapeDtypeStruct],

@@ -1,0 +1,85 @@
+"""Several devices: shares, refusals, and that two learn like one. Two host devices need a process of their own."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import jax
+import pytest
+from pufferjax import PPOConfig, TrainConfig
+from pufferjax.parallel import choose_devices, local_config
+
+
+def test_shares_of_a_device():
+    config = TrainConfig(num_envs=2048, ppo=PPOConfig(minibatch_size=8192))
+    local = local_config(config, 2)
+    assert (local.num_envs, local.ppo.minibatch_size, local.state_set.capacity) == (1024, 4096, 128)
+    assert (local.num_epochs, local.num_minibatches) == (config.num_epochs, config.num_minibatches)
+
+
+@pytest.mark.parametrize(
+    ("config", "num_devices", "field"),
+    [
+        (TrainConfig(num_envs=2047), 2, "num_envs"),
+        (TrainConfig(ppo=PPOConfig(minibatch_size=128)), 2, r"ppo\.minibatch_size"),
+        (TrainConfig(), 3, "num_envs"),
+    ],
+)
+def test_what_does_not_divide_is_named(config, num_devices, field):
+    with pytest.raises(ValueError, match=f"{field} must be a multiple of {num_devices} devices"):
+        local_config(config, num_devices)
+
+
+def test_devices_that_are_not_there():
+    with pytest.raises(ValueError, match="devices must be 1 to"):
+        choose_devices(TrainConfig(), len(jax.devices()) + 1)
+
+
+def test_two_devices_learn_like_one():
+    program = textwrap.dedent(
+        """
+        import json, sys
+        import jax
+        jax.config.update("jax_num_cpu_devices", 2)
+        import jax.numpy as jnp
+        from pufferjax import PPOConfig, StateSetConfig, TrainConfig, envs
+        from pufferjax.parallel import make_parallel
+
+        env = envs.make("maze", size=5, num_mazes=64)
+        config = TrainConfig(
+            total_steps=64 * 32 * 40, num_envs=64, horizon=32,
+            ppo=PPOConfig(minibatch_size=512, replay_ratio=1.0, learning_rate=0.02, gae_lambda=0.95),
+            state_set=StateSetConfig(capacity=64, interval=8, replay_span=8, warmup_envs=4),
+        )
+        result = {}
+        for count in (1, 2):
+            init, warmup, update = make_parallel(env, config, jax.devices()[:count])
+            hypers = config.hypers()
+            state = warmup(init(jax.random.key(0)), hypers)
+            perf = []
+            for epoch in range(config.num_epochs):
+                state, metrics = update(state, hypers, jnp.float32(epoch / config.num_epochs))
+                perf.append((float(metrics["perf"]), float(metrics["episodes"])))
+            solved, episodes = map(sum, zip(*perf[-5:]))
+            shards = [shard.data for shard in state.params["value_head"]["kernel"].addressable_shards]
+            result[count] = {
+                "rate": solved / episodes,
+                "episodes": sum(e for _, e in perf),
+                "compiled": update._cache_size(),
+                "states": float(metrics["state_set_size"]),
+                "same_policy": all(bool((x == shards[0]).all()) for x in shards),
+                "rewards": int(state.warmup_rewards),
+            }
+        json.dump(result, sys.stdout)
+        """
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    result = json.loads(run.stdout)
+    for figures in result.values():
+        assert figures["compiled"] == 1
+        assert figures["rate"] > 0.95 and figures["states"] > 0 and figures["rewards"] >= 64
+    assert result["2"]["same_policy"]
+    # The same number of environments and steps: as many episodes, within what learning a little faster or slower does.
+    assert result["2"]["episodes"] == pytest.approx(result["1"]["episodes"], rel=0.15)
