@@ -149,7 +149,7 @@ def train_on(
         )
         if axis_name is not None:
             grads = jax.lax.pmean(grads, axis_name)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         clip = jnp.minimum(1.0, hypers.max_grad_norm / (grad_norm + 1e-6))
         updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * clip, grads), opt_state, params)
         params = jax.tree.map(lambda p, u, rate: p + rate * u, params, updates, rates)
