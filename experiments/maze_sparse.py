@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
 from pufferjax.files import write_atomically
 from pufferjax.metrics import read_metrics
 from pufferjax.plots import solve_rate_curve
@@ -80,7 +81,9 @@ def table(results: list[dict]) -> str:
     for size in sorted({result["size"] for result in results}):
         cells = []
         for arm in ARMS:
-            perfs = [r["perf"] for r in sorted(results, key=lambda r: r["seed"]) if r["size"] == size and r["arm"] == arm]
+            perfs = [
+                r["perf"] for r in sorted(results, key=lambda r: r["seed"]) if r["size"] == size and r["arm"] == arm
+            ]
             cells.append(", ".join(f"{x:.3f}" for x in perfs) or "-")
         lines.append(f"| {size}x{size} | {BUDGET_SECONDS[size]} s | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)

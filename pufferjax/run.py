@@ -312,7 +312,11 @@ def train(
         if options.eval_episodes and not stopped_by.startswith("SIG"):
             try:
                 evaluation = evaluate(
-                    unseen(env), policy, jax.device_get(train_state.params), jax.random.key(0), num_episodes=options.eval_episodes
+                    unseen(env),
+                    policy,
+                    jax.device_get(train_state.params),
+                    jax.random.key(0),
+                    num_episodes=options.eval_episodes,
                 )
             except KeyboardInterrupt:
                 stopped_by = "SIGINT"

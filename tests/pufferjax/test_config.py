@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+
 from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
 
 

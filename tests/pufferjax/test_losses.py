@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from pufferjax import distributions
 from pufferjax.losses import clipped_policy_loss, clipped_value_loss, normalize
 

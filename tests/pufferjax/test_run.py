@@ -60,8 +60,8 @@ def test_summary(tiny_run):
 
 def test_same_seed_same_metrics(tiny_run, tiny_env, tiny_config):
     env, config = tiny_env, tiny_config()
-    again = pufferjax.train(env, config, seed=3, eval_episodes=20, show=False)
-    other = pufferjax.train(env, config, seed=4, eval_episodes=0, show=False)
+    again = pufferjax.train(env, config, seed=3, eval_episodes=20, devices=1, show=False)
+    other = pufferjax.train(env, config, seed=4, eval_episodes=0, devices=1, show=False)
     assert without_times(again.metrics) == without_times(tiny_run.metrics)
     assert again.evaluation["perf"] == tiny_run.evaluation["perf"]
     assert without_times(other.metrics) != without_times(tiny_run.metrics)
@@ -165,7 +165,7 @@ def test_config_toml_gives_the_same_run(tiny_run, tiny_env, tiny_config):
     config = run.read_config(tiny_run.run_dir)
     assert config.env == "maze" and config.env_params == tiny_env.params
     assert config.train == tiny_config()
-    assert config.options == run.RunOptions(seed=3, eval_episodes=20)
+    assert config.options == run.RunOptions(seed=3, eval_episodes=20, devices=1)
 
 
 @pytest.mark.parametrize("max_seconds", [None, 1 / 3, 600])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from pufferjax import StateSet
 
 
@@ -40,7 +41,9 @@ def test_is_a_pytree():
     np.testing.assert_array_equal(sets.priorities[:, 0], [1.0, 2.0])
 
 
-@pytest.mark.parametrize(("capacity", "state_bytes", "name"), [(0, 4, "capacity"), (4, 0, "state_bytes"), (2.5, 4, "capacity")])
+@pytest.mark.parametrize(
+    ("capacity", "state_bytes", "name"), [(0, 4, "capacity"), (4, 0, "state_bytes"), (2.5, 4, "capacity")]
+)
 def test_refuses_impossible_sizes(capacity, state_bytes, name):
     with pytest.raises((ValueError, TypeError), match=name):
         StateSet.create(capacity, state_bytes)

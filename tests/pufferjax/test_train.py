@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from pufferjax import PPOConfig, StateSetConfig, envs, make_init, make_train, make_update, make_warmup, ppo
 from pufferjax.types import Transitions
 
@@ -116,7 +117,9 @@ def test_the_last_step_bootstraps(tiny_config):
 
     def last(bootstrap):
         config = tiny_config(ppo=PPOConfig(minibatch_size=64, gamma=1.0, gae_lambda=1.0, bootstrap=bootstrap))
-        return float(ppo.advantages_of(config, config.hypers(), data, jnp.ones(1), data.values, jnp.ones((2, 1)))[-1, 0])
+        return float(
+            ppo.advantages_of(config, config.hypers(), data, jnp.ones(1), data.values, jnp.ones((2, 1)))[-1, 0]
+        )
 
     assert last(True) == pytest.approx(0.5) and last(False) == 0
 
@@ -145,16 +148,18 @@ def test_the_curriculum_lets_go(tiny_env, tiny_config):
 
 
 def test_learns_a_small_maze(tiny_config):
-    """Most random episodes of 50 steps fail on 5x5 mazes; a trained policy seldom does."""
+    """A random agent fails in a good share of its episodes of 50 steps on 5x5 mazes; a trained one seldom does."""
     env = envs.make("maze", size=5, num_mazes=64)
     config = tiny_config(
         total_steps=64 * 32 * 40, num_envs=64, horizon=32,
-        ppo=PPOConfig(minibatch_size=512, replay_ratio=1.0, learning_rate=0.02, gae_lambda=0.95),
+        ppo=PPOConfig(minibatch_size=256, replay_ratio=3.0, learning_rate=0.02, gae_lambda=0.95),
         state_set=StateSetConfig(capacity=64, interval=8, replay_span=8, warmup_envs=4),
     )  # fmt: skip
-    _, metrics = jax.jit(make_train(env, config))(jax.random.key(0))
+    train = jax.jit(make_train(env, config))
 
-    def rate(epochs):
-        return float(jnp.sum(metrics["perf"][epochs]) / jnp.sum(metrics["episodes"][epochs]))
+    def last_rate(learning_rate):
+        hypers = config.hypers()._replace(learning_rate=jnp.float32(learning_rate))
+        _, metrics = train(jax.random.key(0), hypers)
+        return float(jnp.sum(metrics["perf"][-5:]) / jnp.sum(metrics["episodes"][-5:]))
 
-    assert rate(slice(0, 5)) < 0.8 and rate(slice(-5, None)) > 0.95
+    assert last_rate(0.0) < 0.8 and last_rate(0.02) > 0.95
