@@ -29,12 +29,13 @@ def cli_run(tmp_path_factory, tiny_flags):
     return run_dir, out, err
 
 
-def test_train_is_the_library_function(cli_run, tiny_run):
+def test_train_is_the_library_function(cli_run):
     run_dir, _, _ = cli_run
+    config = run.read_config(run_dir)
+    library = run.train(config.make_env(), config.train, seed=3, eval_episodes=0, devices=1, show=False)
     times = ("wall_seconds", "steps_per_second")
-    for ours, theirs in zip(read_metrics(run_dir / "metrics.jsonl"), tiny_run.metrics, strict=True):
+    for ours, theirs in zip(read_metrics(run_dir / "metrics.jsonl"), library.metrics, strict=True):
         assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
-    assert run.read_config(run_dir) == run.read_config(tiny_run.run_dir)
 
 
 def test_output_is_plain_lines_where_there_is_no_terminal(cli_run):

@@ -15,11 +15,11 @@ PYBIND11_MODULE(PJX_MODULE_NAME, module) {
   module.doc() = "pufferjax's native handlers; use pufferjax.xla_ops and pufferjax.envs, not this module.";
   module.def("registrations", [] {
     py::dict table;
-    for (const auto& [target, handler] : pjx::Handlers()) table[target.c_str()] = py::capsule(reinterpret_cast<void*>(handler));
+    for (const auto& [target, handler] : pjx::Handlers())
+      table[target.c_str()] = py::capsule(reinterpret_cast<void*>(handler));
     return table;
   });
-  module.def(
-      "limit_threads", [](int64_t limit) { pjx::ThreadLimit() = limit; }, py::arg("limit"));
+  module.def("limit_threads", [](int64_t limit) { pjx::ThreadLimit() = limit; }, py::arg("limit"));
   module.def(
       "describe",
       [](const std::string& env, const std::vector<int64_t>& params) {

@@ -74,7 +74,7 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t total, int64_t grain, const Body
     for (;;) {
       const int64_t chunk = shared->next.fetch_add(1);
       if (chunk >= chunks) break;
-      (*work)(total * chunk / chunks, total * (chunk + 1) / chunks);
+      (*work)(total* chunk / chunks, total * (chunk + 1) / chunks);
       ++finished;
     }
     if (finished == 0) return;
