@@ -15,9 +15,7 @@ SIZE, MAX_SECONDS = 15, 90
 
 def demo() -> int:
     run_dir = Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    print(
-        f"Mazes of {SIZE}x{SIZE}, reward 1 at the goal and nowhere else: a random agent meets it once in 37,000 steps."
-    )
+    print(f"Mazes of {SIZE}x{SIZE} with one reward, at the goal: a random agent meets it once in 37,000 steps.")
     train = ["train", "maze", "--env.size", str(SIZE), "--max-seconds", str(MAX_SECONDS), "--eval-episodes", "0"]
     status = main([*train, "--run-dir", str(run_dir)])
     if status != 0:

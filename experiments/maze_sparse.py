@@ -22,7 +22,7 @@ from pufferjax.plots import solve_rate_curve
 from pufferjax.run import machine
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET_SECONDS = {15: 75, 21: 180, 27: 330}
+BUDGET_SECONDS = {15: 60, 21: 110, 27: 200}
 ARMS = {"state set": [], "no state set": ["--state-set.fraction", "0"]}
 EVAL_EPISODES = 4000
 

@@ -129,8 +129,8 @@ def init_params(policy: ActorCritic, key: jax.Array):
 def muon_labels(params) -> dict:
     """Which optimizer each parameter gets, as a pytree of "muon" and "adam".
 
-    Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one row
-    per code), biases, the first layer on raw numbers, and the heads, whose outputs are not features.
+    Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one
+    row per code), biases, the first layer on raw numbers, and the heads, whose outputs are not features.
     """
     first_or_last = ("encoder", "action_encoder", "policy_head", "value_head")
 

@@ -22,7 +22,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def schedule(hypers: Hypers, progress):
-    """(learning_rate, entropy_coef) at `progress` in [0, 1]: constant until anneal_start, then a cosine to their floors."""
+    """(learning_rate, entropy_coef) at `progress` in [0, 1]: constant until anneal_start, then cosine to the floor."""
     fraction = jnp.clip((progress - hypers.anneal_start) / jnp.maximum(1 - hypers.anneal_start, 1e-6), 0, 1)
     cosine = 0.5 * (1 + jnp.cos(jnp.pi * fraction))
 
@@ -48,7 +48,7 @@ def advantages_of(config: TrainConfig, hypers: Hypers, transitions: Transitions,
     terminated = transitions.terminated
     if config.ppo.truncation == "cut":
         # The value after a time-out is unknown (the observation is that of the next episode): a ratio of 0 gives the
-        # step no advantage and ends the trace. As a failure it would make every state before a time-out look surprising.
+        # step no advantage and ends the trace. As a failure it would make all states before time-outs look surprising.
         ratios = jnp.where(transitions.truncated, 0.0, ratios)
     else:
         terminated = terminated | transitions.truncated
@@ -99,8 +99,8 @@ def train_on(
     """All minibatches of one epoch, of rows drawn with replacement by trajectory priority.
 
     Priorities come from the advantages of the rollout. A minibatch computes the advantages of its rows from the values
-    and ratios of the latest pass over each of them, and its own pass renews those. With `axis_name` every device of that
-    mesh axis brings rows of its own environments to each minibatch, and gradients are averaged.
+    and ratios of the latest pass over each of them, and its own pass renews those. With `axis_name` every device of
+    that mesh axis brings rows of its own environments to each minibatch, and gradients are averaged.
 
     Returns (params, opt_state, values f32[T, N], ratios f32[T, N], LossMetrics).
     """

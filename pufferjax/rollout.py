@@ -18,7 +18,7 @@ def initial_memory(policy: ActorCritic, num_agents: int) -> Memory:
 
 
 def act(policy: ActorCritic, params, observations, memory: Memory, uniforms):
-    """One step of the policy for N agents: (actions i32[N, A], log_probs f32[N], values f32[N], recurrent f32[L, N, H]).
+    """One step of N agents: (actions i32[N, A], log_probs f32[N], values f32[N], recurrent f32[L, N, H]).
 
     uniforms f32[N, A] in [0, 1) decide the actions.
     """

@@ -267,8 +267,8 @@ def train(
       seed: of everything random; without max_seconds, the same seed gives the same metrics but for the times in them.
       run_dir: folder for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or empty. None: no
         files.
-      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices: see `RunOptions`. Called before anything
-        else has used JAX in this process, it makes every CPU core a device.
+      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices: see `RunOptions`. Called before
+        anything else has used JAX in this process, it makes every CPU core a device.
       policy: instead of `make_policy(env.spec, config.policy)`. config.toml cannot hold it: load the run with it.
       show: progress on stdout.
 

@@ -95,8 +95,7 @@ def test_muon_steps_are_orthogonal_and_adam_steps_a_tenth():
 
 
 def test_schedule_is_constant_then_cosine():
-    hypers = TrainConfig(
-        ppo=PPOConfig(learning_rate=1.0, min_learning_rate_ratio=0.1, anneal_start=0.5, entropy_coef=1.0, min_entropy_ratio=0.3)
-    ).hypers()  # fmt: skip
+    settings = {"learning_rate": 1.0, "min_learning_rate_ratio": 0.1, "entropy_coef": 1.0, "min_entropy_ratio": 0.3}
+    hypers = TrainConfig(ppo=PPOConfig(anneal_start=0.5, **settings)).hypers()
     for progress, rate, entropy in ((0, 1, 1), (0.5, 1, 1), (0.75, 0.55, 0.65), (1, 0.1, 0.3)):
         assert [float(x) for x in ppo.schedule(hypers, jnp.float32(progress))] == pytest.approx([rate, entropy])
