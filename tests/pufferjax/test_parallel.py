@@ -59,6 +59,8 @@ def test_two_devices_learn_like_one():
             init, warmup, update = make_parallel(env, config, jax.devices()[:count])
             hypers = config.hypers()
             state = warmup(init(jax.random.key(0)), hypers)
+            # Compiled ahead, as the shell does: it refuses a state placed otherwise than the first one.
+            update = update.lower(state, hypers, jnp.float32(0)).compile()
             perf = []
             for epoch in range(config.num_epochs):
                 state, metrics = update(state, hypers, jnp.float32(epoch / config.num_epochs))
@@ -68,7 +70,6 @@ def test_two_devices_learn_like_one():
             result[count] = {
                 "rate": solved / episodes,
                 "episodes": sum(e for _, e in perf),
-                "compiled": update._cache_size(),
                 "states": float(metrics["state_set_size"]),
                 "same_policy": all(np.array_equal(x, shards[0]) for x in shards),
                 "rewards": int(state.warmup_rewards),
@@ -80,7 +81,6 @@ def test_two_devices_learn_like_one():
     assert run.returncode == 0, run.stderr[-2000:]
     result = json.loads(run.stdout)
     for figures in result.values():
-        assert figures["compiled"] == 1
         assert figures["rate"] > 0.95 and figures["states"] > 0 and figures["rewards"] >= 64
     assert result["2"]["same_policy"]
     # The same number of environments and steps: as many episodes, within what learning a little faster or slower does.
