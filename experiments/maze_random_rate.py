@@ -8,31 +8,17 @@ Writes experiments/results/maze_random_rate.json.
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import time
 
 import jax
 from scipy.stats import chi2
 
 from pufferjax import envs
+from pufferjax.run import machine
 
 NUM_ENVS, NUM_MAZES, LEVEL_SEED = 4096, 8192, 42
 RESULT = pathlib.Path(__file__).parent / "results" / "maze_random_rate.json"
-
-
-def machine() -> str:
-    """One line: processor, cores, system, JAX."""
-    cpu = platform.processor() or platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    load = os.getloadavg()[0]
-    return f"{cpu}, {os.cpu_count()} cores, load {load:.1f}, {platform.system()}, jax {jax.__version__}"
 
 
 def measure(size: int, num_steps: int, seed: int) -> dict:
