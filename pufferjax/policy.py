@@ -49,7 +49,7 @@ class MinGRU(nn.Module):
     def __call__(self, x, state, starts):
         """x f32[T, B, H], state f32[B, H], starts bool[T, B] -> (y f32[T, B, H], state f32[B, H])."""
         kernel = self.param("kernel", _uniform(self.hidden_size**-0.5), (self.hidden_size, 3 * self.hidden_size))
-        return xla_ops.mingru_scan(x @ kernel, x, state, starts)
+        return xla_ops.mingru_layer(x, kernel, state, starts)
 
 
 class ActorCritic(nn.Module):

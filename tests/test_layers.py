@@ -86,7 +86,7 @@ from pufferjax.xla_ops import ffi
 def test_ops_run_without_the_native_module():
     source = WITHOUT_NATIVE + textwrap.dedent("""
         backends = xla_ops.backends()
-        assert set(backends) >= {"gae_vtrace", "linear_recurrence", "mingru_scan"}
+        assert set(backends) >= {"gae_vtrace", "linear_recurrence", "mingru_layer"}
         assert all(b == {"cpu": "reference", "cuda": "reference"} for b in backends.values()), backends
 
         table, row, flags = jnp.ones((3, 2)), jnp.ones(2), jnp.zeros((3, 2), bool)
@@ -95,7 +95,7 @@ def test_ops_run_without_the_native_module():
         h, h_bar = jax.value_and_grad(lambda b: xla_ops.linear_recurrence(table, b, row, flags)[-1].sum())(table)
         assert h == 8 and (h_bar == 1).all()
         cube = jnp.zeros((3, 2, 4))
-        loss = lambda p: xla_ops.mingru_scan(p, cube, cube[0], flags)[0].sum()
+        loss = lambda p: xla_ops.mingru_layer(p, cube, cube[0], flags)[0].sum()
         assert jnp.isfinite(jax.jit(jax.grad(loss))(jnp.zeros((3, 2, 12)))).all()
 
         for refused in (

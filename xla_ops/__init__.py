@@ -3,7 +3,7 @@
 from pufferjax.xla_ops.ffi import backends
 from pufferjax.xla_ops.gae_vtrace.op import gae_vtrace
 from pufferjax.xla_ops.linear_recurrence.op import linear_recurrence
-from pufferjax.xla_ops.mingru_scan.op import mingru_scan
+from pufferjax.xla_ops.mingru_layer.op import mingru_layer
 from pufferjax.xla_ops.one_hot_linear.op import one_hot_linear
 from pufferjax.xla_ops.prioritized_sample.op import prioritized_sample
 from pufferjax.xla_ops.state_heap.op import state_heap_insert, state_heap_rescore
@@ -12,7 +12,7 @@ from pufferjax.xla_ops.state_heap.op import state_heap_insert, state_heap_rescor
 OP_TARGETS = {
     "gae_vtrace": ("pufferjax.gae_vtrace",),
     "linear_recurrence": ("pufferjax.linear_recurrence", "pufferjax.linear_recurrence.bwd"),
-    "mingru_scan": ("pufferjax.mingru_scan", "pufferjax.mingru_scan.fwd", "pufferjax.mingru_scan.bwd"),
+    "mingru_layer": ("pufferjax.mingru_layer", "pufferjax.mingru_layer.fwd", "pufferjax.mingru_layer.bwd"),
     "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd"),
     "prioritized_sample": ("pufferjax.prioritized_sample",),
     "state_heap_insert": ("pufferjax.state_heap.insert",),
@@ -23,7 +23,7 @@ __all__ = [
     "backends",
     "gae_vtrace",
     "linear_recurrence",
-    "mingru_scan",
+    "mingru_layer",
     "one_hot_linear",
     "prioritized_sample",
     "state_heap_insert",

@@ -34,6 +34,10 @@
 
 namespace pjx {
 
+// 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON. Need not be aligned.
+typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int64_t kLanes = 16;
+
 PJX_INLINE uint32_t BitsOf(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);

@@ -17,10 +17,6 @@
 namespace pjx {
 namespace {
 
-// 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON.
-typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
-constexpr int64_t kLanes = 16;
-
 // Sizes of one call; the table is [num_cells, num_codes, num_hidden].
 struct Sizes {
   int64_t num_cells, num_codes, num_hidden;

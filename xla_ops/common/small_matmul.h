@@ -1,0 +1,70 @@
+// Products of matrices small enough to stay in cache, for use inside a kernel: C (+)= A B, row-major, float32.
+#pragma once
+
+#include <cstdint>
+
+#include "xla_ops/common/simd.h"
+
+namespace pjx {
+
+constexpr int64_t RoundUpToLanes(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+
+// A matrix whose element (i, j) is at data[i * row + j * column].
+struct Strided {
+  const float* data;
+  int64_t row, column;
+};
+
+// One tile of C, kRows x 16 kVecs, held in registers while it runs over the `depth` columns of A.
+template <int kRows, int kVecs>
+PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t depth, bool add, float* c, int64_t c_row) {
+  Vec sum[kRows][kVecs];
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVecs; ++v) sum[i][v] = add ? reinterpret_cast<const Vec*>(c + i * c_row)[v] : Vec{};
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec right[kVecs];
+    for (int v = 0; v < kVecs; ++v) right[v] = reinterpret_cast<const Vec*>(b + k * b_row)[v];
+    for (int i = 0; i < kRows; ++i) {
+      const float left = a.data[i * a.row + k * a.column];
+      for (int v = 0; v < kVecs; ++v) sum[i][v] += left * right[v];
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(c + i * c_row)[v] = sum[i][v];
+  }
+}
+
+template <int kRows, int kVecs>
+PJX_INLINE void MatmulPanel(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, bool add, float* c,
+                            int64_t c_row) {
+  int64_t i = 0;
+  for (; i + kRows <= rows; i += kRows) {
+    MatmulTile<kRows, kVecs>({a.data + i * a.row, a.row, a.column}, b, b_row, depth, add, c + i * c_row, c_row);
+  }
+  if constexpr (kRows > 1) {
+    if (i < rows) {
+      MatmulPanel<kRows / 2, kVecs>({a.data + i * a.row, a.row, a.column}, b, b_row, rows - i, depth, add,
+                                    c + i * c_row, c_row);
+    }
+  }
+}
+
+// C[rows, 16 vecs] (+)= A[rows, depth] B[depth, 16 vecs]. kRows x kVecs is the tile that fits the registers: 8 x 3 for
+// AVX-512, 4 x 1 for AVX2, 2 x 1 below. Panels of B come first: one stays in the first-level cache for all rows.
+// Every element of C is one chain of additions in the order of k, whatever the tile.
+template <int kRows, int kVecs>
+PJX_INLINE void SmallMatmul(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t vecs,
+                            bool add, float* c, int64_t c_row) {
+  int64_t v = 0;
+  for (; v + kVecs <= vecs; v += kVecs) {
+    MatmulPanel<kRows, kVecs>(a, b + v * kLanes, b_row, rows, depth, add, c + v * kLanes, c_row);
+  }
+  if constexpr (kVecs > 1) {
+    if (v < vecs) {
+      SmallMatmul<kRows, kVecs - 1>(a, b + v * kLanes, b_row, rows, depth, vecs - v, add, c + v * kLanes, c_row);
+    }
+  }
+}
+
+}  // namespace pjx

@@ -1,0 +1,443 @@
+// mingru_layer on the CPU. A thread walks time over a block of batch rows; projection, gates, scan and highway of a
+// block and step follow each other while everything is in cache. Forward keeps the states and the three activations of
+// each gate, so that backward computes neither projection nor sigmoid again.
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "xla_ops/common/ffi.h"
+#include "xla_ops/common/simd.h"
+#include "xla_ops/common/small_matmul.h"
+
+namespace pjx {
+namespace {
+
+constexpr int64_t kGrain = 16384;  // elements of x below which a second thread costs more than it saves
+
+// Batch rows that walk through time together: enough to use a row of weights often, few enough for the caches.
+int64_t BlockRows(int64_t hidden) { return std::clamp<int64_t>(2048 / std::max<int64_t>(hidden, 1), 16, 64); }
+
+// One lane of a call. Arrays are row-major: x, y, h [T, B, H]; gates [T, B, 3H] holds (c, z, s); reset bool[T, B] or
+// null. Rows of weights and of scratch are padded to whole vectors, each of the three parts by itself.
+struct Layer {
+  int64_t num_steps, batch, hidden;
+  int64_t padded() const { return RoundUpToLanes(hidden); }
+};
+
+// The candidate state. The lower branch stays below 1/2, so the activation tells which branch it came from.
+PJX_INLINE float Candidate(float h_in) {
+  const float low = Sigmoid(h_in), high = h_in + 0.5f;
+  return h_in >= 0.0f ? high : low >= 0.5f ? 0.49999997f : low;
+}
+
+// One row of one step. `h` may be `previous`: the state is then updated in place. Without kKeep there is a reset, and
+// the old state counts as 0. `gates` may be null.
+template <bool kKeep, bool kSave>
+PJX_INLINE void RowForward(const float* projected, int64_t padded, const float* x, const float* previous,
+                           int64_t hidden, float* y, float* h, float* gates) {
+  PJX_INDEPENDENT
+  for (int64_t i = 0; i < hidden; ++i) {
+    const float c = Candidate(projected[i]);
+    const float z = Sigmoid(projected[padded + i]), s = Sigmoid(projected[2 * padded + i]);
+    const float state = (1.0f - z) * (kKeep ? previous[i] : 0.0f) + z * c;
+    h[i] = state;
+    y[i] = s * state + (1.0f - s) * x[i];
+    if (kSave) {
+      gates[i] = c;
+      gates[hidden + i] = z;
+      gates[2 * hidden + i] = s;
+    }
+  }
+}
+
+struct ForwardArrays {
+  const float *x, *weights, *h0;  // weights: [H, 3 padded]
+  const bool* reset;
+  float *y, *h, *gates;  // gates null: h has room for one step, the last; else for all
+};
+
+// Rows [begin, end) through all steps. scratch: [end - begin, 3 padded].
+template <int kRows, int kVecs, bool kSave>
+PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
+                             float* scratch) {
+  const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded;
+  for (int64_t t = 0; t < layer.num_steps; ++t) {
+    const int64_t first = t * layer.batch + begin;
+    SmallMatmul<kRows, kVecs>({arrays.x + first * hidden, hidden, 1}, arrays.weights, width, end - begin, hidden,
+                              width / kLanes, /*add=*/false, scratch, width);
+    float* states = kSave ? arrays.h + t * layer.batch * hidden : arrays.h;
+    const float* previous = t == 0 ? arrays.h0 : kSave ? states - layer.batch * hidden : arrays.h;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t row = (t * layer.batch + b) * hidden;
+      const float* projected = scratch + (b - begin) * width;
+      float* gates = kSave ? arrays.gates + 3 * row : nullptr;
+      if (arrays.reset != nullptr && arrays.reset[t * layer.batch + b]) {
+        RowForward<false, kSave>(projected, padded, arrays.x + row, previous + b * hidden, hidden, arrays.y + row,
+                                 states + b * hidden, gates);
+      } else {
+        RowForward<true, kSave>(projected, padded, arrays.x + row, previous + b * hidden, hidden, arrays.y + row,
+                                states + b * hidden, gates);
+      }
+    }
+  }
+}
+
+template <int kRows, int kVecs>
+PJX_INLINE void ForwardTiled(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
+                             float* scratch) {
+  if (arrays.gates != nullptr) {
+    ForwardBlock<kRows, kVecs, true>(layer, arrays, begin, end, scratch);
+  } else {
+    ForwardBlock<kRows, kVecs, false>(layer, arrays, begin, end, scratch);
+  }
+}
+
+// `carried` holds what the later steps send back to this state, and leaves with what goes to the one before.
+template <bool kKeep>
+PJX_INLINE void RowBackward(const float* gates, const float* x, const float* previous, const float* h,
+                            const float* y_bar, int64_t hidden, int64_t padded, float* carried, float* projected_bar,
+                            float* x_bar) {
+  PJX_INDEPENDENT
+  for (int64_t i = 0; i < hidden; ++i) {
+    const float c = gates[i], z = gates[hidden + i], s = gates[2 * hidden + i];
+    const float h_bar = y_bar[i] * s + carried[i];
+    const float z_bar = h_bar * (c - (kKeep ? previous[i] : 0.0f));
+    const float s_bar = y_bar[i] * (h[i] - x[i]);
+    const float c_bar = h_bar * z;
+    const float low_bar = c_bar * (c * (1.0f - c));
+    projected_bar[i] = c >= 0.5f ? c_bar : low_bar;
+    projected_bar[padded + i] = z_bar * (z * (1.0f - z));
+    projected_bar[2 * padded + i] = s_bar * (s * (1.0f - s));
+    x_bar[i] = y_bar[i] * (1.0f - s);
+    carried[i] = kKeep ? h_bar * (1.0f - z) : 0.0f;
+  }
+}
+
+struct BackwardArrays {
+  const float *x, *transposed, *h0;  // transposed weights: [3 padded, padded]
+  const bool* reset;
+  const float *h, *gates, *y_bar, *h_last_bar;
+  float *x_bar, *h0_bar;
+};
+
+// Rows [begin, end) through all steps. scratch: [end - begin, 4 padded], its padding 0; weights_bar: [H, 3 padded], is
+// added to.
+template <int kRows, int kVecs>
+PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end,
+                              float* scratch, float* weights_bar) {
+  const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded, num_rows = end - begin;
+  float* const projected_bar = scratch;
+  float* const x_bar = scratch + num_rows * width;
+  std::memcpy(arrays.h0_bar + begin * hidden, arrays.h_last_bar + begin * hidden, num_rows * hidden * sizeof(float));
+  for (int64_t t = layer.num_steps - 1; t >= 0; --t) {
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t row = (t * layer.batch + b) * hidden;
+      const float* previous = t == 0 ? arrays.h0 + b * hidden : arrays.h + row - layer.batch * hidden;
+      float* const row_projected_bar = projected_bar + (b - begin) * width;
+      float* const row_x_bar = x_bar + (b - begin) * padded;
+      if (arrays.reset != nullptr && arrays.reset[t * layer.batch + b]) {
+        RowBackward<false>(arrays.gates + 3 * row, arrays.x + row, previous, arrays.h + row, arrays.y_bar + row, hidden,
+                           padded, arrays.h0_bar + b * hidden, row_projected_bar, row_x_bar);
+      } else {
+        RowBackward<true>(arrays.gates + 3 * row, arrays.x + row, previous, arrays.h + row, arrays.y_bar + row, hidden,
+                          padded, arrays.h0_bar + b * hidden, row_projected_bar, row_x_bar);
+      }
+    }
+    const int64_t first = (t * layer.batch + begin) * hidden;
+    SmallMatmul<kRows, kVecs>({projected_bar, width, 1}, arrays.transposed, padded, num_rows, width, padded / kLanes,
+                              /*add=*/true, x_bar, padded);
+    for (int64_t r = 0; r < num_rows; ++r) {
+      std::memcpy(arrays.x_bar + first + r * hidden, x_bar + r * padded, hidden * sizeof(float));
+    }
+    SmallMatmul<kRows, kVecs>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width / kLanes,
+                              /*add=*/true, weights_bar, width);
+  }
+}
+
+// One pair per register file; the loader picks.
+#ifdef PJX_X86_LEVELS
+#define PJX_TARGET(name) __attribute__((target(name)))
+PJX_TARGET("arch=x86-64-v4")
+void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
+  ForwardTiled<8, 3>(layer, arrays, begin, end, scratch);
+}
+PJX_TARGET("arch=x86-64-v3")
+void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
+  ForwardTiled<4, 1>(layer, arrays, begin, end, scratch);
+}
+PJX_TARGET("arch=x86-64-v4")
+void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
+              float* weights_bar) {
+  BackwardTiled<8, 3>(layer, arrays, begin, end, scratch, weights_bar);
+}
+PJX_TARGET("arch=x86-64-v3")
+void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
+              float* weights_bar) {
+  BackwardTiled<4, 1>(layer, arrays, begin, end, scratch, weights_bar);
+}
+#else
+#define PJX_TARGET(name)
+#endif
+PJX_TARGET("default")
+void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
+  ForwardTiled<2, 1>(layer, arrays, begin, end, scratch);
+}
+PJX_TARGET("default")
+void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
+              float* weights_bar) {
+  BackwardTiled<2, 1>(layer, arrays, begin, end, scratch, weights_bar);
+}
+
+// kernel [H, 3H] with each third of a row padded: [H, 3 padded].
+void PadColumns(const float* kernel, const Layer& layer, float* weights) {
+  const int64_t hidden = layer.hidden, padded = layer.padded();
+  for (int64_t i = 0; i < 3 * hidden; ++i) {
+    std::memcpy(weights + i * padded, kernel + i * hidden, hidden * sizeof(float));
+    std::memset(weights + i * padded + hidden, 0, (padded - hidden) * sizeof(float));
+  }
+}
+
+// kernel [H, 3H] transposed, rows and columns padded: [3 padded, padded]. `transposed` comes zeroed.
+void Transpose(const float* kernel, const Layer& layer, float* transposed) {
+  const int64_t hidden = layer.hidden, padded = layer.padded();
+  for (int64_t i = 0; i < hidden; ++i) {
+    for (int64_t part = 0; part < 3; ++part) {
+      for (int64_t j = 0; j < hidden; ++j) {
+        transposed[(part * padded + j) * padded + i] = kernel[(3 * i + part) * hidden + j];
+      }
+    }
+  }
+}
+
+std::unique_ptr<float[]> Allocate(int64_t size) {
+  return std::unique_ptr<float[]>(new (std::nothrow) float[std::max<int64_t>(size, 1)]());
+}
+
+ffi::Error NoMemory(const char* op) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string(op) + ": no memory for padded weights");
+}
+
+struct Call {
+  int64_t lanes;  // x is [lanes, T, B, H]
+  Layer layer;
+  int64_t rows() const { return layer.num_steps * layer.batch; }
+  int64_t x() const { return rows() * layer.hidden; }
+  int64_t state() const { return layer.batch * layer.hidden; }
+  int64_t kernel() const { return 3 * layer.hidden * layer.hidden; }
+  int64_t weights() const { return 3 * layer.hidden * layer.padded(); }
+  int64_t transposed() const { return 3 * layer.padded() * layer.padded(); }
+};
+
+struct Count {
+  const char* name;
+  size_t count;
+  int64_t expected_per_lane;
+};
+
+ffi::Error Check(const char* op, ffi::Span<const int64_t> dims, size_t reset_count, Call* call) {
+  if (dims.size() < 3) return InvalidArgument(op, ": x must be [..., T, B, H], got ", ShapeText(dims));
+  const int64_t* tail = dims.end() - 3;
+  *call = Call{LeadingSize(dims, 3), {tail[0], tail[1], tail[2]}};
+  if (tail[0] < 1) return InvalidArgument(op, ": x must have at least one step, got ", ShapeText(dims));
+  const int64_t flags = call->lanes * call->rows();
+  if (reset_count != 0 && static_cast<int64_t>(reset_count) != flags) {
+    return InvalidArgument(op, ": reset has ", reset_count, " elements, expected 0 or ", flags);
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error Check(const char* op, const Call& call, std::initializer_list<Count> counts) {
+  for (const auto& [name, count, expected_per_lane] : counts) {
+    if (static_cast<int64_t>(count) != call.lanes * expected_per_lane) {
+      return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", call.lanes * expected_per_lane);
+    }
+  }
+  return ffi::Error::Success();
+}
+
+const bool* Flags(const ffi::Buffer<ffi::PRED>& reset, const Call& call, int64_t lane) {
+  return reset.element_count() == 0 ? nullptr : reset.typed_data() + lane * call.rows();
+}
+
+// Both forward targets; `gates` null: `h` is the last state, else all of them.
+ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F32>& x, ffi::Buffer<ffi::F32>& kernel,
+                      ffi::Buffer<ffi::F32>& h0, ffi::Buffer<ffi::PRED>& reset, ffi::ResultBuffer<ffi::F32>& y,
+                      ffi::ResultBuffer<ffi::F32>& h, ffi::ResultBuffer<ffi::F32>* gates) {
+  Call call;
+  if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
+  const Layer& layer = call.layer;
+  if (auto error = Check(op, call,
+                         {{"kernel", kernel.element_count(), call.kernel()},
+                          {"h0", h0.element_count(), call.state()},
+                          {"y", y->element_count(), call.x()},
+                          {"h", h->element_count(), gates == nullptr ? call.state() : call.x()},
+                          {"gates", gates == nullptr ? 0 : (*gates)->element_count(),
+                           gates == nullptr ? 0 : 3 * call.x()}});
+      error.failure()) {
+    return error;
+  }
+  if (layer.hidden == 0 || layer.batch == 0) return ffi::Error::Success();
+  const float* weights = kernel.typed_data();
+  std::unique_ptr<float[]> padded_weights;
+  if (layer.padded() != layer.hidden) {
+    padded_weights = Allocate(call.lanes * call.weights());
+    if (padded_weights == nullptr) return NoMemory(op);
+    for (int64_t lane = 0; lane < call.lanes; ++lane) {
+      PadColumns(kernel.typed_data() + lane * call.kernel(), layer, padded_weights.get() + lane * call.weights());
+    }
+    weights = padded_weights.get();
+  }
+  const int64_t block = BlockRows(layer.hidden);
+  std::atomic<bool> out_of_memory{false};
+  ParallelFor(pool, call.lanes * layer.batch, kGrain / (layer.num_steps * layer.hidden),
+              [&](int64_t begin, int64_t end) {
+                const auto scratch = Allocate(3 * std::min(block, end - begin) * layer.padded());
+                if (scratch == nullptr) out_of_memory = true;
+                while (begin < end && scratch != nullptr) {
+                  const int64_t lane = begin / layer.batch, first = begin % layer.batch;
+                  const int64_t stop = std::min({layer.batch, first + (end - begin), first + block});
+                  const int64_t offset = lane * call.x(), row = lane * call.state();
+                  const ForwardArrays arrays{
+                      x.typed_data() + offset,
+                      weights + lane * call.weights(),
+                      h0.typed_data() + row,
+                      Flags(reset, call, lane),
+                      y->typed_data() + offset,
+                      h->typed_data() + (gates == nullptr ? row : offset),
+                      gates == nullptr ? nullptr : (*gates)->typed_data() + 3 * offset,
+                  };
+                  Forward(layer, arrays, first, stop, scratch.get());
+                  begin += stop - first;
+                }
+              });
+  return out_of_memory ? NoMemory(op) : ffi::Error::Success();
+}
+
+ffi::Error MingruLayerCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
+                          ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> y,
+                          ffi::ResultBuffer<ffi::F32> h_last) {
+  return RunForward("mingru_layer", pool, x, kernel, h0, reset, y, h_last, nullptr);
+}
+
+ffi::Error MingruLayerFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
+                             ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> y,
+                             ffi::ResultBuffer<ffi::F32> h, ffi::ResultBuffer<ffi::F32> gates) {
+  return RunForward("mingru_layer.fwd", pool, x, kernel, h0, reset, y, h, &gates);
+}
+
+// The batch is cut into parts by its size alone, never by the number of threads; each part sums its own gradient of the
+// weights and those are added in order, so the gradient has the same bits for any number of threads.
+int64_t NumParts(int64_t batch) { return std::clamp<int64_t>(batch / 32, 1, 16); }
+
+ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
+                             ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::Buffer<ffi::F32> h,
+                             ffi::Buffer<ffi::F32> gates, ffi::Buffer<ffi::F32> y_bar, ffi::Buffer<ffi::F32> h_last_bar,
+                             ffi::ResultBuffer<ffi::F32> x_bar, ffi::ResultBuffer<ffi::F32> kernel_bar,
+                             ffi::ResultBuffer<ffi::F32> h0_bar) {
+  const char* op = "mingru_layer.bwd";
+  Call call;
+  if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
+  const Layer& layer = call.layer;
+  if (auto error = Check(op, call,
+                         {{"kernel", kernel.element_count(), call.kernel()},
+                          {"h0", h0.element_count(), call.state()},
+                          {"h", h.element_count(), call.x()},
+                          {"gates", gates.element_count(), 3 * call.x()},
+                          {"y_bar", y_bar.element_count(), call.x()},
+                          {"h_last_bar", h_last_bar.element_count(), call.state()},
+                          {"x_bar", x_bar->element_count(), call.x()},
+                          {"kernel_bar", kernel_bar->element_count(), call.kernel()},
+                          {"h0_bar", h0_bar->element_count(), call.state()}});
+      error.failure()) {
+    return error;
+  }
+  if (layer.hidden == 0) return ffi::Error::Success();
+  const int64_t hidden = layer.hidden, padded = layer.padded(), block = BlockRows(hidden);
+  const int64_t num_parts = NumParts(layer.batch);
+  const auto transposed = Allocate(call.lanes * call.transposed());
+  const auto sums = Allocate(call.lanes * num_parts * call.weights());
+  if (transposed == nullptr || sums == nullptr) return NoMemory(op);
+  for (int64_t lane = 0; lane < call.lanes; ++lane) {
+    Transpose(kernel.typed_data() + lane * call.kernel(), layer, transposed.get() + lane * call.transposed());
+  }
+  std::atomic<bool> out_of_memory{false};
+  ParallelFor(pool, call.lanes * num_parts, kGrain / std::max<int64_t>(1, call.x() / num_parts),
+              [&](int64_t begin, int64_t end) {
+                const auto scratch = Allocate(4 * block * padded);
+                if (scratch == nullptr) out_of_memory = true;
+                for (int64_t unit = begin; unit < end && scratch != nullptr; ++unit) {
+                  const int64_t lane = unit / num_parts, part = unit % num_parts;
+                  const int64_t offset = lane * call.x(), row = lane * call.state();
+                  const BackwardArrays arrays{
+                      x.typed_data() + offset,     transposed.get() + lane * call.transposed(),
+                      h0.typed_data() + row,       Flags(reset, call, lane),
+                      h.typed_data() + offset,     gates.typed_data() + 3 * offset,
+                      y_bar.typed_data() + offset, h_last_bar.typed_data() + row,
+                      x_bar->typed_data() + offset, h0_bar->typed_data() + row,
+                  };
+                  const int64_t part_end = layer.batch * (part + 1) / num_parts;
+                  for (int64_t first = layer.batch * part / num_parts; first < part_end; first += block) {
+                    Backward(layer, arrays, first, std::min(first + block, part_end), scratch.get(),
+                             sums.get() + unit * call.weights());
+                  }
+                }
+              });
+  if (out_of_memory) return NoMemory(op);
+  for (int64_t lane = 0; lane < call.lanes; ++lane) {
+    float* const first = sums.get() + lane * num_parts * call.weights();
+    for (int64_t part = 1; part < num_parts; ++part) {
+      const float* terms = first + part * call.weights();
+      for (int64_t i = 0; i < call.weights(); ++i) first[i] += terms[i];
+    }
+    float* const result = kernel_bar->typed_data() + lane * call.kernel();
+    for (int64_t i = 0; i < 3 * hidden; ++i) {
+      std::memcpy(result + i * hidden, first + i * padded, hidden * sizeof(float));
+    }
+  }
+  return ffi::Error::Success();
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayer, MingruLayerCpu,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
+                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // y [..., T, B, H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // h_last [..., B, H]
+);
+PJX_REGISTER("pufferjax.mingru_layer", MingruLayer);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayerFwd, MingruLayerFwdCpu,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
+                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // y [..., T, B, H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // h [..., T, B, H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // gates [..., T, B, 3H]
+);
+PJX_REGISTER("pufferjax.mingru_layer.fwd", MingruLayerFwd);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayerBwd, MingruLayerBwdCpu,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
+                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h [..., T, B, H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // gates [..., T, B, 3H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // y_bar [..., T, B, H]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // h_last_bar [..., B, H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // x_bar [..., T, B, H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // kernel_bar [..., H, 3H]
+                                  .Ret<ffi::Buffer<ffi::F32>>()   // h0_bar [..., B, H]
+);
+PJX_REGISTER("pufferjax.mingru_layer.bwd", MingruLayerBwd);
+
+}  // namespace
+}  // namespace pjx

@@ -1,0 +1,102 @@
+"""One MinGRU layer with highway: projection, gates, scan and highway in one pass."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from pufferjax.xla_ops import ffi
+from pufferjax.xla_ops.checks import check_array
+from pufferjax.xla_ops.mingru_layer.reference import (
+    mingru_layer_backward_reference,
+    mingru_layer_reference,
+    mingru_layer_saved_reference,
+)
+
+TARGET = "pufferjax.mingru_layer"
+TARGET_FORWARD = "pufferjax.mingru_layer.fwd"
+TARGET_BACKWARD = "pufferjax.mingru_layer.bwd"
+
+
+def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, jax.Array]:
+    """Outputs y f32[T, B, H] and final state h_last f32[B, H] of a MinGRU layer with a highway.
+
+    With (h_in, g, p) = x @ kernel, split in three along the last axis:
+
+        z_t = sigmoid(g_t)
+        c_t = h_in_t + 1/2 where h_in_t >= 0, else sigmoid(h_in_t)
+        h_t = (1 - z_t) h'_{t-1} + z_t c_t,   h'_{t-1} = 0 where reset_t, else h_{t-1};   h_{-1} = h0
+        y_t = sigmoid(p_t) h_t + (1 - sigmoid(p_t)) x_t,   h_last = h_{T-1}
+
+    The cell is the MinGRU of Feng et al. 2024, "Were RNNs all we needed?"; the highway and the one projection for all
+    three are PufferLib's layer. The carried state is h, before the highway.
+
+    Args:
+      x: f32[T, B, H], T >= 1.
+      kernel: f32[H, 3H].
+      h0: f32[B, H].
+      reset: bool[T, B] or None (never). A reset selects: nothing of the old state passes it, not a NaN and no gradient.
+      impl: "native", "reference" or None (native where there is one).
+
+    The native sigmoid is within 4e-7 of the true one, relatively, and 0 where that is subnormal (below -87.3). Native
+    results have the same bits from run to run and for any number of threads, but not on every kind of CPU.
+    Differentiable once in reverse mode in x, kernel and h0, from both outputs. impl="reference" is plain JAX, with all
+    modes and orders. Raises TypeError or ValueError naming the argument.
+    """
+    op = "mingru_layer"
+    x = check_array(op, "x", x, ("T", "B", "H"), jnp.float32)
+    num_steps, batch, hidden = x.shape
+    if num_steps == 0:
+        raise ValueError(f"{op}: x must have at least one step, got shape {x.shape}")
+    kernel = check_array(op, "kernel", kernel, (hidden, 3 * hidden), jnp.float32)
+    h0 = check_array(op, "h0", h0, (batch, hidden), jnp.float32)
+    if reset is not None:
+        reset = check_array(op, "reset", reset, (num_steps, batch), jnp.bool_)
+    x, kernel, h0, reset = ffi.vary_together((x, kernel, h0, reset))
+    if impl == "reference":
+        return mingru_layer_reference(x, kernel, h0, reset)
+    return _mingru_layer(impl, x, kernel, h0, reset)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _mingru_layer(impl, x, kernel, h0, reset):
+    return ffi.select(TARGET, _native, mingru_layer_reference, x, kernel, h0, reset, impl=impl)
+
+
+def _forward(impl, x, kernel, h0, reset):
+    y, h, gates = ffi.select(
+        TARGET_FORWARD, _native_saved, mingru_layer_saved_reference, x, kernel, h0, reset, impl=impl
+    )
+    return (y, h[-1]), (x, kernel, h0, reset, h, gates)
+
+
+def _backward(impl, residuals, cotangents):
+    cotangents = ffi.select(
+        TARGET_BACKWARD, _native_backward, mingru_layer_backward_reference, *residuals, *cotangents, impl=impl
+    )
+    return *cotangents, None
+
+
+_mingru_layer.defvjp(_forward, _backward)
+
+
+def _like(*arrays):
+    return [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in arrays]
+
+
+def _flags(reset):
+    return jnp.zeros((0,), jnp.bool_) if reset is None else reset
+
+
+def _native(x, kernel, h0, reset):
+    return tuple(ffi.native_call(TARGET, _like(x, h0), x, kernel, h0, _flags(reset)))
+
+
+def _native_saved(x, kernel, h0, reset):
+    gates = jax.ShapeDtypeStruct((*x.shape[:-1], 3 * x.shape[-1]), jnp.float32)
+    return tuple(ffi.native_call(TARGET_FORWARD, [*_like(x, x), gates], x, kernel, h0, _flags(reset)))
+
+
+def _native_backward(x, kernel, h0, reset, h, gates, y_bar, h_last_bar):
+    operands = (x, kernel, h0, _flags(reset), h, gates, y_bar, h_last_bar)
+    return tuple(ffi.native_call(TARGET_BACKWARD, _like(x, kernel, h0), *operands))
