@@ -120,6 +120,10 @@ class StateSetConfig:
     importance_exponent: float = 0.0  # restarted rows are weighted by (size * probability) ** -this
     decay: float = 0.9  # a restarted slot that scores lower than before keeps this share of its priority
     replay_span: int = 16  # steps over which a restarted slot is scored; candidates are scored over `interval`
+    # Part of the restarts first take random actions at simulator speed, and where they end is a candidate too: a walk
+    # from states the policy can finish from leads to states it almost can. 0 in either: none.
+    walk_fraction: float = 0.5  # of the restarts
+    walk_steps: int = 64
     # As the solve rate of fresh episodes rises from the first to the second number, the restarted share of the
     # environments falls from `fraction` to 0: restarts near the goal teach little about a task that is mostly solved.
     release_from: float = 0.3
@@ -140,6 +144,8 @@ class StateSetConfig:
         _check_float("state_set.importance_exponent", self.importance_exponent, 0)
         _check_float("state_set.decay", self.decay, 0, 1)
         _check_int("state_set.replay_span", self.replay_span, 1)
+        _check_float("state_set.walk_fraction", self.walk_fraction, 0, 1)
+        _check_int("state_set.walk_steps", self.walk_steps, 0)
         _check_float("state_set.release_from", self.release_from, 0)
         _check_float("state_set.release_until", self.release_until, self.release_from)
         _check_int("state_set.warmup_rewards", self.warmup_rewards, 0)
@@ -217,6 +223,11 @@ class TrainConfig:
     def num_replayed(self) -> int:
         """Environments that may restart from the state set; the last ones. The others are always fresh."""
         return int(self.state_set.fraction * self.num_envs)
+
+    @property
+    def num_walked(self) -> int:
+        """Environments that may restart from a random walk that began in the state set; the last ones."""
+        return int(self.state_set.walk_fraction * self.num_replayed) if self.state_set.walk_steps else 0
 
     def hypers(self) -> Hypers:
         """The traceable numbers at their configured values."""

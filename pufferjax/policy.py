@@ -6,6 +6,7 @@ Written for sequences [T, B]; a rollout step is a sequence of length 1.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pufferjax import xla_ops
 from pufferjax.config import PolicyConfig
@@ -19,6 +20,12 @@ def _uniform(scale):
         return jax.random.uniform(key, shape, dtype, -scale, scale)
 
     return init
+
+
+def _decoder_init(key, shape, dtype=jnp.float32):
+    """The value starts at exactly zero and the policy nearly uniform: before the first reward there is nothing to say,
+    and noise in either would be learned from."""
+    return _uniform(0.01 * shape[0] ** -0.5)(key, shape, dtype).at[:, -1].set(0)
 
 
 class OneHotEncoder(nn.Module):
@@ -83,14 +90,10 @@ class ActorCritic(nn.Module):
         for layer in range(config.num_layers):
             x, last = MinGRU(config.hidden_size, name=f"mingru_{layer}")(x, state[layer], starts)
             states.append(last)
-        # The value starts at exactly zero and the policy nearly uniform: before the first reward there is nothing to
-        # say, and noise in either would be learned from.
-        logits = nn.Dense(
-            sum(spec.num_actions), name="policy_head", kernel_init=_uniform(0.01 * config.hidden_size**-0.5)
-        )(x)
-        value = nn.Dense(1, name="value_head", kernel_init=nn.initializers.zeros)(x)[..., 0]
-        bounds = [sum(spec.num_actions[: i + 1]) for i in range(len(spec.num_actions) - 1)]
-        return tuple(jnp.split(logits, bounds, axis=-1)), value, jnp.stack(states) if states else state
+        # One product for all outputs; the value is the last.
+        outputs = nn.Dense(sum(spec.num_actions) + 1, name="decoder", kernel_init=_decoder_init)(x)
+        heads = jnp.split(outputs, np.cumsum(spec.num_actions), axis=-1)
+        return tuple(heads[:-1]), heads[-1][..., 0], jnp.stack(states) if states else state
 
     def _encode(self, observations, previous_actions):
         spec, config = self.spec, self.config
@@ -130,9 +133,9 @@ def muon_labels(params) -> dict:
     """Which optimizer each parameter gets, as a pytree of "muon" and "adam".
 
     Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one
-    row per code), biases, the first layer on raw numbers, and the heads, whose outputs are not features.
+    row per code), biases, the first layer on raw numbers, and the decoder, whose outputs are not features.
     """
-    first_or_last = ("encoder", "action_encoder", "policy_head", "value_head")
+    first_or_last = ("encoder", "action_encoder", "decoder")
 
     def label(path, leaf):
         module, name = path[0].key, path[-1].key

@@ -121,9 +121,11 @@ def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
 def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainState, key):
     """Restores the last environments from sampled snapshots, once the set holds enough.
 
-    Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], slots i32[C], row_importance f32[N]).
+    Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], slots i32[C], row_importance f32[N],
+    rows u8[C, S], where the environments that may restart begin).
     """
-    num_envs, num_replayed = config.num_envs, config.num_replayed
+    num_envs, num_replayed, num_walked = config.num_envs, config.num_replayed, config.num_walked
+    key, key_walk = jax.random.split(key)
     state_set, memory = train_state.state_set, train_state.memory
     is_active = state_set.size >= config.state_set.min_states
     num_active = jnp.where(is_active, jnp.round(num_replayed * _share(config, train_state)), 0).astype(jnp.int32)
@@ -136,6 +138,10 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
     rows = jnp.where(
         is_replayed[:, None], state_set.snapshots[slots], env.snapshot(train_state.env_state)[replayed_envs]
     )
+    if num_walked:
+        walk_steps = config.state_set.walk_steps
+        walked, *_ = env.random_walk(key_walk, rows[-num_walked:], walk_steps, interval=walk_steps, num_snapshots=1)
+        rows = rows.at[-num_walked:].set(jnp.where(is_replayed[-num_walked:, None], walked, rows[-num_walked:]))
     env_state = env.restore(train_state.env_state, rows, replayed_envs)
     # Snapshots hold the simulator, not the agent: a restarted agent begins with an empty memory.
     memory = Memory(
@@ -144,7 +150,7 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
     )
     row_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, importance, 1.0))
     is_fresh = train_state.is_fresh & ~is_restarted
-    return env_state, env.observe(env_state), memory, is_fresh, is_restarted, slots, row_importance
+    return env_state, env.observe(env_state), memory, is_fresh, is_restarted, slots, row_importance, rows
 
 
 def _share(config: TrainConfig, train_state: TrainState):
@@ -186,7 +192,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         env_state, observations = train_state.env_state, train_state.observations
         memory, is_fresh, state_set = train_state.memory, train_state.is_fresh, train_state.state_set
         if num_replayed:
-            env_state, observations, memory, is_fresh, is_restarted, slots, row_importance = _restart(
+            env_state, observations, memory, is_fresh, is_restarted, slots, row_importance, restart_rows = _restart(
                 env, config, hypers, train_state, key_slots
             )
         first_recurrent = memory.recurrent
@@ -222,7 +228,14 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         if num_replayed:
             advantages = ppo.advantages_of(config, hypers, transitions, bootstrap_values, values, ratios)
             candidate_scores, replayed_scores = _scores(config, advantages)
-            state_set = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_restarted[-num_replayed:])
+            is_replayed = is_restarted[-num_replayed:]
+            walked = jnp.arange(num_replayed) >= num_replayed - config.num_walked
+            state_set = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_replayed & ~walked)
+            if config.num_walked:
+                n = config.num_walked
+                state_set = state_set.insert(
+                    restart_rows[-n:], replayed_scores[-n:], is_replayed[-n:] & (replayed_scores[-n:] > 0)
+                )
             state_set = state_set.insert(
                 snapshots.reshape(-1, snapshots.shape[-1]), candidate_scores, candidate_scores > 0
             )

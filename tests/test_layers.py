@@ -95,8 +95,8 @@ def test_ops_run_without_the_native_module():
         h, h_bar = jax.value_and_grad(lambda b: xla_ops.linear_recurrence(table, b, row, flags)[-1].sum())(table)
         assert h == 8 and (h_bar == 1).all()
         cube = jnp.zeros((3, 2, 4))
-        loss = lambda p: xla_ops.mingru_layer(p, cube, cube[0], flags)[0].sum()
-        assert jnp.isfinite(jax.jit(jax.grad(loss))(jnp.zeros((3, 2, 12)))).all()
+        loss = lambda kernel: xla_ops.mingru_layer(cube, kernel, cube[0], flags)[0].sum()
+        assert jnp.isfinite(jax.jit(jax.grad(loss))(jnp.zeros((4, 12)))).all()
 
         for refused in (
             lambda: xla_ops.linear_recurrence(table, table, row, impl="native"),

@@ -61,7 +61,7 @@ def constant_policy(env, probabilities):
     """A policy that ignores everything and acts with these probabilities."""
     policy = make_policy(env.spec, POLICY)
     params = jax.tree.map(jnp.zeros_like, init_params(policy, jax.random.key(0)))
-    params["policy_head"]["bias"] = jnp.log(jnp.asarray(probabilities, jnp.float32))
+    params["decoder"]["bias"] = jnp.log(jnp.asarray([*probabilities, 1.0], jnp.float32))
     return policy, params
 
 

@@ -66,7 +66,7 @@ def test_two_devices_learn_like_one():
                 state, metrics = update(state, hypers, jnp.float32(epoch / config.num_epochs))
                 perf.append((float(metrics["perf"]), float(metrics["episodes"])))
             solved, episodes = map(sum, zip(*perf[-5:]))
-            shards = [shard.data for shard in state.params["value_head"]["kernel"].addressable_shards]
+            shards = [shard.data for shard in state.params["decoder"]["kernel"].addressable_shards]
             result[count] = {
                 "rate": solved / episodes,
                 "episodes": sum(e for _, e in perf),

@@ -35,7 +35,7 @@ def test_starts_nearly_uniform_with_value_zero(encoder):
 def test_memory_reaches_back_until_a_start():
     policy = make_policy(SPEC, PolicyConfig(hidden_size=8))
     params = init_params(policy, jax.random.key(0))
-    params["value_head"]["kernel"] = jnp.ones_like(params["value_head"]["kernel"])
+    params["decoder"]["kernel"] = jnp.ones_like(params["decoder"]["kernel"])
     observations, previous_actions, starts = inputs(4, 2)
     changed = observations.at[0].set(0)
     starts = starts.at[2, 1].set(True)
@@ -49,7 +49,7 @@ def test_memory_reaches_back_until_a_start():
 def test_previous_action_can_be_left_out():
     policy = make_policy(SPEC, PolicyConfig(previous_action=False))
     params = init_params(policy, jax.random.key(0))
-    params["value_head"]["kernel"] = jnp.ones_like(params["value_head"]["kernel"])
+    params["decoder"]["kernel"] = jnp.ones_like(params["decoder"]["kernel"])
     observations, previous_actions, starts = inputs(2, 3)
     values = forward(policy, params, observations, previous_actions, starts)[1]
     others = forward(policy, params, observations, 5 - previous_actions, starts)[1]
@@ -70,8 +70,7 @@ def test_muon_gets_the_hidden_matrices_and_nothing_else():
         "encoder_0": {"kernel": "muon", "bias": "adam"},
         "mingru_0": {"kernel": "muon"},
         "mingru_1": {"kernel": "muon"},
-        "policy_head": {"kernel": "adam", "bias": "adam"},
-        "value_head": {"kernel": "adam", "bias": "adam"},
+        "decoder": {"kernel": "adam", "bias": "adam"},
     }
     linear = make_policy(SPEC, PolicyConfig(encoder="linear"))
     labels = muon_labels(init_params(linear, jax.random.key(0)))
@@ -90,7 +89,7 @@ def test_muon_steps_are_orthogonal_and_adam_steps_a_tenth():
     # Newton-Schulz leaves singular values within about 0.7 to 1.2 of 1, times sqrt(fan_out / fan_in).
     singular = np.linalg.svd(np.asarray(step["mingru_0"]["kernel"]), compute_uv=False) / (0.01 * 3**0.5)
     assert singular.min() > 0.6 and singular.max() < 1.3
-    np.testing.assert_allclose(np.abs(step["policy_head"]["kernel"]), 0.001, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(step["decoder"]["kernel"]), 0.001, rtol=1e-3)
     assert float(jnp.vdot(step["mingru_0"]["kernel"], grads["mingru_0"]["kernel"])) < 0  # downhill
 
 
