@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 
 
+WALK_LENGTHS = (16, 8, 4, 2, 1)  # a walk of the state set takes walk_steps over one of these
+
+
 def _check(name: str, value: Any, valid: str, ok: bool) -> None:
     if not ok:
         raise ValueError(f"{name} must be {valid}, got {value!r}")
@@ -121,9 +124,10 @@ class StateSetConfig:
     decay: float = 0.9  # a restarted slot that scores lower than before keeps this share of its priority
     replay_span: int = 16  # steps over which a restarted slot is scored; candidates are scored over `interval`
     # Part of the restarts first take random actions at simulator speed, and where they end is a candidate too: a walk
-    # from states the policy can finish from leads to states it almost can. 0 in either: none.
+    # from states the policy can finish from leads to states it almost can. walk_steps is the longest walk; equal
+    # parts of the walkers take a half of it, a quarter, ... 1/16. 0 in either field: none.
     walk_fraction: float = 0.5  # of the restarts
-    walk_steps: int = 64
+    walk_steps: int = 1024
     # As the solve rate of fresh episodes rises from the first to the second number, the restarted share of the
     # environments falls from `fraction` to 0: restarts near the goal teach little about a task that is mostly solved.
     release_from: float = 0.3
@@ -146,6 +150,8 @@ class StateSetConfig:
         _check_int("state_set.replay_span", self.replay_span, 1)
         _check_float("state_set.walk_fraction", self.walk_fraction, 0, 1)
         _check_int("state_set.walk_steps", self.walk_steps, 0)
+        _check("state_set.walk_steps", self.walk_steps, f"a multiple of {WALK_LENGTHS[0]}",
+               self.walk_steps % WALK_LENGTHS[0] == 0)  # fmt: skip
         _check_float("state_set.release_from", self.release_from, 0)
         _check_float("state_set.release_until", self.release_until, self.release_from)
         _check_int("state_set.warmup_rewards", self.warmup_rewards, 0)

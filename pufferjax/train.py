@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax import ppo
-from pufferjax.config import Hypers, TrainConfig
+from pufferjax.config import WALK_LENGTHS, Hypers, TrainConfig
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
 from pufferjax.rollout import RolloutConfig, initial_memory, rollout
@@ -139,8 +139,7 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
         is_replayed[:, None], state_set.snapshots[slots], env.snapshot(train_state.env_state)[replayed_envs]
     )
     if num_walked:
-        walk_steps = config.state_set.walk_steps
-        walked, *_ = env.random_walk(key_walk, rows[-num_walked:], walk_steps, interval=walk_steps, num_snapshots=1)
+        walked = _walk(env, config, key_walk, rows[-num_walked:])
         rows = rows.at[-num_walked:].set(jnp.where(is_replayed[-num_walked:, None], walked, rows[-num_walked:]))
     env_state = env.restore(train_state.env_state, rows, replayed_envs)
     # Snapshots hold the simulator, not the agent: a restarted agent begins with an empty memory.
@@ -151,6 +150,18 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
     row_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, importance, 1.0))
     is_fresh = train_state.is_fresh & ~is_restarted
     return env_state, env.observe(env_state), memory, is_fresh, is_restarted, slots, row_importance, rows
+
+
+def _walk(env: Env, config: TrainConfig, key, rows):
+    """rows u8[W, S] after random walks: equal parts of them, in order, take the lengths of `WALK_LENGTHS`."""
+    taken = 0
+    for i, divisor in enumerate(WALK_LENGTHS):
+        first = len(rows) * i // len(WALK_LENGTHS)  # these and all after them walk on to the next length
+        steps = config.state_set.walk_steps // divisor - taken
+        walked, *_ = env.random_walk(jax.random.fold_in(key, i), rows[first:], steps, interval=steps, num_snapshots=1)
+        rows = rows.at[first:].set(walked)
+        taken += steps
+    return rows
 
 
 def _share(config: TrainConfig, train_state: TrainState):
