@@ -118,7 +118,7 @@ def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
     return warmup
 
 
-def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainState, key):
+def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainState, key, axis_name: str | None):
     """Restores the last environments from sampled snapshots, once the set holds enough.
 
     Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], slots i32[C], row_importance f32[N],
@@ -127,8 +127,9 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
     num_envs, num_replayed, num_walked = config.num_envs, config.num_replayed, config.num_walked
     key, key_walk = jax.random.split(key)
     state_set, memory = train_state.state_set, train_state.memory
+    share = _share(env, config, train_state, axis_name)
     is_active = state_set.size >= config.state_set.min_states
-    num_active = jnp.where(is_active, jnp.round(num_replayed * _share(config, train_state)), 0).astype(jnp.int32)
+    num_active = jnp.where(is_active, jnp.round(num_replayed * share), 0).astype(jnp.int32)
     slots, importance = state_set.sample(
         key, num_replayed, hypers.state_priority_exponent, hypers.state_importance_exponent
     )
@@ -164,10 +165,14 @@ def _walk(env: Env, config: TrainConfig, key, rows):
     return rows
 
 
-def _share(config: TrainConfig, train_state: TrainState):
+def _share(env: Env, config: TrainConfig, train_state: TrainState, axis_name: str | None):
     """How much of the restarted fraction is in use, f32[] in [0, 1], from the recent solve rate of fresh episodes."""
     perf, episodes = train_state.recent_episodes
-    rate = perf / jnp.maximum(episodes, 1.0)
+    # While the first episodes are under way only solved ones have ended, so at least as many count as would have ended
+    # if each took all its time.
+    fewest_per_epoch = (config.num_envs - config.num_replayed) * config.horizon / env.spec.max_episode_steps
+    fewest = _total(jnp.float32(fewest_per_epoch), axis_name) / (1 - RECENT_DECAY)
+    rate = perf / jnp.maximum(episodes, fewest)
     low, high = config.state_set.release_from, config.state_set.release_until
     return jnp.clip((high - rate) / max(high - low, 1e-6), 0.0, 1.0)
 
@@ -204,7 +209,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         memory, is_fresh, state_set = train_state.memory, train_state.is_fresh, train_state.state_set
         if num_replayed:
             env_state, observations, memory, is_fresh, is_restarted, slots, row_importance, restart_rows = _restart(
-                env, config, hypers, train_state, key_slots
+                env, config, hypers, train_state, key_slots, axis_name
             )
         first_recurrent = memory.recurrent
         env_state, observations, memory, is_fresh, transitions, snapshots, fresh, restarted = rollout(
