@@ -46,6 +46,8 @@ class Env:
     snapshot(state) -> rows u8[N, S];  restore(state, rows u8[R, S], env_ids i32[R]) -> state
         restore refuses rows that this simulator cannot have produced; later duplicates of an env_id win.
     stagger(key, state) -> state with episode clocks spread uniformly, so that equal time limits do not coincide
+    clock(state) -> (times i32[N], timeless u8[N, S]): the steps since each episode began, and the rows with that set
+        to zero: equal for two states that differ in nothing else. Both may be asked of any bytes.
     random_walk(key, state, num_steps, interval, num_snapshots)
         -> (state, snapshots u8[N, num_snapshots, S], counts i32[N], rewarded i32[N])
         uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
@@ -61,6 +63,7 @@ class Env:
     observe: Callable[[jax.Array], jax.Array]
     restore: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     stagger: Callable[[jax.Array, jax.Array], jax.Array]
+    clock: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
     random_walk: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
     render: Callable[[Any], np.ndarray]
 

@@ -142,6 +142,7 @@ def test_reference_agrees(size, vision, num_mazes, num_envs, num_steps):
     walls, facts = walls_of(env, state)
     np.testing.assert_array_equal(facts["level"], twin.level)
     np.testing.assert_array_equal(facts["tick"], twin.tick)
+    np.testing.assert_array_equal(env.clock(state)[0], twin.tick)
     np.testing.assert_array_equal(np.stack([facts["x"], facts["y"]], 1), twin.position)
     np.testing.assert_array_equal(walls, [w & ~own(twin, i) for i, w in enumerate(twin.walls)])
     assert (ends > 0).all(), "the case exercises neither or only one kind of end"
@@ -602,6 +603,17 @@ def test_without_donation_the_operand_survives():
     before = np.array(state)
     jax.block_until_ready(jax.jit(env.step)(jax.random.key(0), state, jnp.ones(8, jnp.int32)))
     np.testing.assert_array_equal(state, before)
+
+
+def test_clock_is_all_that_tells_two_visits_apart():
+    env = make()
+    _, state = env.reset(jax.random.key(0), 4)
+    later = teleported(env, state, tick=70)
+    for rows, time in ((state, 0), (later, 70)):
+        times, timeless = jax.vmap(env.clock)(rows[None])
+        np.testing.assert_array_equal(times, np.full((1, 4), time))
+        np.testing.assert_array_equal(timeless[0], state)
+    assert (env.clock(teleported(env, state, level=1))[1][:, :4] == np.uint8([1, 0, 0, 0])).all()
 
 
 def test_vmap_over_keys_states_and_both():
