@@ -33,6 +33,10 @@ class EnvSpec:
     action_names: tuple[tuple[str, ...], ...]  # names of the choices, per head
 
 
+def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.full(state.shape[:1], -1, jnp.int32), jnp.asarray(state)
+
+
 @dataclasses.dataclass(frozen=True)
 class Env:
     """An environment: pure functions, jit- and vmap-able, over `u8[N, S]` states.
@@ -46,13 +50,14 @@ class Env:
     snapshot(state) -> rows u8[N, S];  restore(state, rows u8[R, S], env_ids i32[R]) -> state
         restore refuses rows that this simulator cannot have produced; later duplicates of an env_id win.
     stagger(key, state) -> state with episode clocks spread uniformly, so that equal time limits do not coincide
-    clock(state) -> (times i32[N], timeless u8[N, S]): the steps since each episode began, and the rows with that set
-        to zero: equal for two states that differ in nothing else. Both may be asked of any bytes.
     random_walk(key, state, num_steps, interval, num_snapshots)
         -> (state, snapshots u8[N, num_snapshots, S], counts i32[N], rewarded i32[N])
         uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
         before each environment's most recent positive reward, oldest first; rewarded counts its positive rewards.
     render(row u8[S]) -> u8[H, W, 3]
+    clock(state) -> (times i32[N], timeless u8[N, S]): the steps since each episode began, and the rows with that set
+        to zero: equal for two states that differ in nothing else. Only diagnostics need it; of an environment that does
+        not say, times are -1 and rows stay as they are. The bytes need not be a state.
     params: the arguments `make` was called with, defaults filled in.
     """
 
@@ -63,9 +68,9 @@ class Env:
     observe: Callable[[jax.Array], jax.Array]
     restore: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     stagger: Callable[[jax.Array, jax.Array], jax.Array]
-    clock: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
     random_walk: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
     render: Callable[[Any], np.ndarray]
+    clock: Callable[[jax.Array], tuple[jax.Array, jax.Array]] = _no_clock
 
     def snapshot(self, state: jax.Array) -> jax.Array:
         """rows u8[N, S]: everything `step` needs of each simulator but randomness."""

@@ -13,7 +13,7 @@ import pytest
 
 from pufferjax import envs
 from pufferjax.envs.maze import reference
-from pufferjax.envs.maze.maze import inspect
+from pufferjax.envs.maze.maze import inspect, steps_to_goal
 
 STAY, EAST, NORTH, WEST, SOUTH = range(5)
 LEVEL, TICK, X, Y, UNUSED = slice(0, 4), slice(4, 8), slice(8, 10), slice(10, 12), slice(12, 16)  # bytes of a row
@@ -181,6 +181,18 @@ def test_every_maze_is_perfect(size, num_mazes):
                     queue.append((x + dx, y + dy))
         assert len(reached) == nodes
         assert is_open[1::2, 1::2].all(), "every odd cell is a room"
+
+
+def test_steps_to_goal():
+    maze = reference.shared_level(15, 3, 4)
+    steps = steps_to_goal(maze)
+    assert steps[1, 1] == len(route(maze)) and steps[13, 13] == 0
+    np.testing.assert_array_equal(steps < 0, maze)
+    # A perfect maze has one path between any two cells, so the way to the goal is one step shorter on one side only.
+    for y, x in np.argwhere(~maze):
+        around = [steps[y + dy, x + dx] for dx, dy in reference.STEPS[1:] if not maze[y + dy, x + dx]]
+        assert sum(n == steps[y, x] - 1 for n in around) == (steps[y, x] > 0)
+        assert all(abs(n - steps[y, x]) == 1 for n in around)
 
 
 def test_levels_match_the_reference():
