@@ -68,7 +68,9 @@ def test_two_devices_learn_like_one():
                 perf.append((float(metrics["perf"]), float(metrics["episodes"])))
             solved, episodes = map(sum, zip(*perf[-5:]))
             filled = np.asarray(filled_slots(state.state_set))
-            ages = np.sort(config.num_epochs - 1 - np.asarray(state.born)[filled])
+            middle = round((filled.sum() - 1) / 2)
+            ages = config.num_epochs - 1 - np.asarray(state.born)[filled]
+            priorities = np.asarray(state.state_set.priorities)[filled]
             shards = [shard.data for shard in state.params["value_head"]["kernel"].addressable_shards]
             result[count] = {
                 "rate": solved / episodes,
@@ -77,8 +79,8 @@ def test_two_devices_learn_like_one():
                 "same_policy": all(np.array_equal(x, shards[0]) for x in shards),
                 "rewards": int(state.warmup_rewards),
                 "kept": int(filled.sum()),
-                "median_age": int(ages[round((len(ages) - 1) / 2)]),
-                "logged_age": float(metrics["state_age_p50"]),
+                "medians": [float(np.sort(x)[middle]) for x in (ages, priorities)],
+                "logged_medians": [float(metrics[x]) for x in ("state_age_p50", "priority_p50")],
                 "rows": np.asarray(state.state_set.snapshots)[filled].tolist(),
                 "repeats": float(metrics["state_repeats"]),
             }
@@ -91,7 +93,7 @@ def test_two_devices_learn_like_one():
     for figures in result.values():
         assert figures["rate"] > 0.95 and figures["states"] > 0 and figures["rewards"] >= 64
         # The logged figures are those of the shares of all devices together.
-        assert figures["kept"] == figures["states"] and figures["logged_age"] == figures["median_age"]
+        assert figures["kept"] == figures["states"] and figures["logged_medians"] == figures["medians"]
         places = {bytes(row[:4] + row[8:]) for row in figures["rows"]}  # all but the clock
         assert figures["repeats"] == pytest.approx(1 - len(places) / figures["kept"], abs=1e-6)
     assert result["2"]["same_policy"]
