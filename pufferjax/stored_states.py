@@ -150,7 +150,7 @@ def _draw_mazes(pictures, states: StoredStates, norm):
     for axes, maze in zip(pictures[1:], states.mazes, strict=False):
         draw(axes, maze.walls, maze.xy, states.priorities[maze.members])
         distances = maze.steps_to_goal[maze.xy[:, 1], maze.xy[:, 0]]
-        span = f"{distances.min()}" if len(distances) == 1 else f"{distances.min()} to {distances.max()}"
+        span = f"{distances[0]}" if distances.min() == distances.max() else f"{distances.min()} to {distances.max()}"
         count = "1 state" if len(distances) == 1 else f"{len(distances)} states"
         start = maze.steps_to_goal[1, 1]
         axes.set_title(f"level {maze.level}: {count},\n{span} steps from the goal (start: {start})", fontsize=9)
