@@ -33,6 +33,10 @@ class EnvSpec:
     action_names: tuple[tuple[str, ...], ...]  # names of the choices, per head
 
 
+def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.full(state.shape[:1], -1, jnp.int32), jnp.asarray(state)
+
+
 @dataclasses.dataclass(frozen=True)
 class Env:
     """An environment: pure functions, jit- and vmap-able, over `u8[N, S]` states.
@@ -51,6 +55,9 @@ class Env:
         uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
         before each environment's most recent positive reward, oldest first; rewarded counts its positive rewards.
     render(row u8[S]) -> u8[H, W, 3]
+    clock(state) -> (times i32[N], timeless u8[N, S]): the steps since each episode began, and the rows with that set
+        to zero: equal for two states that differ in nothing else. Only diagnostics need it; of an environment that does
+        not say, times are -1 and rows stay as they are. The bytes need not be a state.
     params: the arguments `make` was called with, defaults filled in.
     """
 
@@ -63,6 +70,7 @@ class Env:
     stagger: Callable[[jax.Array, jax.Array], jax.Array]
     random_walk: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
     render: Callable[[Any], np.ndarray]
+    clock: Callable[[jax.Array], tuple[jax.Array, jax.Array]] = _no_clock
 
     def snapshot(self, state: jax.Array) -> jax.Array:
         """rows u8[N, S]: everything `step` needs of each simulator but randomness."""

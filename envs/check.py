@@ -40,6 +40,7 @@ def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key:
     _check_jit(env, num_envs, key)
     _check_long_rollout(env, num_envs, num_steps, key)
     _check_restore(env, num_envs, key)
+    _check_clock(env, num_envs, key)
     _check_batch_size(env, num_envs, key)
     _check_vmap(env, num_envs, key)
     _check_refusals(env, num_envs, key)
@@ -119,6 +120,7 @@ def _check_shapes(env: Env, num_envs: int, key: jax.Array) -> None:
     expected = {
         "obs": ((agents, *spec.obs_shape), np.dtype(spec.obs_dtype)),
         "state": ((num_envs, spec.state_bytes), np.dtype(np.uint8)),
+        "times": ((num_envs,), np.dtype(np.int32)),
         "reward": ((agents,), np.dtype(np.float32)),
         "terminated": ((agents,), np.dtype(np.bool_)),
         "truncated": ((agents,), np.dtype(np.bool_)),
@@ -136,6 +138,7 @@ def _check_shapes(env: Env, num_envs: int, key: jax.Array) -> None:
     compare("reset", {"obs": obs, "state": state})
     compare("observe", {"obs": env.observe(state)})
     compare("snapshot", {"state": env.snapshot(state)})
+    compare("clock", dict(zip(("times", "state"), env.clock(state), strict=True)))
     action = _random_actions(env, key, num_envs, 1)[0]
     outputs = _named(env.step(key, state, action))
     info = outputs.pop("info")
@@ -193,6 +196,9 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
             "an episode lasts longer than max_episode_steps": clock > limit,
             "an episode of max_episode_steps steps did not end": ~ended & (clock >= limit),
             "truncated before max_episode_steps": truncated_env & (clock != limit),
+            "what clock(state) gives is not the number of steps since the episode began": (
+                env.clock(state)[0] != jnp.where(ended, 0, clock)
+            ),
             "perf is outside 0..1": ~((info["perf"] >= 0) & (info["perf"] <= 1)),
         }
         for name in _INFO:
@@ -274,6 +280,17 @@ def _check_restore(env: Env, num_envs: int, key: jax.Array) -> None:
     _require_equal(env, prop, np.asarray(dirty)[:-1], one[:-1], "environments a restore does not name:")
     twice = env.restore(dirty, rows[:2], jnp.zeros(2, jnp.int32))
     _require_equal(env, prop, rows[1], np.asarray(env.snapshot(twice))[0], "of two rows for one env the later wins:")
+
+
+def _check_clock(env: Env, num_envs: int, key: jax.Array) -> None:
+    """What the clock says is checked by the long rollout and `_check_stagger`; here, what it leaves of a row."""
+    prop = "clock"
+    actions = _random_actions(env, key, num_envs, _FEW_STEPS)
+    state = _run(env, key, env.reset(key, num_envs)[1], actions)[-1]["state"]
+    timeless = env.clock(state)[1]
+    _require_equal(env, prop, jnp.zeros(num_envs, jnp.int32), env.clock(timeless)[0], "times of timeless rows:")
+    _require_equal(env, prop, timeless, env.clock(timeless)[1], "timeless rows of timeless rows:")
+    _require_equal(env, prop, timeless, env.clock(env.stagger(key, state))[1], "timeless rows after a stagger:")
 
 
 def _check_batch_size(env: Env, num_envs: int, key: jax.Array) -> None:
@@ -380,6 +397,9 @@ def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> N
         return jax.lax.scan(body, carry, jnp.arange(min(num_steps, spec.max_episode_steps)))[0][1:]
 
     ends, timed_out = (np.asarray(x) for x in first_ends(state))
+    lengths = np.asarray(env.clock(state)[0]) + ends + 1
+    how = f"clock(state) and the steps up to the time-out must give max_episode_steps, give {lengths[timed_out]}"
+    _require((lengths[timed_out] == spec.max_episode_steps).all(), env, prop, how)
     if num_steps >= spec.max_episode_steps:
         _require((ends >= 0).all(), env, prop, "an episode outlasts max_episode_steps")
     if timed_out.all() and num_envs >= 4 and spec.max_episode_steps >= 4:

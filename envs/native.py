@@ -101,6 +101,11 @@ def make_native(
         words = random_words(f"{name}.stagger", key, (2,))
         return call("stagger", [state_struct(state.shape[0])], words, state, aliases={1: 0})[0]
 
+    def clock(state):
+        state = check_state("clock", state)
+        num_envs = state.shape[0]
+        return tuple(call("clock", [jax.ShapeDtypeStruct((num_envs,), jnp.int32), state_struct(num_envs)], state))
+
     def random_walk(key, state, num_steps, interval, num_snapshots):
         state = check_state("random_walk", state)
         num_envs = state.shape[0]
@@ -134,6 +139,7 @@ def make_native(
         observe=observe,
         restore=restore,
         stagger=stagger,
+        clock=clock,
         random_walk=random_walk,
         render=render,
     )

@@ -17,6 +17,8 @@ usage: pufferjax COMMAND ...
       solve rate of a run over fresh episodes, on levels it was not trained on unless --seen
   pufferjax envs
       the environments
+  pufferjax states RUN_DIR [--output states.png] [--step 1000000]
+      what the state set of a checkpoint holds, as a picture and in numbers: where the curriculum stands
 """
 
 
@@ -44,7 +46,7 @@ def _refusals() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for a refusal, 130 for Ctrl-C, 143 for SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = {"train": _train, "eval": _eval, "envs": _envs}
+    commands = {"train": _train, "eval": _eval, "envs": _envs, "states": _states}
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(_USAGE, end="")
@@ -213,6 +215,36 @@ def _print_result(result: dict[str, Any]) -> None:
     print(f"episode length  {result['episode_length']:.1f}")
     if "gif" in result:
         print(f"gif             {result['gif']['path']} ({'solved' if result['gif']['solved'] else 'not solved'})")
+
+
+def _states(argv: list[str]) -> int:
+    import tyro
+
+    @dataclasses.dataclass
+    class Args:
+        """Draws the states that the state set of a checkpoint holds."""
+
+        run_dir: tyro.conf.Positional[Path]
+        output: Path = Path("states.png")
+        """The picture."""
+        step: int | None = None
+        """Of the checkpoint. Default: the latest one."""
+
+    args = tyro.cli(Args, args=argv, prog="pufferjax states")
+    with _refusals():
+        from pufferjax import run
+        from pufferjax.stored_states import draw_states, read_states
+
+        config, env, _, train_state = run.load_run(args.run_dir, args.step)
+        states = read_states(env, train_state)
+        step = int(train_state.epoch) * config.train.batch_size
+        draw_states(env, states, args.output, title=f"{args.run_dir}, step {step:,}")
+    print(f"step {step:,}: {len(states.rows)} states")
+    if len(states.rows):
+        for name, values in states.columns().items():
+            print(f"{name:<24}" + "  ".join(f"{q} % {x:,.4g}" for q, x in states.quantiles(values).items()))
+    print(f"picture: {args.output}")
+    return 0
 
 
 def _envs(argv: list[str]) -> int:

@@ -21,6 +21,11 @@ def _number(x: float | None, form: str = ".4g") -> str:
     return "-" if x is None else format(x, form)
 
 
+def _quantiles(record: Mapping, name: str, form: str = ".0f") -> str:
+    """The 10 %, 50 % and 90 % quantiles of a figure of the stored states, short enough for 80 columns."""
+    return "/".join(_number(record[f"{name}_{quantile}"], form) for quantile in ("p10", "p50", "p90"))
+
+
 class Dashboard:
     """A context manager; `update` takes the records of metrics.jsonl as they are written."""
 
@@ -89,7 +94,9 @@ class Dashboard:
                 f"kl {_number(record['kl'], '.2g')}",
                 f"states {_number(record['state_set_size'], '.0f')}",
                 f"priority {_number(record['priority_min'], '.2g')}..{_number(record['priority_max'], '.2g')}",
+                f"age {_number(record['state_age_p50'], '.0f')}",
                 f"restarted {record['restarted_share']:.0%}",
+                f"restarted perf {_number(record['restarted_perf'], '.3f')}",
             )
         )
 
@@ -120,7 +127,10 @@ class Dashboard:
             _number(record["entropy_coef"], ".2g"))  # fmt: skip
         table.add_section()
         row("state set", f"{record['state_set_size']:.0f} states", "restarted envs", f"{record['restarted_share']:.0%}")
-        row("priority", f"{_number(record['priority_min'], '.2g')} .. {_number(record['priority_max'], '.2g')}",
+        row("priority", _quantiles(record, "priority", ".2g"),
             "solve rate (restarted)", _number(record["restarted_perf"], ".3f"))  # fmt: skip
+        row("episode time", _quantiles(record, "state_time"), "age in epochs", _quantiles(record, "state_age"))
+        row("in / out per epoch", f"{record['state_inserts']:.0f} / {record['state_evictions']:.0f}",
+            "repeated states", f"{record['state_repeats']:.0%}")  # fmt: skip
         row("warm-up steps", f"{record['warmup_steps']:,}", "warm-up rewards", record["warmup_rewards"])
         return table

@@ -11,8 +11,19 @@ loss, policy_loss, value_loss, entropy, kl, clip_fraction, grad_norm
                     means over the window; null if not finite; 0 while the learner waits for the first reward
 learning_rate, entropy_coef
                     of the window's last epoch
+rewards             non-zero rewards of all environments, mean per epoch over the window
 state_set_size, priority_min, priority_mean, priority_max
-                    at the end of the window; 0 while the state set is empty
+                    at the end of the window; 0 while the state set is empty, as the following
+priority_p10, priority_p50, priority_p90
+                    quantiles over the stored states; these and the next, if a device holds more than 1024 states, over
+                    an evenly spaced part of them
+state_age_p10, ...  likewise, the epochs since the state was inserted; the warm-up's came in epoch 0
+state_time_p10, ... likewise, the episode time of the states: steps from the reset to the snapshot;
+                    -1 if the environment does not tell
+state_repeats       share of the stored states that equal another one, which is not counted, but for the episode time
+state_inserts, state_evictions
+                    states that entered the set and states that gave way to them, mean per epoch over the window;
+                    one that entered and gave way in the same epoch counts as neither
 restarted_share     environments restarted from the state set, as a share of all, mean over the window
 restarted_episodes, restarted_perf
                     first episode ends of restarted environments, and their mean; null if there were none
@@ -35,6 +46,8 @@ _LAST_VALUES = (
     "priority_min",
     "priority_mean",
     "priority_max",
+    *(f"{name}_{quantile}" for name in ("priority", "state_age", "state_time") for quantile in ("p10", "p50", "p90")),
+    "state_repeats",
 )
 
 

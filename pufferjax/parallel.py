@@ -106,7 +106,7 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
     mesh = Mesh(np.asarray(devices), (AXIS,))
     same, split = PartitionSpec(), PartitionSpec(AXIS)
     fields = {field.name: same for field in dataclasses.fields(TrainState)}
-    fields |= dict.fromkeys(("env_state", "observations", "is_fresh", "state_set"), split)
+    fields |= dict.fromkeys(("env_state", "observations", "is_fresh", "state_set", "born"), split)
     specs = TrainState(**fields | {"memory": Memory(recurrent=PartitionSpec(None, AXIS), previous_actions=split)})
 
     def local(train_state: TrainState) -> TrainState:

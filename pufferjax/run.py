@@ -135,12 +135,13 @@ def read_config(run_dir: str | os.PathLike) -> RunConfig:
         raise ValueError(f"{path}: {error}") from None
 
 
-def load_run(run_dir: str | os.PathLike) -> tuple[RunConfig, Env, ActorCritic, TrainState]:
-    """A finished or stopped run: its configuration, training environment, policy, and latest train state."""
+def load_run(run_dir: str | os.PathLike, step: int | None = None) -> tuple[RunConfig, Env, ActorCritic, TrainState]:
+    """A finished or stopped run: its configuration, training environment, policy, and the train state of `step`, or
+    the latest one."""
     config = read_config(run_dir)
     env = config.make_env()
     like = global_shapes(env, config.train, config.options.devices or 1)
-    return config, env, make_policy(env.spec, config.train.policy), load_checkpoint(run_dir, like)
+    return config, env, make_policy(env.spec, config.train.policy), load_checkpoint(run_dir, like, step)
 
 
 def check_run_dir(run_dir: str | os.PathLike) -> None:

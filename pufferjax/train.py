@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from pufferjax import ppo
 from pufferjax.config import WALK_LENGTHS, Hypers, TrainConfig
+from pufferjax.diagnostics import entered_slots, state_set_metrics
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
 from pufferjax.rollout import RolloutConfig, initial_memory, rollout
@@ -54,6 +55,7 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, 
             is_fresh=jnp.zeros(config.num_envs, bool),  # staggered episodes have less time than fresh ones
             recent_episodes=jnp.zeros(2),
             state_set=StateSet.create(config.state_set.capacity, env.spec.state_bytes),
+            born=jnp.zeros(config.state_set.capacity, jnp.int32),
             key=key,
             epoch=jnp.int32(0),
             reward_seen=jnp.bool_(False),
@@ -241,12 +243,14 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             can_learn & (config.num_minibatches > 0), learn, wait, train_state.params, train_state.opt_state
         )
 
+        rescored = state_set
         if num_replayed:
             advantages = ppo.advantages_of(config, hypers, transitions, bootstrap_values, values, ratios)
             candidate_scores, replayed_scores = _scores(config, advantages)
             is_replayed = is_restarted[-num_replayed:]
             walked = jnp.arange(num_replayed) >= num_replayed - config.num_walked
-            state_set = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_replayed & ~walked)
+            rescored = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_replayed & ~walked)
+            state_set = rescored
             if config.num_walked:
                 n = config.num_walked
                 state_set = state_set.insert(
@@ -255,6 +259,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             state_set = state_set.insert(
                 snapshots.reshape(-1, snapshots.shape[-1]), candidate_scores, candidate_scores > 0
             )
+        born = jnp.where(entered_slots(rescored, state_set), train_state.epoch, train_state.born)
 
         learning_rate, entropy_coef = ppo.schedule(hypers, progress)
         sums = {
@@ -269,7 +274,8 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         metrics = {
             **sums,
             **means,
-            **_state_set_metrics(state_set, axis_name),
+            "rewards": num_rewards.astype(jnp.float32),
+            **state_set_metrics(env, rescored, state_set, born, train_state.epoch, axis_name),
             "learning_rate": learning_rate,
             "entropy_coef": entropy_coef,
         }
@@ -283,6 +289,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             is_fresh=is_fresh,
             recent_episodes=RECENT_DECAY * train_state.recent_episodes + jnp.stack([sums["perf"], sums["episodes"]]),
             state_set=state_set,
+            born=born,
             key=key,
             epoch=train_state.epoch + 1,
             reward_seen=reward_seen,
@@ -294,22 +301,6 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
 
 def _episode_metrics(prefix: str, sums: EpisodeSums) -> dict[str, jax.Array]:
     return {f"{prefix}{field.name}": getattr(sums, field.name) for field in dataclasses.fields(sums)}
-
-
-def _state_set_metrics(state_set: StateSet, axis_name: str | None) -> dict[str, jax.Array]:
-    filled = jnp.arange(state_set.priorities.shape[0]) < state_set.size
-    size = _total(state_set.size.astype(jnp.float32), axis_name)
-    lowest = jnp.min(jnp.where(filled, state_set.priorities, jnp.inf))
-    highest = jnp.max(jnp.where(filled, state_set.priorities, 0.0))
-    total = _total(jnp.sum(jnp.where(filled, state_set.priorities, 0.0)), axis_name)
-    if axis_name is not None:
-        lowest, highest = jax.lax.pmin(lowest, axis_name), jax.lax.pmax(highest, axis_name)
-    return {
-        "state_set_size": size,
-        "priority_min": jnp.where(size > 0, lowest, 0.0),
-        "priority_mean": total / jnp.maximum(size, 1.0),
-        "priority_max": highest,
-    }
 
 
 def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None):

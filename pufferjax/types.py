@@ -58,6 +58,7 @@ class TrainState:
     is_fresh: jax.Array  # bool[N]: the running episode began with a reset and a full clock
     recent_episodes: jax.Array  # f32[2]: sums of perf and of 1 over recent fresh episodes, older epochs fading out
     state_set: StateSet
+    born: jax.Array  # i32[M]: the epoch from which the state in each slot of the set came; 0 for those of the warm-up
     key: jax.Array
     epoch: jax.Array  # i32[]
     reward_seen: jax.Array  # bool[]

@@ -1,11 +1,11 @@
 // The vectorised executor: FFI handlers over any simulator header, on XLA's thread pool.
 //
-// A simulator E offers Params, State (POD), Obs, Outcome, the sizes, and Reset / Step / Observe / Stagger / IsSafe /
-// Impossible as in envs/maze/maze.h, plus a host-side `ParseParams<E>` that turns the integer attribute `params` into
-// Params or says why not. State rows are u8[..., N, S]; leading axes come from vmap, each lane with its own key.
-// Environment i of a lane draws from the counter-based stream (key, i): results do not depend on the batch size, the
-// number of threads or the platform. A simulator may also offer ReadsSoon(state, params), the address from which
-// Step and Observe will read about 128 bytes; it is asked a few rows ahead, before the row is checked.
+// A simulator E offers Params, State (POD), Obs, Outcome, the sizes, and Reset / Step / Observe / Stagger / Clock /
+// IsSafe / Impossible as in envs/maze/maze.h, plus a host-side `ParseParams<E>` that turns the integer attribute
+// `params` into Params or says why not. State rows are u8[..., N, S]; leading axes come from vmap, each lane with its
+// own key. Environment i of a lane draws from the counter-based stream (key, i): results do not depend on the batch
+// size, the number of threads or the platform. A simulator may also offer ReadsSoon(state, params), the address from
+// which Step and Observe will read about 128 bytes; it is asked a few rows ahead, before the row is checked.
 #pragma once
 
 #include <cstring>
@@ -42,6 +42,7 @@ class VecEnv {
     Handlers()["pufferjax." + name + ".observe"] = &ObserveHandler;
     Handlers()["pufferjax." + name + ".restore"] = &RestoreHandler;
     Handlers()["pufferjax." + name + ".stagger"] = &StaggerHandler;
+    Handlers()["pufferjax." + name + ".clock"] = &ClockHandler;
     Handlers()["pufferjax." + name + ".random_walk"] = &RandomWalkHandler;
   }
 
@@ -296,6 +297,21 @@ class VecEnv {
     return ffi::Error::Success();
   }
 
+  // --- clock ---------------------------------------------------------------------------------------------------------
+  // times i32[..., N]: steps since each episode began; timeless u8[..., N, S]: the rows with that set to zero. Reads
+  // nothing outside the rows, so they may be anything.
+  static ffi::Error Clock(U8 state, Attr attr, ffi::ResultBuffer<ffi::S32> times, ffi::ResultBuffer<ffi::U8> timeless) {
+    const Batch batch = Open("clock", attr, state.dimensions());
+    if (!batch.error.empty()) return InvalidArgument(batch.error);
+    memcpy(timeless->typed_data(), state.typed_data(), state.size_bytes());
+    for (int64_t row = 0; row < batch.rows; ++row) {
+      uint32_t& clock = E::Clock(Row(timeless->typed_data(), batch, row));
+      times->typed_data()[row] = static_cast<int32_t>(clock);
+      clock = 0;
+    }
+    return ffi::Error::Success();
+  }
+
   // --- random walk ---------------------------------------------------------------------------------------------------
   // Uniformly random actions without observations or a policy, `num_steps` per environment. The state is remembered at
   // the start of an episode and before every `interval`-th step from there, the last `num_snapshots` of the episode are
@@ -477,6 +493,16 @@ class VecEnv {
                                      .template Attr<Attr>("params")
                                      .template Ret<U8>()  // state [..., N, S]
                                      .To(&Stagger)
+                                     .release();
+    return handler->Call(frame);
+  }
+  static XLA_FFI_Error* ClockHandler(XLA_FFI_CallFrame* frame) {
+    static const auto* handler = ffi::Ffi::Bind()
+                                     .Arg<U8>()  // state [..., N, S]
+                                     .template Attr<Attr>("params")
+                                     .template Ret<I32>()  // times [..., N]
+                                     .template Ret<U8>()   // timeless [..., N, S]
+                                     .To(&Clock)
                                      .release();
     return handler->Call(frame);
   }

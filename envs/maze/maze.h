@@ -138,6 +138,9 @@ struct Maze {
   // Sets the clock to a uniformly random time, so that environments that start together do not time out together.
   PJX_HD static void Stagger(State& s, const Params& p, Philox& random) { s.tick = random.Below(p.step_limit); }
 
+  // Steps since the episode began: all that tells apart two visits to one cell of one level.
+  PJX_HD static uint32_t& Clock(State& s) { return s.tick; }
+
   PJX_HD static Outcome Step(State& s, const Params& p, const int32_t* actions, Philox& /*random*/, float* rewards) {
     const int dx = Dx(actions[0]), dy = Dy(actions[0]);
     const uint32_t x = s.x + dx, y = s.y + dy;

@@ -1,5 +1,7 @@
 """The maze: construction and rendering. Rules: envs/maze/maze.h."""
 
+from collections import deque
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +65,19 @@ def inspect(env: Env, state) -> tuple[jax.Array, dict[str, jax.Array]]:
         params=np.asarray((p["size"], p["num_mazes"], p["seed"], p["vision"]), np.int64),
     )
     return cells, dict(zip(("level", "tick", "x", "y"), facts.T, strict=True))
+
+
+def steps_to_goal(walls: np.ndarray) -> np.ndarray:
+    """i32[size, size], indexed [y, x]: steps of the shortest path to the goal from each cell of a maze, whose walls are
+    bool[size, size]; -1 in walls."""
+    goal = (len(walls) - 2, len(walls) - 2)
+    steps = np.full(walls.shape, -1, np.int32)
+    steps[goal] = 0
+    queue = deque([goal])
+    while queue:
+        y, x = queue.popleft()
+        for cell in ((y, x + 1), (y - 1, x), (y, x - 1), (y + 1, x)):
+            if not walls[cell] and steps[cell] < 0:
+                steps[cell] = steps[y, x] + 1
+                queue.append(cell)
+    return steps

@@ -139,6 +139,30 @@ def stagger_leaves_the_game():
     return dataclasses.replace(make(), stagger=lambda key, state: jnp.asarray(state).at[:, 4].set(200))
 
 
+def clock_of_the_run():
+    """A clock that goes on when an episode ends."""
+    env = make()
+
+    def step(key, state, action):
+        tick = env.clock(state)[0]
+        obs, state, reward, terminated, truncated, info = env.step(key, state, action)
+        late = jnp.where(terminated | truncated, (tick + 1) % 50, state[:, 4]).astype(jnp.uint8)
+        length = jnp.where(terminated | truncated, tick + 1, 0)
+        return obs, state.at[:, 4].set(late), reward, terminated, truncated, info | {"episode_length": length}
+
+    return dataclasses.replace(env, step=step)
+
+
+def clock_off_by_one():
+    env = make()
+    return dataclasses.replace(env, clock=lambda state: (env.clock(state)[0] + 1, env.clock(state)[1]))
+
+
+def timeless_rows_with_a_time():
+    env = make()
+    return dataclasses.replace(env, clock=lambda state: (env.clock(state)[0], state))
+
+
 def walk_counts_too_much():
     env = make()
 
@@ -175,6 +199,9 @@ def picture_in_floats():
         (restore_takes_any_size, "restore refuses what is not a snapshot: rows of 17 bytes was accepted"),
         (stagger_does_nothing, "stagger: all 8 episodes time out together, in step 49"),
         (stagger_leaves_the_game, "stagger: restore refuses the staggered state.*the clock is past the step limit"),
+        (clock_of_the_run, r"every step: what clock\(state\) gives is not the number of steps since the episode began"),
+        (clock_off_by_one, r"every step: what clock\(state\) gives is not the number of steps since the episode began"),
+        (timeless_rows_with_a_time, "clock: times of timeless rows: differs first"),
         (walk_counts_too_much, "random_walk: counts are .*, valid are 0 to 3"),
         (picture_in_floats, r"render: must give u8\[H, W, 3\], gives float32"),
     ],

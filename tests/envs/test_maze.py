@@ -13,7 +13,7 @@ import pytest
 
 from pufferjax import envs
 from pufferjax.envs.maze import reference
-from pufferjax.envs.maze.maze import inspect
+from pufferjax.envs.maze.maze import inspect, steps_to_goal
 
 STAY, EAST, NORTH, WEST, SOUTH = range(5)
 LEVEL, TICK, X, Y, UNUSED = slice(0, 4), slice(4, 8), slice(8, 10), slice(10, 12), slice(12, 16)  # bytes of a row
@@ -142,6 +142,7 @@ def test_reference_agrees(size, vision, num_mazes, num_envs, num_steps):
     walls, facts = walls_of(env, state)
     np.testing.assert_array_equal(facts["level"], twin.level)
     np.testing.assert_array_equal(facts["tick"], twin.tick)
+    np.testing.assert_array_equal(env.clock(state)[0], twin.tick)
     np.testing.assert_array_equal(np.stack([facts["x"], facts["y"]], 1), twin.position)
     np.testing.assert_array_equal(walls, [w & ~own(twin, i) for i, w in enumerate(twin.walls)])
     assert (ends > 0).all(), "the case exercises neither or only one kind of end"
@@ -180,6 +181,18 @@ def test_every_maze_is_perfect(size, num_mazes):
                     queue.append((x + dx, y + dy))
         assert len(reached) == nodes
         assert is_open[1::2, 1::2].all(), "every odd cell is a room"
+
+
+def test_steps_to_goal():
+    maze = reference.shared_level(15, 3, 4)
+    steps = steps_to_goal(maze)
+    assert steps[1, 1] == len(route(maze)) and steps[13, 13] == 0
+    np.testing.assert_array_equal(steps < 0, maze)
+    # A perfect maze has one path between any two cells, so the way to the goal is one step shorter on one side only.
+    for y, x in np.argwhere(~maze):
+        around = [steps[y + dy, x + dx] for dx, dy in reference.STEPS[1:] if not maze[y + dy, x + dx]]
+        assert sum(n == steps[y, x] - 1 for n in around) == (steps[y, x] > 0)
+        assert all(abs(n - steps[y, x]) == 1 for n in around)
 
 
 def test_levels_match_the_reference():
@@ -602,6 +615,17 @@ def test_without_donation_the_operand_survives():
     before = np.array(state)
     jax.block_until_ready(jax.jit(env.step)(jax.random.key(0), state, jnp.ones(8, jnp.int32)))
     np.testing.assert_array_equal(state, before)
+
+
+def test_clock_is_all_that_tells_two_visits_apart():
+    env = make()
+    _, state = env.reset(jax.random.key(0), 4)
+    later = teleported(env, state, tick=70)
+    for rows, time in ((state, 0), (later, 70)):
+        times, timeless = jax.vmap(env.clock)(rows[None])
+        np.testing.assert_array_equal(times, np.full((1, 4), time))
+        np.testing.assert_array_equal(timeless[0], state)
+    assert (env.clock(teleported(env, state, level=1))[1][:, :4] == np.uint8([1, 0, 0, 0])).all()
 
 
 def test_vmap_over_keys_states_and_both():

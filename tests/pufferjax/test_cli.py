@@ -135,18 +135,39 @@ def test_read_only_directory(capsys, tiny_flags):
     ("arguments", "message"),
     [
         ([], ""),
-        (["trane"], "unknown command 'trane'; valid are train, eval, envs"),
+        (["trane"], "unknown command 'trane'; valid are train, eval, envs, states"),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze, got 'labyrinth'"),
         (["envs", "maze"], "takes no arguments"),
         (["eval", "/"], "/ is not a run directory"),
         (["eval", "/", "--episodes", "0"], "--episodes must be an integer >= 1, got 0"),
         (["eval"], "run-dir"),
+        (["states", "/"], "/ is not a run directory"),
     ],
 )
 def test_bad_commands(capsys, arguments, message):
     assert cli.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_states_draws_and_tells_what_the_state_set_holds(cli_run, capsys, tmp_path):
+    from PIL import Image
+
+    run_dir, _, _ = cli_run
+    picture = tmp_path / "states.png"
+    assert cli.main(["states", str(run_dir), "--output", str(picture)]) == 0
+    out = capsys.readouterr().out
+    last = read_metrics(run_dir / "metrics.jsonl")[-1]
+    assert f"step 2,048: {last['state_set_size']:.0f} states\n" in out and f"picture: {picture}" in out
+    assert re.search(r"^steps to the goal +0 % [1-9]", out, re.MULTILINE)
+    with Image.open(picture) as image:
+        assert image.format == "PNG" and min(image.size) > 500
+    assert cli.main(["states", str(run_dir), "--output", str(picture), "--step", "2048"]) == 0
+    assert capsys.readouterr().out == out
+    assert cli.main(["states", str(run_dir), "--output", str(picture), "--step", "7"]) == 2
+    assert "has no checkpoint of step 7; there are 2048" in capsys.readouterr().err
+    assert cli.main(["states", str(run_dir), "--output", str(tmp_path / "absent" / "states.png")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_eval_of_a_run_without_checkpoint(capsys, tmp_path, cli_run):

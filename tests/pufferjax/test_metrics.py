@@ -19,6 +19,9 @@ def epoch(**changes):
         "loss": 1.0, "policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "kl": 0.0, "clip_fraction": 0.0,
         "grad_norm": 0.0, "learning_rate": 0.1, "entropy_coef": 0.0,
         "state_set_size": 3.0, "priority_min": 1.0, "priority_mean": 2.0, "priority_max": 3.0,
+        "priority_p10": 1.0, "priority_p50": 2.0, "priority_p90": 3.0, "state_age_p10": 0.0, "state_age_p50": 5.0,
+        "state_age_p90": 9.0, "state_time_p10": 16.0, "state_time_p50": 32.0, "state_time_p90": 4800.0,
+        "state_repeats": 0.25, "state_inserts": 3.0, "state_evictions": 1.0,
     }  # fmt: skip
     return {**figures, **{name: np.float32(value) for name, value in changes.items()}}
 
@@ -35,8 +38,13 @@ def test_episode_figures_pool_sums_not_means():
 
 def test_other_figures():
     pooled = pool(
-        [epoch(loss=1, learning_rate=0.5, state_set_size=3), epoch(loss=2, learning_rate=0.25, state_set_size=4)], 16
+        [
+            epoch(loss=1, learning_rate=0.5, state_set_size=3, state_age_p50=5, state_inserts=3),
+            epoch(loss=2, learning_rate=0.25, state_set_size=4, state_age_p50=6, state_inserts=0),
+        ],
+        16,
     )
+    assert pooled["state_age_p50"] == 6 and pooled["state_inserts"] == 1.5
     assert pooled["loss"] == 1.5 and pooled["learning_rate"] == 0.25 and pooled["state_set_size"] == 4
     assert pooled["restarted_share"] == 0.25
     assert "restarted_envs" not in pooled and "restarted_score" not in pooled
@@ -86,7 +94,8 @@ def test_plain_lines_where_there_is_no_terminal():
         dashboard.update(record(step=300, episodes=4, perf=0.25), 0.3, None, last=True)
     hello, first, last = stream.getvalue().splitlines()
     assert hello == "hello" and "\x1b" not in stream.getvalue()
-    for part in ("step 100 (10%)", "1,234 steps/s", "elapsed 1m01s", "left 1m30s", "perf - (0 episodes)", "states 3"):
+    for part in ("step 100 (10%)", "1,234 steps/s", "elapsed 1m01s", "left 1m30s", "perf - (0 episodes)", "states 3",
+                 "age 5", "restarted 40%  restarted perf -"):  # fmt: skip
         assert part in first
     assert "step 300 (30%)" in last and "perf 0.250 (4 episodes)" in last and "restarted 40%" in last
 
@@ -96,7 +105,8 @@ def test_a_table_on_a_terminal():
     with Dashboard("the title", 1000, 5.0, stream) as dashboard:
         dashboard.update(record(), 0.1, 90.0)
         dashboard.message("a [message]")
-    for part in ("the title", "100 / 1,000", "1m30s", "solve rate", "3 states", "40%", "a [message]"):
+    for part in ("the title", "100 / 1,000", "1m30s", "solve rate", "3 states", "40%", "a [message]",
+                 "16/32/4800", "0/5/9", "1/2/3", "3 / 1", "25%"):  # fmt: skip
         assert part in stream.getvalue()
 
 

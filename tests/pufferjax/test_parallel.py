@@ -46,6 +46,7 @@ def test_two_devices_learn_like_one():
         import jax.numpy as jnp
         import numpy as np
         from pufferjax import PPOConfig, StateSetConfig, TrainConfig, envs
+        from pufferjax.diagnostics import filled_slots
         from pufferjax.parallel import make_parallel
 
         env = envs.make("maze", size=5, num_mazes=64)
@@ -66,6 +67,10 @@ def test_two_devices_learn_like_one():
                 state, metrics = update(state, hypers, jnp.float32(epoch / config.num_epochs))
                 perf.append((float(metrics["perf"]), float(metrics["episodes"])))
             solved, episodes = map(sum, zip(*perf[-5:]))
+            filled = np.asarray(filled_slots(state.state_set))
+            middle = round((filled.sum() - 1) / 2)
+            ages = config.num_epochs - 1 - np.asarray(state.born)[filled]
+            priorities = np.asarray(state.state_set.priorities)[filled]
             shards = [shard.data for shard in state.params["decoder"]["kernel"].addressable_shards]
             result[count] = {
                 "rate": solved / episodes,
@@ -73,6 +78,11 @@ def test_two_devices_learn_like_one():
                 "states": float(metrics["state_set_size"]),
                 "same_policy": all(np.array_equal(x, shards[0]) for x in shards),
                 "rewards": int(state.warmup_rewards),
+                "kept": int(filled.sum()),
+                "medians": [float(np.sort(x)[middle]) for x in (ages, priorities)],
+                "logged_medians": [float(metrics[x]) for x in ("state_age_p50", "priority_p50")],
+                "rows": np.asarray(state.state_set.snapshots)[filled].tolist(),
+                "repeats": float(metrics["state_repeats"]),
             }
         json.dump(result, sys.stdout)
         """
@@ -82,6 +92,10 @@ def test_two_devices_learn_like_one():
     result = json.loads(run.stdout)
     for figures in result.values():
         assert figures["rate"] > 0.95 and figures["states"] > 0 and figures["rewards"] >= 64
+        # The logged figures are those of the shares of all devices together.
+        assert figures["kept"] == figures["states"] and figures["logged_medians"] == figures["medians"]
+        places = {bytes(row[:4] + row[8:]) for row in figures["rows"]}  # all but the clock
+        assert figures["repeats"] == pytest.approx(1 - len(places) / figures["kept"], abs=1e-6)
     assert result["2"]["same_policy"]
     # The same number of environments and steps: as many episodes, within what learning a little faster or slower does.
     assert result["2"]["episodes"] == pytest.approx(result["1"]["episodes"], rel=0.15)

@@ -2,6 +2,7 @@
 // change per call, each costs O(log M), and one thread per lane is enough. Priorities compare by their bits, which
 // order non-negative floats rightly even where the CPU reads denormals as zero.
 #include <cstring>
+#include <limits>
 
 #include "xla_ops/common/ffi.h"
 
@@ -16,17 +17,11 @@ int32_t FloatBits(float x) {
   return bits;
 }
 
-float BitsFloat(int32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof(x));
-  return x;
-}
-
 // NaN and negative scores count as 0, +infinity as the largest finite number.
 float CleanScore(float score) {
   const int32_t bits = FloatBits(score);
   if (bits < 0 || bits > kInfinity) return 0.0f;
-  return bits == kInfinity ? BitsFloat(kInfinity - 1) : score;
+  return bits == kInfinity ? std::numeric_limits<float>::max() : score;
 }
 
 // What is below 2^-126 counts as 0 here: whether the CPU keeps it depends on the thread.
@@ -89,34 +84,34 @@ struct Heap {
   }
 };
 
-// XLA has aliased the two already; this only holds the promise if a caller did not.
-template <typename Operand, typename Result>
-void CopyUnlessAliased(const Operand& operand, Result& result) {
-  if (operand.untyped_data() != result->untyped_data() && operand.size_bytes() > 0) {
+// Checks the sizes of the buffers of one call, remembering the first that is wrong.
+struct Sizes {
+  const char* op;
+  ffi::Error error = ffi::Error::Success();
+
+  void Check(const char* name, size_t count, int64_t expected) {
+    if (static_cast<int64_t>(count) == expected || error.failure()) return;
+    error = InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", expected);
+  }
+  // Of an operand and the result in its place. XLA has aliased the two; the copy is for a caller that did not.
+  template <typename Operand, typename Result>
+  void CheckAndCarry(const char* name, const Operand& operand, Result& result, int64_t expected) {
+    Check(name, operand.element_count(), expected);
+    Check(name, result->element_count(), expected);
+    if (error.failure() || operand.untyped_data() == result->untyped_data() || expected == 0) return;
     std::memcpy(result->untyped_data(), operand.untyped_data(), operand.size_bytes());
   }
-}
+};
 
-using Counts = std::initializer_list<std::tuple<const char*, size_t, int64_t>>;
-
-ffi::Error CheckCounts(const char* op, const Counts& counts) {
-  for (const auto& [name, count, expected] : counts) {
-    if (static_cast<int64_t>(count) != expected) {
-      return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", expected);
-    }
-  }
-  return ffi::Error::Success();
-}
-
-ffi::Error BadSize(const char* op, int64_t capacity, int32_t size) {
-  return InvalidArgument(op, ": size must be in [0, ", capacity, "], got ", size);
-}
-
-ffi::Error Corrupt(const char* op, const Heap& heap) {
+// Why a lane cannot be worked on: what is corrupt in it, or else its size.
+ffi::Error Refused(const char* op, const Heap& heap, int64_t capacity) {
+  if (!heap.corrupt) return InvalidArgument(op, ": size must be in [0, ", capacity, "], got ", heap.size);
   return InvalidArgument(op, ": ", heap.corrupt, " is corrupt: heap must hold each slot id in [0, ", heap.size,
                          ") once, and heap_position must be its inverse");
 }
 
+// priorities f32[..., M], heap and heap_position i32[..., M], size i32[...], slots i32[..., K], scores f32[..., K],
+// decay f32[...], mask bool[..., K]; the first three are aliased to the results.
 ffi::Error RescoreCpu(ffi::Buffer<ffi::F32> priorities_in, ffi::Buffer<ffi::S32> heap_in,
                       ffi::Buffer<ffi::S32> heap_position_in, ffi::Buffer<ffi::S32> size, ffi::Buffer<ffi::S32> slots,
                       ffi::Buffer<ffi::F32> scores, ffi::Buffer<ffi::F32> decay, ffi::Buffer<ffi::PRED> mask,
@@ -128,51 +123,42 @@ ffi::Error RescoreCpu(ffi::Buffer<ffi::F32> priorities_in, ffi::Buffer<ffi::S32>
   if (slot_dims.size() < 1) return InvalidArgument(op, ": slots must be [..., K], got a scalar");
   const int64_t lanes = LeadingSize(dims, 1), capacity = dims[dims.size() - 1];
   const int64_t num_slots = slot_dims[slot_dims.size() - 1];
-  if (ffi::Error error = CheckCounts(op, {{"priorities", priorities_in.element_count(), lanes * capacity},
-                                          {"heap", heap_in.element_count(), lanes * capacity},
-                                          {"heap", heap_out->element_count(), lanes * capacity},
-                                          {"heap_position", heap_position_in.element_count(), lanes * capacity},
-                                          {"heap_position", heap_position->element_count(), lanes * capacity},
-                                          {"size", size.element_count(), lanes},
-                                          {"slots", slots.element_count(), lanes * num_slots},
-                                          {"scores", scores.element_count(), lanes * num_slots},
-                                          {"decay", decay.element_count(), lanes},
-                                          {"mask", mask.element_count(), lanes * num_slots}});
-      error.failure()) {
-    return error;
-  }
-  CopyUnlessAliased(priorities_in, priorities);
-  CopyUnlessAliased(heap_in, heap_out);
-  CopyUnlessAliased(heap_position_in, heap_position);
+  Sizes sizes{op};
+  sizes.CheckAndCarry("priorities", priorities_in, priorities, lanes * capacity);
+  sizes.CheckAndCarry("heap", heap_in, heap_out, lanes * capacity);
+  sizes.CheckAndCarry("heap_position", heap_position_in, heap_position, lanes * capacity);
+  sizes.Check("size", size.element_count(), lanes);
+  sizes.Check("slots", slots.element_count(), lanes * num_slots);
+  sizes.Check("scores", scores.element_count(), lanes * num_slots);
+  sizes.Check("decay", decay.element_count(), lanes);
+  sizes.Check("mask", mask.element_count(), lanes * num_slots);
+  if (sizes.error.failure()) return sizes.error;
   for (int64_t lane = 0; lane < lanes; ++lane) {
     Heap heap{priorities->typed_data() + lane * capacity, heap_out->typed_data() + lane * capacity,
               heap_position->typed_data() + lane * capacity, size.typed_data()[lane]};
-    if (heap.size < 0 || heap.size > capacity) return BadSize(op, capacity, heap.size);
+    if (heap.size < 0 || heap.size > capacity) return Refused(op, heap, capacity);
     const float factor = decay.typed_data()[lane];
     if (!(factor >= 0 && factor <= 1)) {
       return InvalidArgument(op, ": decay must be a finite number in [0, 1], got ", factor);
     }
-    const int32_t* lane_slots = slots.typed_data() + lane * num_slots;
-    const float* lane_scores = scores.typed_data() + lane * num_slots;
-    const bool* lane_mask = mask.typed_data() + lane * num_slots;
-    for (int64_t k = 0; k < num_slots; ++k) {
-      if (!lane_mask[k]) continue;
-      const int32_t slot = lane_slots[k];
+    for (int64_t k = lane * num_slots; k < (lane + 1) * num_slots && !heap.corrupt; ++k) {
+      if (!mask.typed_data()[k]) continue;
+      const int32_t slot = slots.typed_data()[k];
       if (slot < 0 || slot >= heap.size) {
         return InvalidArgument(op, ": slots must be in [0, size) = [0, ", heap.size, ") where mask is True, got ", slot,
-                               " at position ", k);
+                               " at position ", k % num_slots);
       }
-      const float old = heap.priorities[slot], score = CleanScore(lane_scores[k]);
-      const int32_t position = heap.PositionOf(slot);
-      if (heap.corrupt) return Corrupt(op, heap);
+      const float old = heap.priorities[slot], score = CleanScore(scores.typed_data()[k]);
       heap.priorities[slot] = FloatBits(score) >= FloatBits(old) ? score : Decayed(old, factor);
-      heap.Sift(slot, position);
-      if (heap.corrupt) return Corrupt(op, heap);
+      heap.Sift(slot, heap.PositionOf(slot));
     }
+    if (heap.corrupt) return Refused(op, heap, capacity);
   }
   return ffi::Error::Success();
 }
 
+// snapshots u8[..., M, S], priorities f32[..., M], heap and heap_position i32[..., M], size i32[...], rows
+// u8[..., C, S], scores f32[..., C], mask bool[..., C]; the first five are aliased to the results.
 ffi::Error InsertCpu(ffi::Buffer<ffi::U8> snapshots_in, ffi::Buffer<ffi::F32> priorities_in,
                      ffi::Buffer<ffi::S32> heap_in, ffi::Buffer<ffi::S32> heap_position_in,
                      ffi::Buffer<ffi::S32> size_in, ffi::Buffer<ffi::U8> rows, ffi::Buffer<ffi::F32> scores,
@@ -185,89 +171,46 @@ ffi::Error InsertCpu(ffi::Buffer<ffi::U8> snapshots_in, ffi::Buffer<ffi::F32> pr
   if (row_dims.size() < 2) return InvalidArgument(op, ": rows must be [..., C, S], got ", ShapeText(row_dims));
   const int64_t lanes = LeadingSize(dims, 2), capacity = dims[dims.size() - 2], row_bytes = dims[dims.size() - 1];
   const int64_t num_rows = row_dims[row_dims.size() - 2];
-  if (ffi::Error error = CheckCounts(op, {{"snapshots", snapshots_in.element_count(), lanes * capacity * row_bytes},
-                                          {"priorities", priorities_in.element_count(), lanes * capacity},
-                                          {"priorities", priorities->element_count(), lanes * capacity},
-                                          {"heap", heap_in.element_count(), lanes * capacity},
-                                          {"heap", heap_out->element_count(), lanes * capacity},
-                                          {"heap_position", heap_position_in.element_count(), lanes * capacity},
-                                          {"heap_position", heap_position->element_count(), lanes * capacity},
-                                          {"size", size_in.element_count(), lanes},
-                                          {"size", size->element_count(), lanes},
-                                          {"rows", rows.element_count(), lanes * num_rows * row_bytes},
-                                          {"scores", scores.element_count(), lanes * num_rows},
-                                          {"mask", mask.element_count(), lanes * num_rows}});
-      error.failure()) {
-    return error;
-  }
-  CopyUnlessAliased(snapshots_in, snapshots);
-  CopyUnlessAliased(priorities_in, priorities);
-  CopyUnlessAliased(heap_in, heap_out);
-  CopyUnlessAliased(heap_position_in, heap_position);
-  CopyUnlessAliased(size_in, size);
+  Sizes sizes{op};
+  sizes.CheckAndCarry("snapshots", snapshots_in, snapshots, lanes * capacity * row_bytes);
+  sizes.CheckAndCarry("priorities", priorities_in, priorities, lanes * capacity);
+  sizes.CheckAndCarry("heap", heap_in, heap_out, lanes * capacity);
+  sizes.CheckAndCarry("heap_position", heap_position_in, heap_position, lanes * capacity);
+  sizes.CheckAndCarry("size", size_in, size, lanes);
+  sizes.Check("rows", rows.element_count(), lanes * num_rows * row_bytes);
+  sizes.Check("scores", scores.element_count(), lanes * num_rows);
+  sizes.Check("mask", mask.element_count(), lanes * num_rows);
+  if (sizes.error.failure()) return sizes.error;
   for (int64_t lane = 0; lane < lanes; ++lane) {
     Heap heap{priorities->typed_data() + lane * capacity, heap_out->typed_data() + lane * capacity,
               heap_position->typed_data() + lane * capacity, size->typed_data()[lane]};
-    if (heap.size < 0 || heap.size > capacity) return BadSize(op, capacity, heap.size);
+    if (heap.size < 0 || heap.size > capacity) return Refused(op, heap, capacity);
     uint8_t* lane_snapshots = snapshots->typed_data() + lane * capacity * row_bytes;
-    const uint8_t* lane_rows = rows.typed_data() + lane * num_rows * row_bytes;
-    const float* lane_scores = scores.typed_data() + lane * num_rows;
-    const bool* lane_mask = mask.typed_data() + lane * num_rows;
-    for (int64_t c = 0; c < num_rows; ++c) {
-      if (!lane_mask[c]) continue;
-      const float score = CleanScore(lane_scores[c]);
-      int32_t slot, position;
+    for (int64_t c = lane * num_rows; c < (lane + 1) * num_rows && capacity > 0 && !heap.corrupt; ++c) {
+      if (!mask.typed_data()[c]) continue;
+      const float score = CleanScore(scores.typed_data()[c]);
+      int32_t slot, position = 0;
       if (heap.size < capacity) {
         slot = position = heap.size++;
         heap.Place(slot, position);
       } else {
-        if (heap.size == 0) break;  // no capacity at all
-        slot = heap.SlotAt(position = 0);
-        if (heap.corrupt) return Corrupt(op, heap);
+        slot = heap.SlotAt(0);
         if (FloatBits(score) <= FloatBits(heap.priorities[slot])) continue;
       }
       heap.priorities[slot] = score;
       heap.Sift(slot, position);
-      if (heap.corrupt) return Corrupt(op, heap);
-      if (row_bytes > 0) std::memcpy(lane_snapshots + slot * row_bytes, lane_rows + c * row_bytes, row_bytes);
+      if (row_bytes > 0) std::memcpy(lane_snapshots + slot * row_bytes, rows.typed_data() + c * row_bytes, row_bytes);
     }
+    if (heap.corrupt) return Refused(op, heap, capacity);
     size->typed_data()[lane] = heap.size;
   }
   return ffi::Error::Success();
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Rescore, RescoreCpu,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // priorities [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()   // heap [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()   // heap_position [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()   // size [...]
-                                  .Arg<ffi::Buffer<ffi::S32>>()   // slots [..., K]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // scores [..., K]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // decay [...]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // mask [..., K]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // priorities, aliased
-                                  .Ret<ffi::Buffer<ffi::S32>>()   // heap, aliased
-                                  .Ret<ffi::Buffer<ffi::S32>>()   // heap_position, aliased
-);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(Rescore, RescoreCpu);
 PJX_REGISTER("pufferjax.state_heap.rescore", Rescore);
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Insert, InsertCpu,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::Buffer<ffi::U8>>()    // snapshots [..., M, S]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // priorities [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()   // heap [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()   // heap_position [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()   // size [...]
-                                  .Arg<ffi::Buffer<ffi::U8>>()    // rows [..., C, S]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // scores [..., C]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // mask [..., C]
-                                  .Ret<ffi::Buffer<ffi::U8>>()    // snapshots, aliased
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // priorities, aliased
-                                  .Ret<ffi::Buffer<ffi::S32>>()   // heap, aliased
-                                  .Ret<ffi::Buffer<ffi::S32>>()   // heap_position, aliased
-                                  .Ret<ffi::Buffer<ffi::S32>>()   // size, aliased
-);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(Insert, InsertCpu);
 PJX_REGISTER("pufferjax.state_heap.insert", Insert);
 
 }  // namespace

@@ -61,13 +61,8 @@ def state_heap_rescore(
             )
     if num_slots == 0:
         return heap_arrays
-    operands = jax.lax.stop_gradient((*heap_arrays, size, slots, scores, decay, mask))
-
-    def native(*operands):
-        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in heap_arrays]
-        return tuple(ffi.native_call(RESCORE_TARGET, shapes, *operands, aliases={0: 0, 1: 1, 2: 2}))
-
-    return ffi.select(RESCORE_TARGET, native, state_heap_rescore_reference, *operands, impl=impl)
+    operands = (size, slots, scores, decay, mask)
+    return _in_place(RESCORE_TARGET, state_heap_rescore_reference, heap_arrays, operands, impl)
 
 
 def state_heap_insert(
@@ -106,13 +101,17 @@ def state_heap_insert(
     state = (snapshots, *heap_arrays, size)
     if num_rows == 0:
         return state
-    operands = jax.lax.stop_gradient((*state, rows, scores, mask))
+    return _in_place(INSERT_TARGET, state_heap_insert_reference, state, (rows, scores, mask), impl)
+
+
+def _in_place(target, reference, state, operands, impl):
+    """What the op makes of the arrays of `state`, each result in the place of its operand."""
 
     def native(*operands):
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in state]
-        return tuple(ffi.native_call(INSERT_TARGET, shapes, *operands, aliases={i: i for i in range(len(state))}))
+        return tuple(ffi.native_call(target, shapes, *operands, aliases={i: i for i in range(len(state))}))
 
-    return ffi.select(INSERT_TARGET, native, state_heap_insert_reference, *operands, impl=impl)
+    return ffi.select(target, native, reference, *jax.lax.stop_gradient((*state, *operands)), impl=impl)
 
 
 def _check_heap(op, priorities, heap, heap_position, size, capacity="M"):

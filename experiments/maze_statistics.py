@@ -1,0 +1,241 @@
+"""What each part of the curriculum is worth: the maze over many seeds and several arms, with intervals.
+
+    python experiments/maze_statistics.py --size 27 --seconds 200 --seeds 0 1 2 3 4
+    python experiments/maze_statistics.py --size 27 --seconds 200 --arms full neither   # part of it
+    python experiments/maze_statistics.py --size 27 --seconds 200 --seeds               # only table and plot
+
+Every run is a process of its own (`pufferjax train maze`) and ends after the same seconds, which hold compilation and
+warm-up. Results are kept after each run and what is there already is not run again, so an interrupted experiment goes
+on with the same command. Writes results/maze_statistics.json, .md and .png (or --output).
+
+The arms, each the preset but for what is named. {full, state-set-only, priorities-only, neither} is the 2 x 2 of the
+state set (restarts from snapshots, with their warm-up) and the trajectory priorities (rows of the minibatches drawn by
+their advantages instead of uniformly).
+
+The figures of a run:
+  first reward  seconds to the first non-zero reward, in the warm-up (then: to its end) or in training
+  latch         seconds from the first reward until the last 200 or more fresh episodes were solved at a rate of 0.1
+  final rate    on mazes never trained on, after the last step
+A run that does not latch counts with the seconds it had, so the mean is then a lower bound, marked with >=; a first
+reward that never came likewise. Intervals are 95 %: percentile bootstrap of the mean over seeds; Wilson for the share.
+With fewer than about ten seeds the bootstrap is too narrow.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pufferjax.files import write_atomically
+from pufferjax.metrics import read_metrics
+from pufferjax.plots import solve_rate_curve
+from pufferjax.run import machine
+
+RESULTS = Path(__file__).parent / "results"
+UNIFORM_ROWS = ["--ppo.priority-exponent", "0"]
+ARMS = {
+    "full": [],
+    "state-set-only": UNIFORM_ROWS,
+    "priorities-only": ["--state-set.fraction", "0"],  # no state set, and so no warm-up
+    "neither": ["--state-set.fraction", "0", *UNIFORM_ROWS],
+    "no-warmup": ["--state-set.warmup-rewards", "0"],
+    # The gate holds training back until the first reward. After a warm-up that met one it is open: no-gate is then the
+    # same run as full, and only without the warm-up does it change anything.
+    "no-gate": ["--ppo.no-wait-for-reward"],
+    "no-warmup-no-gate": ["--state-set.warmup-rewards", "0", "--ppo.no-wait-for-reward"],
+}
+LATCH_RATE, LATCH_EPISODES = 0.1, 200
+EVAL_EPISODES = 4000
+RESAMPLES = 10_000
+NO_STEP_LIMIT = 10**12  # so that the seconds end every run
+
+
+def measure(records: Sequence[dict]) -> dict[str, float | bool | None]:
+    """Of the records of a metrics.jsonl with log_interval 1.
+
+    Returns first_reward_seconds and latch_seconds, both since the start of the run and None if that never came, and
+    run_seconds.
+    """
+    first = records[0]
+    start = first["wall_seconds"] - first["step"] / first["steps_per_second"]  # of the first epoch: after the warm-up
+    rewarded = [start] if first["warmup_rewards"] else [r["wall_seconds"] for r in records if r["rewards"]]
+    latch, window, episodes, solved = None, deque(), 0, 0.0
+    for record in records:
+        window.append((record["episodes"], (record["perf"] or 0.0) * record["episodes"]))
+        episodes, solved = episodes + window[-1][0], solved + window[-1][1]
+        while episodes - window[0][0] >= LATCH_EPISODES:
+            episodes, solved = episodes - window[0][0], solved - window[0][1]
+            window.popleft()
+        if episodes >= LATCH_EPISODES and solved >= LATCH_RATE * episodes - 1e-6:
+            latch = record["wall_seconds"]
+            break
+    return {
+        "first_reward_seconds": rewarded[0] if rewarded else None,
+        "latch_seconds": latch,
+        "run_seconds": records[-1]["wall_seconds"],
+    }
+
+
+def run(size: int, seconds: float, arm: str, seed: int, extra: Sequence[str], folder: Path) -> dict:
+    run_dir = folder / "run"
+    flags = ["--env.size", size, "--seed", seed, "--max-seconds", seconds, "--run-dir", run_dir, "--log-interval", 1]
+    flags += ["--total-steps", NO_STEP_LIMIT, "--eval-episodes", EVAL_EPISODES, *flags_of(arm, extra)]
+    subprocess.run([sys.executable, "-m", "pufferjax.cli", "train", "maze", *map(str, flags)], check=True)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    records = read_metrics(run_dir / "metrics.jsonl")
+    curve = solve_rate_curve(records, min_episodes=1000)
+    return {
+        **key_of(size, seconds, arm, seed, extra),
+        **measure(records),
+        "final_rate": summary["evaluation"]["perf"],
+        **{name: summary[name] for name in ("steps", "warmup_steps", "warmup_rewards", "devices", "stopped_by")},
+        "machine": summary["machine"],
+        "curve": {name: np.round(values, 4).tolist() for name, values in curve.items()},
+    }
+
+
+def flags_of(arm: str, extra: Sequence[str]) -> list[str]:
+    """The arm comes last: of a flag given twice the last one counts."""
+    return [*extra, *ARMS[arm]]
+
+
+def key_of(size: int, seconds: float, arm: str, seed: int, extra: Sequence[str]) -> dict:
+    """What makes a run the same run: a result of other flags is not taken for it."""
+    return {"size": size, "seconds": seconds, "arm": arm, "seed": seed, "flags": flags_of(arm, extra)}
+
+
+def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high): percentile bootstrap of the mean over seeds, 95 %; the same numbers every time."""
+    values = np.asarray(values, float)
+    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
+    return float(values.mean()), float(low), float(high)
+
+
+def wilson(successes: int, count: int) -> tuple[float, float, float]:
+    """(share, low, high), 95 %: the bootstrap has no width when all seeds agree."""
+    z = 1.96
+    share = successes / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return share, max(0.0, middle - half), min(1.0, middle + half)
+
+
+def summarize(results: Sequence[dict]) -> dict[str, dict]:
+    """Of the runs of one arm. Figure -> {mean, low, high, values, is_bound: some are only lower bounds}; a figure that
+    no run has is left out."""
+    first, latch = [], []  # (seconds, whether they are only a lower bound)
+    for r in results:
+        reward, latched = r["first_reward_seconds"], r["latch_seconds"]
+        first.append((r["run_seconds"], True) if reward is None else (reward, False))
+        if reward is not None:
+            end = r["run_seconds"] if latched is None else latched
+            latch.append((max(0.0, end - reward), latched is None))
+    latched = [r["latch_seconds"] is not None for r in results]
+    figures = {"latched": (wilson(sum(latched), len(latched)), [float(x) for x in latched], False)}
+    for name, pairs in {"first_reward": first, "latch": latch}.items():
+        if pairs:
+            values = [seconds for seconds, _ in pairs]
+            figures[name] = bootstrap(values), values, any(is_bound for _, is_bound in pairs)
+    rates = [r["final_rate"] for r in results]
+    figures["final_rate"] = bootstrap(rates), rates, False
+    return {
+        name: {"mean": mean, "low": low, "high": high, "values": values, "is_bound": is_bound}
+        for name, ((mean, low, high), values, is_bound) in figures.items()
+    }
+
+
+def table(by_arm: dict[str, dict[str, dict]]) -> str:
+    """Markdown, a row per arm: mean [95 % interval]."""
+    columns = {
+        "latched": ("share that latches", "{:.2f}"),
+        "first_reward": ("first reward, s", "{:.1f}"),
+        "latch": ("first reward to latch, s", "{:.1f}"),
+        "final_rate": ("final rate, unseen mazes", "{:.3f}"),
+    }
+    lines = [f"| arm | seeds | {' | '.join(title for title, _ in columns.values())} |", "|---" * 6 + "|"]
+    for arm, figures in by_arm.items():
+        cells = []
+        for name, (_, form) in columns.items():
+            if name not in figures:
+                cells.append("-")
+                continue
+            figure = figures[name]
+            mean, low, high = (form.format(figure[x]) for x in ("mean", "low", "high"))
+            cells.append(f"{'>= ' if figure['is_bound'] else ''}{mean} [{low}, {high}]")
+        lines.append(f"| {arm} | {len(figures['latched']['values'])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
+    """A panel per figure: every seed as a dot, the mean with its interval as a bar."""
+    from matplotlib.figure import Figure
+
+    titles = {
+        "latched": "latched (share)",
+        "first_reward": "first reward (s)",
+        "latch": "first reward to latch (s)",
+        "final_rate": "final rate, unseen mazes",
+    }
+    figure = Figure(figsize=(14, 1.2 + 0.5 * len(by_arm)), layout="constrained")
+    figure.suptitle(title)
+    for axes, (name, label) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
+        for row, figures in enumerate(by_arm.values()):
+            if name in figures:
+                x = figures[name]
+                axes.plot(x["values"], [row - 0.15] * len(x["values"]), "o", color="tab:gray", markersize=4, alpha=0.6)
+                axes.plot((x["low"], x["high"]), (row + 0.1,) * 2, color="tab:blue", linewidth=2)
+                axes.plot(x["mean"], row + 0.1, ">" if x["is_bound"] else "D", color="tab:blue", markersize=6)
+        axes.set(title=label, yticks=range(len(by_arm)), yticklabels=list(by_arm))
+        axes.set_xlim(left=0, right=1.02 if name in ("latched", "final_rate") else None)
+        axes.grid(axis="x", alpha=0.3)
+    axes.set_ylim(len(by_arm) - 0.5, -0.5)
+    figure.savefig(path, dpi=90)
+
+
+def report(results: Sequence[dict], size: int, seconds: float, extra: Sequence[str], output: Path) -> None:
+    """Prints and writes table and plot of the runs with these settings."""
+    by_arm = {}
+    for arm in ARMS:
+        of_arm = [r for r in results if r == {**r, **key_of(size, seconds, arm, r["seed"], extra)}]
+        if of_arm:
+            by_arm[arm] = summarize(of_arm)
+    if by_arm:
+        title = f"{size}x{size}, {seconds:g} s" + (f", {' '.join(extra)}" if extra else "")
+        text = table(by_arm)
+        print(f"{title}\n{text}", flush=True)
+        write_atomically(output.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
+        plot(by_arm, f"{size}x{size}, {seconds:g} s", output.with_suffix(".png"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--output", type=Path, default=RESULTS / "maze_statistics.json")
+    parser.add_argument("extra", nargs="*", help="after --: more flags of `pufferjax train`, for every arm")
+    args = parser.parse_args(argv)
+    args.output.parent.mkdir(exist_ok=True)
+    results = json.loads(args.output.read_text())["results"] if args.output.is_file() else []
+    for seed in args.seeds:  # all arms of a seed before the next one: what an interruption leaves compares fairly
+        for arm in args.arms:
+            key = key_of(args.size, args.seconds, arm, seed, args.extra)
+            if any(r == {**r, **key} for r in results):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                results.append(run(args.size, args.seconds, arm, seed, args.extra, Path(folder)))
+            write_atomically(args.output, json.dumps({"results": results}, indent=1) + "\n")
+    report(results, args.size, args.seconds, args.extra, args.output)
+
+
+if __name__ == "__main__":
+    main()

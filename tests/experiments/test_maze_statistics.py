@@ -1,0 +1,153 @@
+"""The statistics of the ablation: what counts as a latch, what the intervals are, and that runs are not repeated."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+PATH = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "maze_statistics.py"
+
+
+@pytest.fixture(scope="module")
+def statistics():
+    spec = importlib.util.spec_from_file_location("maze_statistics", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def records(perfs, rewards, warmup_rewards=0, episodes=100):
+    """One per epoch of 2 seconds; the first epoch begins 10 seconds after the start."""
+    return [
+        {
+            "step": 1000 * (i + 1), "wall_seconds": 12.0 + 2 * i, "steps_per_second": 500.0, "episodes": episodes,
+            "perf": perf, "rewards": reward, "warmup_rewards": warmup_rewards,
+        }
+        for i, (perf, reward) in enumerate(zip(perfs, rewards, strict=True))
+    ]  # fmt: skip
+
+
+def test_times_of_a_run_that_latches(statistics):
+    # Two epochs make 200 episodes: the rate of the latest two reaches 0.1 in the fifth.
+    measured = statistics.measure(records([0, 0.04, 0.05, 0.08, 0.12, 0.5], [0, 3, 0, 9, 9, 9]))
+    assert measured == {"first_reward_seconds": 14, "latch_seconds": 20, "run_seconds": 22}
+
+
+def test_a_reward_of_the_warmup_counts_from_its_end(statistics):
+    assert statistics.measure(records([0.0], [0], warmup_rewards=5))["first_reward_seconds"] == 10
+
+
+def test_few_lucky_episodes_are_no_latch(statistics):
+    few = [record | {"episodes": 10} for record in records([1.0] * 19, [1] * 19)]
+    assert statistics.measure(few)["latch_seconds"] is None
+    none = statistics.measure(records([None] * 3, [0] * 3, episodes=0))
+    assert none["latch_seconds"] is None and none["first_reward_seconds"] is None
+
+
+def result(first, latch, rate, end=100.0):
+    return {"first_reward_seconds": first, "latch_seconds": latch, "run_seconds": end, "final_rate": rate}
+
+
+def test_what_never_came_is_a_lower_bound(statistics):
+    figures = statistics.summarize([result(10, 30, 0.8), result(20, None, 0.0), result(None, None, 0.0)])
+    assert figures["latched"]["mean"] == pytest.approx(1 / 3)
+    assert figures["first_reward"]["values"] == [10, 20, 100] and figures["first_reward"]["is_bound"]
+    assert figures["latch"]["values"] == [20, 80] and figures["latch"]["is_bound"]
+    assert figures["final_rate"]["values"] == [0.8, 0, 0] and not figures["final_rate"]["is_bound"]
+    row = statistics.table({"full": figures}).splitlines()[2]
+    assert row.startswith("| full | 3 | 0.33 [") and "| >= 50.0 [20.0, 80.0] | 0.267 [" in row
+    assert "latch" not in statistics.summarize([result(None, None, 0.0)])
+
+
+def test_bootstrap_covers_the_mean_as_often_as_it_says(statistics, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(300):
+        mean, low, high = statistics.bootstrap(random.normal(3, 1, 30))
+        assert low < mean < high
+        covered += low <= 3 <= high
+    assert 0.88 < covered / 300 < 0.98  # 30 values: about 0.94
+    assert statistics.bootstrap([1.0, 2.0, 4.0]) == statistics.bootstrap([1.0, 2.0, 4.0])
+
+
+def test_wilson_has_width_when_all_seeds_agree(statistics):
+    share, low, high = statistics.wilson(5, 5)
+    assert share == high == 1 and low == pytest.approx(5 / (5 + 1.96**2))
+    assert statistics.wilson(1, 4)[1:] == pytest.approx((0.0456, 0.6994), abs=1e-4)
+
+
+FAKE = """
+import json, pathlib, sys
+flags = sys.argv[1:]
+value = {flag: flags[i + 1] for i, flag in enumerate(flags) if flag.startswith("--") and i + 1 < len(flags)}
+folder = pathlib.Path(value["--run-dir"])
+folder.mkdir()
+record = {"step": 100, "wall_seconds": 3.0, "steps_per_second": 100.0, "episodes": 300, "perf": 0.5, "rewards": 1.0,
+          "warmup_rewards": 0}
+(folder / "metrics.jsonl").write_text(json.dumps(record) + "\\n")
+summary = {"evaluation": {"perf": 0.5}, "steps": 100, "warmup_steps": 0, "warmup_rewards": 0, "devices": 1,
+           "stopped_by": "max_seconds", "machine": "none"}
+(folder / "summary.json").write_text(json.dumps(summary))
+with open(LOG, "a") as log:
+    log.write(json.dumps(value | {"gate": "--ppo.no-wait-for-reward" not in flags}) + "\\n")
+sys.exit(1 if value["--seed"] == "9" else 0)
+"""
+
+
+def test_runs_are_kept_and_not_repeated(statistics, monkeypatch, tmp_path, capsys):
+    log, output = tmp_path / "log", tmp_path / "out" / "s.json"
+    script = tmp_path / "fake.py"
+    script.write_text(f"LOG = {str(log)!r}\n{FAKE}")
+    real = statistics.subprocess.run
+    monkeypatch.setattr(
+        statistics.subprocess, "run", lambda command, **options: real([sys.executable, script, *command[3:]], **options)
+    )
+
+    def experiment(*arguments):
+        statistics.main(["--size", "5", "--seconds", "3", "--output", str(output), *arguments])
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    runs = experiment("--seeds", "0", "--arms", "full", "neither", "no-warmup-no-gate")
+    assert [run.get("--state-set.fraction") for run in runs] == [None, "0", None]
+    assert [run.get("--ppo.priority-exponent") for run in runs] == [None, "0", None]
+    assert [run.get("--state-set.warmup-rewards") for run in runs] == [None, None, "0"]
+    assert [run["gate"] for run in runs] == [True, True, False]
+    assert all(run["--max-seconds"] == "3.0" and run["--env.size"] == "5" for run in runs)
+    assert len(experiment("--seeds", "0", "1", "--arms", "full", "neither")) == 5  # two of the four were there
+    # A run that fails ends the experiment; what was there before is kept.
+    with pytest.raises(statistics.subprocess.CalledProcessError):
+        experiment("--seeds", "2", "9", "--arms", "full")
+    assert len(json.loads(output.read_text())["results"]) == 6
+    # Other flags are other runs, and an arm overrides them.
+    runs = experiment("--seeds", "0", "--arms", "neither", "--", "--state-set.fraction", "0.9", "--num-envs", "64")
+    assert runs[-1]["--num-envs"] == "64" and runs[-1]["--state-set.fraction"] == "0"
+    assert "| neither | 1 |" in capsys.readouterr().out
+    assert len(experiment("--seeds", "0", "1", "2", "--arms", "full")) == 8
+    assert "| full | 3 | 1.00 [" in output.with_suffix(".md").read_text() and output.with_suffix(".png").is_file()
+
+
+def test_the_arms_are_flags_of_the_command(statistics):
+    from pufferjax.cli import parse_train
+
+    def settings(arm):
+        config = parse_train("maze", statistics.ARMS[arm]).config.train
+        return (
+            config.state_set.fraction > 0,
+            config.ppo.priority_exponent > 0,
+            config.state_set.warmup_rewards > 0,
+            config.ppo.wait_for_reward,
+        )
+
+    assert {arm: settings(arm) for arm in statistics.ARMS} == {
+        "full": (True, True, True, True),
+        "state-set-only": (True, False, True, True),
+        "priorities-only": (False, True, True, True),
+        "neither": (False, False, True, True),
+        "no-warmup": (True, True, False, True),
+        "no-gate": (True, True, True, False),
+        "no-warmup-no-gate": (True, True, False, False),
+    }
