@@ -250,14 +250,12 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             is_replayed = is_restarted[-num_replayed:]
             walked = jnp.arange(num_replayed) >= num_replayed - config.num_walked
             rescored = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_replayed & ~walked)
-            state_set = rescored
-            if config.num_walked:
-                n = config.num_walked
-                state_set = state_set.insert(
-                    restart_rows[-n:], replayed_scores[-n:], is_replayed[-n:] & (replayed_scores[-n:] > 0)
-                )
-            state_set = state_set.insert(
-                snapshots.reshape(-1, snapshots.shape[-1]), candidate_scores, candidate_scores > 0
+            # Fresh environments offer what they passed through, walkers where their walk had ended.
+            first_walked = num_replayed - config.num_walked
+            state_set = rescored.insert(
+                jnp.concatenate([snapshots.reshape(-1, snapshots.shape[-1]), restart_rows[first_walked:]]),
+                jnp.concatenate([candidate_scores, replayed_scores[first_walked:]]),
+                jnp.concatenate([candidate_scores > 0, (is_replayed & (replayed_scores > 0))[first_walked:]]),
             )
         born = jnp.where(entered_slots(rescored, state_set), train_state.epoch, train_state.born)
 
