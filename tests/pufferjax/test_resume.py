@@ -54,14 +54,13 @@ def stop_after(monkeypatch):
             @property
             def received(self):
                 self.looks += 1
-                return "SIGINT" if self.looks == epochs else None
+                return "SIGINT" if 0 < epochs <= self.looks else None
 
             @received.setter
             def received(self, value):
                 pass
 
-        with monkeypatch.context():
-            monkeypatch.setattr(run, "_StopSignals", Signals)
+        monkeypatch.setattr(run, "_StopSignals", Signals)
 
     return arrange
 
@@ -69,7 +68,7 @@ def stop_after(monkeypatch):
 def test_a_stopped_and_damaged_run_becomes_the_run_that_it_would_have_been(
     tmp_path, tiny_run, train, stop_after, capsys, monkeypatch, tiny_config
 ):
-    # Interrupted after its fifth epoch, with a checkpoint for each.
+    # Interrupted after its sixth epoch, with a checkpoint for each.
     stop_after(6)
     stopped = train(tmp_path, checkpoint_interval_seconds=0, keep_checkpoints=2)
     assert stopped.stopped_by == "SIGINT" and stopped.summary["epochs"] == 6
