@@ -88,6 +88,7 @@ def save_checkpoint(
             path.rename(replaced)
         partial.rename(path)
         sync(path.parent)
+        sync(path.parent.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except Exception as error:  # Orbax's storage layer reports a full or read-only disk as its own errors
         shutil.rmtree(partial, ignore_errors=True)
