@@ -13,6 +13,8 @@ usage: pufferjax COMMAND ...
 
   pufferjax train ENV [--env.size 35] [--state-set.fraction 0.4] [--seed 1] [--max-seconds 600] [--run-dir runs/x]
       train with the preset of ENV; flags override it (pufferjax train ENV --help lists them all)
+  pufferjax train ENV --run-dir runs/x --resume
+      go on with a run, stopped or killed, from its latest good checkpoint
   pufferjax eval RUN_DIR [--episodes 2000] [--json] [--seen] [--greedy] [--seed 0] [--gif out.gif]
       solve rate of a run over fresh episodes, on levels it was not trained on unless --seen
   pufferjax envs
@@ -32,6 +34,10 @@ class _Exit(Exception):
 def _fail(message: object) -> _Exit:
     print(f"pufferjax: error: {message}", file=sys.stderr)
     return _Exit(2)
+
+
+def _warn(message: str) -> None:
+    print(f"pufferjax: warning: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -72,16 +78,20 @@ def _train(argv: list[str]) -> int:
     with _refusals():
         args = parse_train(name, flags)
         from pufferjax import run
+        from pufferjax.checkpoint import CheckpointError
+        from pufferjax.parallel import choose_devices
         from pufferjax.train import make_update
 
         config = args.config
         env = config.make_env()
+        choose_devices(config.train, config.options.devices)
         make_update(env, config.train)  # checks that policy and environment fit
         run_dir = args.run_dir or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{config.options.seed}"
-        run.check_run_dir(run_dir)
+        if not args.resume:
+            run.check_run_dir(run_dir)
     try:
-        result = run.train(env, config.train, run_dir=run_dir, **dataclasses.asdict(config.options))
-    except OSError as error:
+        result = run.train(env, config.train, run_dir=run_dir, resume=args.resume, **dataclasses.asdict(config.options))
+    except (OSError, CheckpointError) as error:
         raise _fail(error) from None
     return {"SIGINT": 130, "SIGTERM": 143}.get(result.stopped_by, 0)
 
@@ -90,14 +100,19 @@ def _train(argv: list[str]) -> int:
 class TrainArgs:
     config: Any  # RunConfig
     run_dir: Path | None
+    resume: bool
 
 
 def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
-    """Defaults < preset < flags. Raises ValueError for a bad value; SystemExit for a bad flag, its message printed."""
+    """Defaults < preset < flags; for a resumed run its config.toml < flags.
+
+    Raises ValueError for a bad value, or one that a resumed run cannot change; SystemExit for a bad flag, its message
+    printed.
+    """
     import tyro
 
     from pufferjax import envs, presets
-    from pufferjax.run import RunConfig
+    from pufferjax.run_config import RunConfig, read_config
 
     parameters = envs.parameters(name)
     preset = presets.load(name)
@@ -119,16 +134,29 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
         args.__doc__ = f"Train on {name}. Defaults are those of its preset."
         return tyro.cli(args, args=list(flags), prog=f"pufferjax train {name}", **options)
 
-    # The preset may depend on the size of the environment, so that is read first.
+    help_run_dir = "Default: runs/ENV-TIME-SEED."
+    help_resume = "Go on with the run in --run-dir from its latest checkpoint, with the settings it was started with."
+    shell_fields = [
+        ("run_dir", Annotated[Path | None, tyro.conf.arg(help=help_run_dir)], None),
+        ("resume", Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=help_resume)], False),
+    ]
+    # What the other flags default to depends on the size of the environment, or on the run resumed: these come first.
     section, default = env_field(resolved(None).env_params)
-    known, _ = parse([("env", section, default)], flags, return_unknown_args=True, add_help=False)
-    base = resolved(getattr(known.env, "size", None))
+    known, _ = parse([*shell_fields, ("env", section, default)], flags, return_unknown_args=True, add_help=False)
+    if known.resume:
+        if known.run_dir is None:
+            raise ValueError("--resume needs --run-dir")
+        base = read_config(known.run_dir)
+        if base.env != name:
+            raise ValueError(f"{known.run_dir} is a run of {base.env}, not of {name}")
+    else:
+        base = resolved(getattr(known.env, "size", None))
     section, default = env_field(base.env_params)
     train, options = _unchecked(base.train), _unchecked(base.options)
     flat = tyro.conf.arg(name="")
     args = parse(
         [
-            ("run_dir", Annotated[Path | None, tyro.conf.arg(help="Default: runs/ENV-TIME-SEED.")], None),
+            *shell_fields,
             ("options", Annotated[type(options), flat], options),
             ("train", Annotated[type(train), flat], train),
             ("env", section, default),
@@ -136,7 +164,12 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
         flags,
     )
     env, train, options = (dataclasses.asdict(x) for x in (args.env, args.train, args.options))
-    return TrainArgs(RunConfig.from_table({**train, "env": env, "run": {"env": name, **options}}), args.run_dir)
+    config = RunConfig.from_table({**train, "env": env, "run": {"env": name, **options}})
+    if args.resume:
+        from pufferjax.run import check_resumable
+
+        check_resumable(args.run_dir, config, shown=lambda setting: "--" + setting.replace("_", "-"))
+    return TrainArgs(config, args.run_dir, args.resume)
 
 
 def _unchecked(config):
@@ -182,7 +215,7 @@ def _eval(argv: list[str]) -> int:
         from pufferjax import render, run
         from pufferjax.evaluate import evaluate, unseen
 
-        _, env, policy, train_state = run.load_run(args.run_dir)
+        _, env, policy, train_state = run.load_run(args.run_dir, warn=_warn)
         if not args.seen:
             env = unseen(env)
     result = evaluate(env, policy, train_state.params, jax.random.key(args.seed), args.episodes, greedy=args.greedy)

@@ -1,7 +1,26 @@
 """Files that are never seen half-written."""
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on this system
+    fcntl = None
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file, or the entries of a folder, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
@@ -17,3 +36,35 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync(path.parent)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether `write_atomically` was killed before it could rename this file."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    for path in folder.iterdir():
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Around the work of the one process that may write to `folder`; the system frees it when that process dies.
+
+    Raises BlockingIOError if another one is at it. Where there are no such locks it does nothing.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(f"{folder} is in use by another process") from None
+            except OSError:  # some network file systems
+                pass
+        yield
+    finally:
+        os.close(descriptor)

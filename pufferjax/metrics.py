@@ -77,16 +77,37 @@ def pool(epochs: Sequence[Mapping[str, float]], num_envs: int) -> dict[str, floa
 
 
 class MetricsWriter:
-    """Appends records to a JSONL file, each line with one system call, so that a crash leaves only whole lines."""
+    """Appends records to a JSONL file, each line with one system call, so that a crash leaves only whole lines.
 
-    def __init__(self, path: str | os.PathLike):
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    `position`: bytes of the file to keep and go on after. Raises OSError, also if the file has fewer.
+    """
+
+    def __init__(self, path: str | os.PathLike, position: int = 0):
+        self._path = path
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error.strerror}") from None
+        size = os.fstat(self._file).st_size
+        if size < position:
+            os.close(self._file)
+            raise OSError(f"{path} was cut: it has {size} bytes, and had {position} when the checkpoint was written")
+        os.ftruncate(self._file, position)
+        self.position = position
 
     def write(self, record: Mapping) -> None:
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        written = os.write(self._file, line)
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            raise OSError(f"{self._path} cannot be written: {error.strerror}") from None
         if written != len(line):
-            raise OSError(f"metrics: only {written} of {len(line)} bytes could be written; is the disk full?")
+            raise OSError(f"{self._path}: only {written} of {len(line)} bytes could be written; is the disk full?")
+        self.position += written
+
+    def sync(self) -> None:
+        """Waits until what was written would survive a loss of power."""
+        os.fsync(self._file)
 
     def close(self) -> None:
         os.close(self._file)

@@ -8,166 +8,97 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import signal
 import threading
 import time
-import tomllib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from pufferjax import envs
-from pufferjax.checkpoint import load_checkpoint, save_checkpoint
-from pufferjax.config import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
+from pufferjax.checkpoint import load_checkpoint
+from pufferjax.config import TrainConfig
 from pufferjax.dashboard import Dashboard
 from pufferjax.envs import Env
 from pufferjax.evaluate import evaluate, unseen, wait
-from pufferjax.files import write_atomically
-from pufferjax.metrics import MetricsWriter, pool
+from pufferjax.files import is_leftover, locked, remove_leftovers, write_atomically
+from pufferjax.journal import Journal
+from pufferjax.metrics import read_metrics
 from pufferjax.parallel import choose_devices, global_shapes, make_parallel
 from pufferjax.policy import ActorCritic, make_policy
+from pufferjax.run_config import (
+    RESUMABLE,
+    RunConfig,
+    RunOptions,
+    fixed_differences,
+    read_config,
+    read_table,
+    settings,
+)
 from pufferjax.types import TrainState
 
-_SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
 
-
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """What a run needs besides the environment and the training settings; [run] in config.toml."""
-
-    seed: int = 0
-    # Wall-clock budget in seconds from the start, compilation and warm-up included, final evaluation not; the schedules
-    # end with it. None: only total_steps ends the run, and the same seed gives the same metrics.
-    max_seconds: float | None = None
-    log_interval: int = 1  # epochs pooled in each line of metrics.jsonl
-    print_interval_seconds: float = 5.0  # between progress lines where the output is not a terminal
-    eval_episodes: int = 2000  # of the final evaluation on unseen levels; 0: none
-    devices: int | None = None  # that share the run; None: all there are (on a CPU: one per core)
-
-    def __post_init__(self):
-        def check(name, valid, is_valid):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
-                raise ValueError(f"{name} must be {valid}, got {value!r}")
-
-        def is_int(low, high):
-            return lambda x: isinstance(x, int) and low <= x <= high
-
-        check("seed", "an integer in [0, 4294967295]", is_int(0, 2**32 - 1))
-        check("log_interval", "an integer >= 1", is_int(1, 2**31 - 1))
-        check("print_interval_seconds", "a number >= 0", lambda x: 0 <= x < math.inf)
-        check("eval_episodes", "an integer >= 0", is_int(0, 2**31 - 1))
-        if self.devices is not None:
-            check("devices", "an integer >= 1, or None", is_int(1, 2**31 - 1))
-        if self.max_seconds is not None:
-            check("max_seconds", "a number > 0, or None", lambda x: 0 < x < math.inf)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """A whole run; config.toml holds exactly this."""
-
-    env: str
-    env_params: Mapping[str, Any]  # arguments of envs.make
-    train: TrainConfig
-    options: RunOptions
-
-    def make_env(self) -> Env:
-        return envs.make(self.env, **self.env_params)
-
-    def to_table(self) -> dict[str, Any]:
-        """As nested dicts, the layout of config.toml and of the presets. None is left out: TOML has no word for it."""
-        table = dataclasses.asdict(self.train)
-        sections = {name: table.pop(name) for name in _SECTIONS}
-        options = {name: x for name, x in dataclasses.asdict(self.options).items() if x is not None}
-        return {**table, "env": dict(self.env_params), **sections, "run": {"env": self.env, **options}}
-
-    @classmethod
-    def from_table(cls, table: Mapping[str, Any]) -> "RunConfig":
-        """Inverse of `to_table`; missing keys take their defaults. ValueError names an unknown key or bad value."""
-        top = {name: value for name, value in table.items() if name not in ("env", "run", *_SECTIONS)}
-        run = _section(table, "run")
-        env = run.pop("env", None)
-        if not isinstance(env, str):
-            raise ValueError(f"run.env must be one of {', '.join(envs.names())}, got {env!r}")
-        parameters = envs.parameters(env)
-        env_params = {name: parameter.default for name, parameter in parameters.items()}
-        given = _section(table, "env")
-        _check_keys("env.", given, parameters)
-        train_fields = [field.name for field in dataclasses.fields(TrainConfig)]
-        _check_keys("", top, [*(name for name in train_fields if name not in _SECTIONS), "env", "run", *_SECTIONS])
-        sections = {}
-        for name, section in _SECTIONS.items():
-            values = _section(table, name)
-            _check_keys(f"{name}.", values, [field.name for field in dataclasses.fields(section)])
-            sections[name] = section(**values)
-        _check_keys("run.", run, [field.name for field in dataclasses.fields(RunOptions)])
-        return cls(env, {**env_params, **given}, TrainConfig(**top, **sections), RunOptions(**run))
-
-
-def _section(table: Mapping[str, Any], name: str) -> dict[str, Any]:
-    section = table.get(name, {})
-    if not isinstance(section, Mapping):
-        raise ValueError(f"{name} must be a table [{name}], got {section!r}")
-    return dict(section)
-
-
-def _check_keys(prefix: str, given, valid) -> None:
-    for name in given:
-        if name not in valid:
-            raise ValueError(f"unknown key {prefix}{name}; valid are {', '.join(prefix + v for v in valid)}")
-
-
-def read_config(run_dir: str | os.PathLike) -> RunConfig:
-    """The configuration of a run directory. ValueError if it is none."""
-    path = Path(run_dir) / "config.toml"
-    if not path.is_file():
-        raise ValueError(f"{run_dir} is not a run directory: it has no config.toml")
-    try:
-        return RunConfig.from_table(tomllib.loads(path.read_text()))
-    except ValueError as error:  # TOMLDecodeError is one
-        raise ValueError(f"{path}: {error}") from None
-
-
-def load_run(run_dir: str | os.PathLike, step: int | None = None) -> tuple[RunConfig, Env, ActorCritic, TrainState]:
-    """A finished or stopped run: its configuration, training environment, policy, and the train state of `step`, or
-    the latest one."""
+def load_run(
+    run_dir: str | os.PathLike, step: int | None = None, warn: Callable[[str], None] = warnings.warn
+) -> tuple[RunConfig, Env, ActorCritic, TrainState]:
+    """A run, finished or not: its configuration, training environment, policy, and the train state of `step`, or of its
+    latest good checkpoint; `warn` gets a line for each newer one. Raises ValueError, of which CheckpointError is one."""
     config = read_config(run_dir)
     env = config.make_env()
     like = global_shapes(env, config.train, config.options.devices or 1)
-    return config, env, make_policy(env.spec, config.train.policy), load_checkpoint(run_dir, like, step)
+    checkpoint = load_checkpoint(run_dir, like, step, settings=settings(config.to_table()), warn=warn)
+    return config, env, make_policy(env.spec, config.train.policy), checkpoint.train_state
 
 
 def check_run_dir(run_dir: str | os.PathLike) -> None:
     """FileExistsError if something is in the way of a new run."""
     path = Path(run_dir)
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not all(is_leftover(entry) for entry in path.iterdir()):
         raise FileExistsError(f"run directory {path} exists and is not empty: choose another one, or delete it")
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"run directory {path} is a file: choose another one, or delete it")
 
 
-def _create_run_dir(run_dir: str | os.PathLike, config: RunConfig) -> Path:
+def check_resumable(run_dir: str | os.PathLike, config: RunConfig, shown: Callable[[str], str] = str) -> None:
+    """ValueError if `run_dir` holds no run, or another one than `config`; `shown` turns a setting into its name."""
+    theirs, ours = settings(read_table(run_dir)), settings(config.to_table())
+    for name in fixed_differences(ours, theirs):
+        raise ValueError(
+            f"{run_dir} was started with {shown(name)} {theirs[name]}; resumed it cannot have {ours[name]} "
+            f"(only {', '.join(map(shown, RESUMABLE))} may change)"
+        )
+
+
+def _write_config(run_dir: Path, config: RunConfig) -> None:
     import tomli_w
 
-    path = Path(run_dir)
-    check_run_dir(path)
     try:
         content = tomli_w.dumps(config.to_table())
     except TypeError as error:
         raise ValueError(f"config.toml cannot hold the parameters of {config.env}: {error}") from None
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "config.toml", content)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run_dir)
+        write_atomically(run_dir / "config.toml", content)
     except OSError as error:
-        raise OSError(f"run directory {path} cannot be written: {error.strerror}") from None
-    return path
+        raise OSError(f"run directory {run_dir} cannot be written: {error.strerror}") from None
+
+
+def _summary_if_finished(run_dir: Path, config: RunConfig) -> dict[str, Any] | None:
+    """summary.json, if nothing is left to do with the total_steps and max_seconds of `config`."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        summary = json.loads((run_dir / "summary.json").read_text())
+        had, has = read_table(run_dir)["run"].get("max_seconds"), config.options.max_seconds
+        is_out_of_time = summary["stopped_by"] == "max_seconds" and None not in (had, has) and has <= had
+        is_interrupted = summary["stopped_by"].startswith("SIG")  # perhaps only in its final evaluation
+        if is_out_of_time or (summary["epochs"] >= config.train.num_epochs and not is_interrupted):
+            return summary
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +153,10 @@ class _Clock:
     def elapsed(self) -> float:
         return time.perf_counter() - self._start
 
+    def go_on_from(self, seconds: float) -> None:
+        """Counts the seconds that a resumed run had used before; those of its new start-up count as well."""
+        self._start -= seconds
+
     def epoch_ended(self) -> None:
         now = self.elapsed()
         if self._last_end is not None:
@@ -252,11 +187,14 @@ def train(
     *,
     seed: int = 0,
     run_dir: str | os.PathLike | None = None,
+    resume: bool = False,
     max_seconds: float | None = None,
     eval_episodes: int = 2000,
     log_interval: int = 1,
     print_interval_seconds: float = 5.0,
     devices: int | None = None,
+    checkpoint_interval_seconds: float = 60.0,
+    keep_checkpoints: int = 3,
     policy: ActorCritic | None = None,
     show: bool = True,
 ) -> TrainResult:
@@ -266,17 +204,23 @@ def train(
       env: an environment with one agent.
       config: the training settings.
       seed: of everything random; without max_seconds, the same seed gives the same metrics but for the times in them.
-      run_dir: folder for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or empty. None: no
-        files.
-      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices: see `RunOptions`. Called before
-        anything else has used JAX in this process, it makes every CPU core a device.
+      run_dir: folder for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or empty, unless
+        resumed. None: no files.
+      resume: go on with the run in run_dir, however it ended, from its latest good checkpoint, or from the beginning if
+        it was killed before it wrote one. Without max_seconds it becomes the run that it would have been, bit for bit,
+        but for the times. Env, config and options must be those it was started with, except total_steps, max_seconds
+        and what does not touch the training (`run_config.RESUMABLE`). A finished run is returned as it is.
+      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices, checkpoint_interval_seconds,
+        keep_checkpoints: see `RunOptions`. Called before anything else has used JAX in this process, it makes every
+        CPU core a device; a resumed run takes as many devices as it had.
       policy: instead of `make_policy(env.spec, config.policy)`. config.toml cannot hold it: load the run with it.
       show: progress on stdout.
 
     A first Ctrl-C or SIGTERM ends the run after the epochs under way, writes the checkpoint, skips the evaluation and
     is reported in `stopped_by`; a second one acts at once.
 
-    Raises ValueError for impossible settings, FileExistsError for a run_dir in use, OSError if it cannot be written.
+    Raises ValueError for impossible settings, FileExistsError for a run_dir in use, CheckpointError if all checkpoints
+    to resume from are bad, OSError if run_dir cannot be written (a checkpoint before the last one: only a warning).
     """
     start = time.perf_counter()
     options = RunOptions(
@@ -286,29 +230,50 @@ def train(
         print_interval_seconds=print_interval_seconds,
         eval_episodes=eval_episodes,
         devices=devices,
+        checkpoint_interval_seconds=checkpoint_interval_seconds,
+        keep_checkpoints=keep_checkpoints,
     )
+    if resume:
+        if run_dir is None:
+            raise ValueError("resume needs a run_dir")
+        devices = devices or read_table(run_dir)["run"].get("devices")
     mesh_devices = choose_devices(config, devices)
     options = dataclasses.replace(options, devices=len(mesh_devices))
     policy = policy or make_policy(env.spec, config.policy)
     init, warmup, update = make_parallel(env, config, mesh_devices, policy)
-    if run_dir is not None:
-        run_dir = _create_run_dir(run_dir, RunConfig(env.spec.name, dict(env.params), config, options))
-
+    run_config = RunConfig(env.spec.name, dict(env.params), config, options)
     title = f"pufferjax train {env.spec.name}" + (f"  {run_dir}" if run_dir else "")
-    with Dashboard(title, config.total_steps, print_interval_seconds, show=show) as dashboard:
-        with contextlib.ExitStack() as stack:
-            signals = stack.enter_context(_StopSignals())
-            writer = None
-            if run_dir is not None:
-                writer = MetricsWriter(run_dir / "metrics.jsonl")
-                stack.callback(writer.close)
-            train_state, records, stopped_by = _loop(
+    dashboard = Dashboard(title, config.total_steps, print_interval_seconds, show=show)
+    with contextlib.ExitStack() as stack:
+        if run_dir is not None:
+            run_dir = Path(run_dir)
+            if resume:
+                check_resumable(run_dir, run_config)
+            else:
+                check_run_dir(run_dir)
+                _write_config(run_dir, run_config)
+            stack.enter_context(locked(run_dir))
+        if resume:
+            summary = _summary_if_finished(run_dir, run_config)
+            if summary is not None:
+                return _as_it_is(run_dir, env, run_config, policy, summary, dashboard)
+            _write_config(run_dir, run_config)
+            (run_dir / "summary.json").unlink(missing_ok=True)
+        stack.enter_context(dashboard)
+        with contextlib.ExitStack() as training:
+            signals = training.enter_context(_StopSignals())
+            journal = training.enter_context(
+                Journal(run_dir, config, options, settings(run_config.to_table()), dashboard.message)
+            )
+            clock = _Clock(start, options.max_seconds)
+            train_state, progress, stopped_by = _loop(
                 config, options, jax.jit(init), jax.jit(warmup), jax.jit(update, donate_argnums=0),
-                start, dashboard, signals, writer,
+                clock, dashboard, signals, journal, resume,
             )  # fmt: skip
-            train_seconds = time.perf_counter() - start
+            train_seconds = clock.elapsed()
+            records = journal.records
             step = records[-1]["step"]
-            checkpoint = save_checkpoint(run_dir, step, train_state) if run_dir is not None else None
+            checkpoint = journal.save(train_state, progress)
         evaluation = None
         if options.eval_episodes and not stopped_by.startswith("SIG"):
             try:
@@ -339,7 +304,7 @@ def train(
             "seed": seed,
             "devices": len(mesh_devices),
             "train_seconds": train_seconds,
-            "total_seconds": time.perf_counter() - start,
+            "total_seconds": clock.elapsed(),
             "warmup_steps": records[-1]["warmup_steps"],
             "warmup_rewards": records[-1]["warmup_rewards"],
             "pufferjax": _version("pufferjax"),
@@ -351,59 +316,75 @@ def train(
     return TrainResult(train_state, records, evaluation, stopped_by, summary, run_dir)
 
 
-def _loop(config, options, init, warmup, update, start, dashboard, signals, writer):
-    """Epochs until something ends the run. Returns (train_state, records, stopped_by)."""
-    clock = _Clock(start, options.max_seconds)
+def _as_it_is(run_dir, env, config, policy, summary, dashboard) -> TrainResult:
+    """The result of a finished run."""
+    dashboard.message(
+        f"{run_dir} has finished ({summary['stopped_by']} reached after {summary['steps']:,} steps): nothing is left "
+        f"to do; to train it longer, resume it with a larger {summary['stopped_by']}"
+    )
+    like = global_shapes(env, config.train, config.options.devices, policy)
+    train_state = load_checkpoint(
+        run_dir, like, settings=settings(config.to_table()), warn=lambda line: dashboard.message(f"warning: {line}")
+    ).train_state
+    records = read_metrics(run_dir / "metrics.jsonl")
+    return TrainResult(train_state, records, summary["evaluation"], summary["stopped_by"], summary, run_dir)
+
+
+def _loop(config, options, init, warmup, update, clock, dashboard, signals, journal, resume):
+    """Epochs until something ends the run. Returns (train_state, progress, stopped_by), the first two for the last
+    checkpoint."""
     hypers = config.hypers()
-    train_state = warmup(init(jax.random.key(options.seed)), hypers)
+    train_state = init(jax.random.key(options.seed))
+    checkpoint = journal.resume(train_state) if resume else journal.start()
+    if checkpoint is None:
+        train_state = warmup(train_state, hypers)
+    else:
+        train_state = checkpoint.train_state
+        clock.go_on_from(checkpoint.progress["seconds"])
     # Compiled ahead, while the warm-up runs; and a compiled function refuses a state of another layout, where jit would
     # silently compile a second time.
     update = update.lower(train_state, hypers, jnp.float32(0)).compile()
     wait(train_state.warmup_rewards)
     warmup_steps, warmup_rewards = int(train_state.warmup_steps), int(train_state.warmup_rewards)
-    if warmup_steps:
+    if checkpoint is not None:
+        dashboard.message(f"resumed after {checkpoint.step:,} steps; ready after {clock.elapsed():.1f} s in all")
+    elif resume:
+        dashboard.message("the run was killed before its first checkpoint: it starts again from the beginning")
+    elif warmup_steps:
         dashboard.message(
             f"warm-up: {warmup_rewards} rewards in {warmup_steps:,} random steps; ready after {clock.elapsed():.1f} s"
         )
+    journal.ready(clock.elapsed(), {"warmup_steps": warmup_steps, "warmup_rewards": warmup_rewards})
 
-    records: list[dict[str, Any]] = []
-    window: list[dict[str, Any]] = []
-    window_start = clock.elapsed()
-
-    def finish(metrics, epoch, last):
-        """Takes the figures of an epoch once it has ended; writes a line when its window is complete."""
-        nonlocal window_start
+    def finish(metrics):
+        """Takes the figures of an epoch once it has ended; the line of metrics, if it completes one."""
         wait(metrics["loss"])
         clock.epoch_ended()
-        window.append(jax.device_get(metrics))
-        if len(window) < options.log_interval and not last:
-            return
-        wall_seconds = clock.elapsed()
-        record = {
-            "step": epoch * config.batch_size,
-            "wall_seconds": wall_seconds,
-            "epoch": epoch,
-            "steps_per_second": len(window) * config.batch_size / (wall_seconds - window_start),
-            **pool(window, config.num_envs),
-            "warmup_steps": warmup_steps,
-            "warmup_rewards": warmup_rewards,
-        }
-        window.clear()
-        window_start = wall_seconds
-        records.append(record)
-        if writer is not None:
-            writer.write(record)
-        progress = max(epoch / config.num_epochs, wall_seconds / (options.max_seconds or math.inf))
-        dashboard.update(record, progress, clock.seconds_left(config.num_epochs - epoch), last=last)
+        return journal.add(jax.device_get(metrics), clock.elapsed())
 
+    def show(record, last=False):
+        if record is not None:
+            seconds_left = clock.seconds_left(config.num_epochs - record["epoch"])
+            share = record["wall_seconds"] / options.max_seconds if options.max_seconds else 0.0
+            dashboard.update(record, max(record["epoch"] / config.num_epochs, share), seconds_left, last=last)
+
+    epoch, stopped_by, running, record = journal.epoch, None, None, None
+    if epoch >= config.num_epochs:  # killed in its final evaluation
+        stopped_by = "total_steps"
+    elif epoch and clock.would_overrun():
+        stopped_by = "max_seconds"
     # One epoch is always dispatched ahead, so that the devices never wait for the figures of the last one to be logged.
-    epoch, stopped_by, running = 0, None, None
     while stopped_by is None:
+        # The next epoch consumes the train state, so one that is to be saved is copied first; it is written while that
+        # epoch runs.
+        copied = jax.tree.map(jnp.copy, train_state) if journal.is_due(epoch, clock.elapsed()) else None
         progress = max(epoch / config.num_epochs, clock.progress())
         train_state, metrics = update(train_state, hypers, jnp.float32(progress))
         epoch += 1
         if running is not None:
-            finish(running, epoch - 1, last=False)
+            show(finish(running))
+        if copied is not None:
+            journal.try_to_save(copied, clock.elapsed())
         running = metrics
         if signals.received is not None:
             stopped_by = signals.received
@@ -411,8 +392,12 @@ def _loop(config, options, init, warmup, update, start, dashboard, signals, writ
             stopped_by = "total_steps"
         elif clock.would_overrun():
             stopped_by = "max_seconds"
-    finish(running, epoch, last=True)
-    return train_state, records, stopped_by
+    if running is not None:
+        record = finish(running)
+    # Taken before the last line, which may be of a window cut short: a resumed run fills it as if it had never stopped.
+    last_progress = journal.progress(clock.elapsed())
+    show(journal.flush(clock.elapsed()) or record, last=True)
+    return train_state, last_progress, stopped_by
 
 
 def _version(package: str) -> str:

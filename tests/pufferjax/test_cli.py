@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,55 @@ def test_bad_flags(capsys, flags, message, tmp_path, tiny_flags):
 def test_run_directory_in_use(cli_run, capsys, tiny_flags):
     assert cli.main(["train", "maze", *tiny_flags, "--run-dir", str(cli_run[0])]) == 2
     assert "exists and is not empty" in capsys.readouterr().err
+
+
+def test_resume_of_a_finished_run_says_so(cli_run, capsys):
+    run_dir, _, _ = cli_run
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    assert cli.main(["train", "maze", "--run-dir", str(run_dir), "--resume"]) == 0
+    assert f"{run_dir} has finished (total_steps reached after 2,048 steps)" in capsys.readouterr().out
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_resume_takes_the_settings_of_the_run(cli_run):
+    run_dir, _, _ = cli_run
+    same = cli.parse_train("maze", ["--run-dir", str(run_dir), "--resume"])
+    assert same.resume and same.config == run.read_config(run_dir)
+    flags = ["--run-dir", str(run_dir), "--resume", "--seed", "3", "--total-steps", "4096", "--keep-checkpoints", "1"]
+    config = cli.parse_train("maze", flags).config
+    assert (config.train.total_steps, config.options.keep_checkpoints, config.options.seed) == (4096, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--seed 4", "was started with --seed 3; resumed it cannot have 4 (only --total-steps, --max-seconds, "),
+        ("--ppo.learning-rate 0.5", "was started with --ppo.learning-rate"),
+        ("--env.size 7", "was started with --env.size 5; resumed it cannot have 7"),
+    ],
+)
+def test_resume_refuses_other_settings(cli_run, capsys, flags, message):
+    assert cli.main(["train", "maze", "--run-dir", str(cli_run[0]), "--resume", *flags.split()]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.startswith("pufferjax: error: ") and err.count("\n") == 1
+
+
+def test_resume_of_nothing(capsys, tmp_path, cli_run):
+    assert cli.main(["train", "maze", "--resume"]) == 2
+    assert "--resume needs --run-dir" in capsys.readouterr().err
+    assert cli.main(["train", "maze", "--resume", "--run-dir", str(tmp_path)]) == 2
+    assert "is not a run directory: it has no config.toml" in capsys.readouterr().err
+
+
+def test_resume_with_no_good_checkpoint(capsys, tmp_path, cli_run):
+    run_dir = shutil.copytree(cli_run[0], tmp_path / "run")
+    (run_dir / "summary.json").unlink()
+    (run_dir / "checkpoints" / "2048" / "progress.json").write_text("{}")
+    for command in (["train", "maze", "--resume", "--run-dir", str(run_dir)], ["eval", str(run_dir)]):
+        assert cli.main(command) == 2
+        err = capsys.readouterr().err
+        assert "2048 is damaged or of another run: progress.json is not as it was written" in err
+        assert err.startswith("pufferjax: error: ") and err.count("\n") == 1
 
 
 @pytest.mark.skipif(not os.path.isdir("/sys"), reason="needs a folder in which not even root may write")
