@@ -268,7 +268,7 @@ def _states(argv: list[str]) -> int:
         from pufferjax import run
         from pufferjax.stored_states import draw_states, read_states
 
-        config, env, _, train_state = run.load_run(args.run_dir, args.step)
+        config, env, _, train_state = run.load_run(args.run_dir, args.step, _warn)
         states = read_states(env, train_state)
         step = int(train_state.epoch) * config.train.batch_size
         draw_states(env, states, args.output, title=f"{args.run_dir}, step {step:,}")

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-
 WALK_LENGTHS = (16, 8, 4, 2, 1)  # a walk of the state set takes walk_steps over one of these
 
 

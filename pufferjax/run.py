@@ -47,7 +47,7 @@ def load_run(
     run_dir: str | os.PathLike, step: int | None = None, warn: Callable[[str], None] = warnings.warn
 ) -> tuple[RunConfig, Env, ActorCritic, TrainState]:
     """A run, finished or not: its configuration, training environment, policy, and the train state of `step`, or of its
-    latest good checkpoint; `warn` gets a line for each newer one. Raises ValueError, of which CheckpointError is one."""
+    latest good checkpoint; `warn` gets a line for each newer one. Raises ValueError, such as CheckpointError."""
     config = read_config(run_dir)
     env = config.make_env()
     like = global_shapes(env, config.train, config.options.devices or 1)

@@ -16,8 +16,8 @@ from pufferjax.xla_ops.mingru_layer.reference import (
 OP = "mingru_layer"
 
 # float32 against float64: sigmoids are good to 4e-7, products of up to 300 terms to about 1e-6, states are averages of
-# candidates of size up to 5 (so errors do not grow with T, but a gate near 0 remembers 1 / z of them); gradients multiply
-# up to four such factors and sum over the steps that a state survives, the kernel's over all steps and rows.
+# candidates of size up to 5 (so errors do not grow with T, but a gate near 0 remembers 1 / z of them); gradients
+# multiply up to four such factors and sum over the steps that a state survives, the kernel's over all steps and rows.
 TOLERANCE = {"rtol": 5e-5, "atol": 1e-4}
 
 
@@ -162,7 +162,8 @@ def test_worked_example(impl):
 def test_gradient_at_tiny_negative_inputs_takes_the_lower_branch(impl):
     # sigmoid(-1e-9) rounds to 1/2, where the upper branch begins: slope 1/4 on this side, 1 on the other.
     def h_of(h_in):
-        return xla_ops.mingru_layer(*with_projection(jnp.array([h_in, 50.0, 0.0])), jnp.zeros((1, 1)), impl=impl)[1][0, 0]
+        projected = with_projection(jnp.array([h_in, 50.0, 0.0]))
+        return xla_ops.mingru_layer(*projected, jnp.zeros((1, 1)), impl=impl)[1][0, 0]
 
     np.testing.assert_allclose([jax.grad(h_of)(-1e-9), jax.grad(h_of)(1e-9)], [0.25, 1.0], rtol=1e-6)
 
