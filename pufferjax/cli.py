@@ -15,6 +15,8 @@ usage: pufferjax COMMAND ...
       train with the preset of ENV; flags override it (pufferjax train ENV --help lists them all)
   pufferjax eval RUN_DIR [--episodes 2000] [--json] [--seen] [--greedy] [--seed 0] [--gif out.gif]
       solve rate of a run over fresh episodes, on levels it was not trained on unless --seen
+  pufferjax bench envs|train|ops [--json out.json]
+      how fast simulators, training and ops are on this machine (pufferjax bench train --help)
   pufferjax envs
       the environments
 """
@@ -44,7 +46,7 @@ def _refusals() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for a refusal, 130 for Ctrl-C, 143 for SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = {"train": _train, "eval": _eval, "envs": _envs}
+    commands = {"train": _train, "eval": _eval, "bench": _bench, "envs": _envs}
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(_USAGE, end="")
@@ -213,6 +215,17 @@ def _print_result(result: dict[str, Any]) -> None:
     print(f"episode length  {result['episode_length']:.1f}")
     if "gif" in result:
         print(f"gif             {result['gif']['path']} ({'solved' if result['gif']['solved'] else 'not solved'})")
+
+
+def _bench(argv: list[str]) -> int:
+    from pufferjax.bench.command import COMMANDS
+
+    if not argv or argv[0] not in COMMANDS:
+        print(f"usage: pufferjax bench {'|'.join(COMMANDS)} [flags]; --help after one lists its flags", file=sys.stderr)
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    with _refusals():
+        COMMANDS[argv[0]](argv[1:])
+    return 0
 
 
 def _envs(argv: list[str]) -> int:
