@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax import ppo
-from pufferjax.config import Hypers, TrainConfig
+from pufferjax.config import Hypers, TrainConfig, check_hypers
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
 from pufferjax.rollout import RolloutConfig, initial_memory, rollout
@@ -294,7 +294,7 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
     update = make_update(env, config, policy)
 
     def train(key: jax.Array, hypers: Hypers | None = None):
-        hypers = config.hypers() if hypers is None else hypers
+        hypers = config.hypers() if hypers is None else check_hypers(hypers)
         train_state = warmup(init(key), hypers)
 
         def epoch(train_state, index):
