@@ -13,7 +13,7 @@ demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen
 test: $(VENV)/.installed  ## everything CI runs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-nightly: $(VENV)/.installed  ## the generated tests again, a hundred times as long
+nightly: $(VENV)/.installed  ## the generated tests, far more of each (about an hour)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest tests/xla_ops/test_state_heap_sequences.py tests/test_bad_calls.py \
 	  $(PYTEST_ARGS)
 

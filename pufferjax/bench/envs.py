@@ -76,7 +76,7 @@ def _walk(env, num_envs, num_steps, devices):
 
 
 def _over(devices, run, env, num_envs):
-    """A function of no arguments: `run` on every device with its share of the environments, going on from call to call."""
+    """A function of no arguments: `run` on every device with its share of the environments, from where it left off."""
     _, state = env.reset(jax.random.key(0), num_envs)
     state = env.stagger(jax.random.key(1), state)
     mesh, split = Mesh(np.asarray(devices), (AXIS,)), PartitionSpec(AXIS)

@@ -135,7 +135,9 @@ def describe(result: dict[str, Any]) -> str:
             f"compilations after epoch 1   {result['compilations_after_first_epoch']}",
         ]
         return "\n".join(lines)
-    lines.append(f"{'replay':>6} {'updates':>7}  {'steps per second [95 % interval]':<36} {'compiled':>8} {'peak MB':>8}")
+    lines.append(
+        f"{'replay':>6} {'updates':>7}  {'steps per second [95 % interval]':<36} {'compiled':>8} {'peak MB':>8}"
+    )
     for row in result["results"]:
         lines.append(
             f"{row['replay_ratio']:>6} {row['minibatches']:>7}  {timing.with_interval(row['steps_per_second']):<36} "

@@ -190,8 +190,8 @@ std::set<std::string>& Driven() {
 }
 
 XLA_FFI_Buffer BufferOf(Tensor& x) {
-  return {XLA_FFI_Buffer_STRUCT_SIZE, nullptr, x.dtype, x.data.get(), static_cast<int64_t>(x.dims.size()),
-          x.dims.data()};
+  return {XLA_FFI_Buffer_STRUCT_SIZE,          nullptr,      x.dtype, x.data.get(),
+          static_cast<int64_t>(x.dims.size()), x.dims.data()};
 }
 
 // One call; the message of the handler's error, empty if there was none.
@@ -245,8 +245,8 @@ std::string CallOnce(const std::string& target, std::vector<Tensor>& operands, s
                 pointers.data()};
   frame.rets = {XLA_FFI_Rets_STRUCT_SIZE, nullptr, static_cast<int64_t>(results.size()), ret_types.data(),
                 pointers.data() + operands.size()};
-  frame.attrs = {XLA_FFI_Attrs_STRUCT_SIZE, nullptr, static_cast<int64_t>(list.size()), attr_types.data(),
-                 names.data(), attr_values.data()};
+  frame.attrs = {XLA_FFI_Attrs_STRUCT_SIZE, nullptr,      static_cast<int64_t>(list.size()),
+                 attr_types.data(),         names.data(), attr_values.data()};
   const auto found = Handlers().find(target);
   if (found == Handlers().end()) Fail("no handler " + target);
   Driven().insert(target);
@@ -288,7 +288,8 @@ std::vector<Tensor> Call(const std::string& target, const std::vector<Tensor>& o
   return expected;
 }
 
-// --- the cases: odd sizes for loop remainders, large ones so that the work is split ------------------------------------
+// --- the cases: odd sizes for loop remainders, large ones so that the work is split
+// ------------------------------------
 
 void GaeVtrace() {
   for (const auto& [t, n] : {std::pair<int64_t, int64_t>{1, 1}, {3, 37}, {70, 4099}}) {
@@ -383,9 +384,8 @@ void MazeEnv() {
                    {params}, {1})[0];
     }
     const int64_t snapshots = 3;
-    state = Call("pufferjax.maze.random_walk", {Words({2}), state},
-                 {states, U8({n, snapshots, s}), I32({n}), I32({n})}, {params, {{"interval", 4}, {"num_steps", 300}}},
-                 {1})[0];
+    state = Call("pufferjax.maze.random_walk", {Words({2}), state}, {states, U8({n, snapshots, s}), I32({n}), I32({n})},
+                 {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
     Call("pufferjax.maze.observe", {state}, {observations}, {params});
     Call("pufferjax.maze.inspect", {state}, {U8({n, size, size}), I32({n, 4})}, {params});
     Tensor rows(XLA_FFI_DataType_U8, {10, s});
@@ -398,7 +398,7 @@ void MazeEnv() {
       for (const char* function : {"observe", "inspect"}) {
         std::vector<Tensor> operands = {garbage}, results;
         results.emplace_back(XLA_FFI_DataType_U8, function[0] == 'o' ? std::vector<int64_t>{4, vision, vision}
-                                                                      : std::vector<int64_t>{4, size, size});
+                                                                     : std::vector<int64_t>{4, size, size});
         if (function[0] == 'i') results.emplace_back(XLA_FFI_DataType_S32, std::vector<int64_t>{4, 4});
         CallOnce(std::string("pufferjax.maze.") + function, operands, results, {params}, 2);
       }
@@ -415,14 +415,14 @@ void MazeEnv() {
 // Many short loops: the caller must not return while a helper still works for it.
 void ShortLoops() {
   for (int i = 0; i < 300; ++i) {
-    Call("pufferjax.maze.reset", {Words({2})}, {U8({64, Descriptions().at("maze")({5, 4, 7, 3}).state_bytes}),
-                                                U8({64, 3, 3})}, {{5, 4, 7, 3}});
+    Call("pufferjax.maze.reset", {Words({2})},
+         {U8({64, Descriptions().at("maze")({5, 4, 7, 3}).state_bytes}), U8({64, 3, 3})}, {{5, 4, 7, 3}});
   }
 }
 
 int Main() {
-  for (const auto& run : {GaeVtrace, LinearRecurrence, MingruScan, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv,
-                          ShortLoops}) {
+  for (const auto& run :
+       {GaeVtrace, LinearRecurrence, MingruScan, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv, ShortLoops}) {
     run();
   }
   std::string missing;
