@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu)
+NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 CUDA := $(wildcard xla_ops/*/cuda.cu envs/*/cuda.cu)
 
 .PHONY: demo test nightly sanitize lint format cuda clean
@@ -48,12 +49,12 @@ $(VENV)/.installed: pyproject.toml Makefile $(NATIVE)
 lint: $(VENV)/.lint  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(filter-out CMakeLists.txt,$(NATIVE))
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE_ALL)
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(filter-out CMakeLists.txt,$(NATIVE))
+	$(BIN)/clang-format -i $(NATIVE_ALL)
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'

@@ -1,4 +1,4 @@
-"""Thousands of generated bad calls of every public function: each must raise TypeError or ValueError, name the argument.
+"""Thousands of generated bad calls of every public function: each must raise TypeError or ValueError by name.
 
 Every argument has a kind; a kind knows how to spoil a good value. Nothing is run: refusal comes before tracing.
 """
@@ -27,6 +27,7 @@ S = ENV.spec.state_bytes
 _, STATE = ENV.reset(KEY, N)
 SET = StateSet.create(4, S).insert(STATE, jnp.arange(1.0, N + 1))
 NAN, INF = float("nan"), float("inf")
+DTYPES = [np.dtype(x) for x in ("float32", "int32", "uint8", "bool", "uint32", "int8", "complex64", "float16")]
 NEITHER = [None, "text", b"bytes", object(), {}, {"a": 1}, {1.0}, len, ..., NotImplemented, complex(1, 2)]
 
 
@@ -43,10 +44,7 @@ class Array:
         shape, dtype = list(good.shape), good.dtype
         choice = rng.integers(6)
         if choice == 0:  # another dtype
-            others = [
-                np.dtype(x) for x in ("float32", "int32", "uint8", "bool", "uint32", "int8", "complex64", "float16")
-            ]
-            return jnp.zeros(shape, rng.choice([x for x in others if x != dtype]))
+            return jnp.zeros(shape, rng.choice([x for x in DTYPES if x != dtype]))
         if choice == 1 and len(self.free) < len(shape):  # another size
             shape[rng.choice([i for i in range(len(shape)) if i not in self.free])] += int(rng.choice([1, 2, 7]))
             return jnp.zeros(shape, dtype)
@@ -55,8 +53,8 @@ class Array:
         if choice == 3:
             return [x for x in NEITHER if not (self.optional and x is None)][rng.integers(len(NEITHER) - self.optional)]
         if choice == 4:  # what NumPy calls an array
-            return [np.array(["a"] * 3), np.array([None, {}]), np.array([[1], [1, 2]], object), jax.random.split(KEY, 2),
-                    [[1.0], [1.0, 2.0]], [[["x"]]]][rng.integers(6)]  # fmt: skip
+            return [np.array(["a"] * 3), np.array([None, {}]), np.array([[1], [1, 2]], object),
+                    jax.random.split(KEY, 2), [[1.0], [1.0, 2.0]], [[["x"]]]][rng.integers(6)]  # fmt: skip
         return jax.ShapeDtypeStruct(good.shape, jnp.complex64)
 
 
@@ -67,8 +65,8 @@ class Scalar:
     high: float = INF
 
     def spoil(self, rng):
-        values = [NAN, INF, -INF, np.float32(NAN), jnp.float32(NAN), jnp.float32(INF), "0.5", b"0.5", [], [0.5], (0.5, 0.5),
-                  jnp.zeros(2), np.zeros((1, 1)), 10**400, 1e39, jnp.complex64(1j), KEY, *NEITHER]  # fmt: skip
+        values = [NAN, INF, -INF, np.float32(NAN), jnp.float32(NAN), jnp.float32(INF), "0.5", b"0.5", [], [0.5],
+                  (0.5, 0.5), jnp.zeros(2), np.zeros((1, 1)), 10**400, 1e39, jnp.complex64(1j), KEY, *NEITHER]  # fmt: skip
         values += [self.low - 1, self.low - 1e-3, jnp.float32(self.low - 1)] if np.isfinite(self.low) else []
         values += [self.high + 1, self.high + 1e-3, jnp.float32(self.high + 1)] if np.isfinite(self.high) else []
         return values[rng.integers(len(values))]
@@ -99,7 +97,8 @@ class Count:
 
     def spoil(self, rng):
         values = [self.low - 1, self.low - 100, self.high + 1, 2**70, -(2**70), 10**400, 1.5, 2.0, NAN, INF, True, "3",
-                  [3], (3,), jnp.float32(3), jnp.zeros(2, jnp.int32), np.float64(3), np.bool_(True), KEY, *NEITHER]  # fmt: skip
+                  [3], (3,), jnp.float32(3), jnp.zeros(2, jnp.int32), np.float64(3), np.bool_(True), KEY,
+                  *NEITHER]  # fmt: skip
         return values[rng.integers(len(values))]
 
 
@@ -122,7 +121,8 @@ class Choice:
 
     def spoil(self, rng):
         values = ["", "cuda", "NATIVE", "native ", "MAZE", 1, 0, True, 1.5, NAN, [], ["native"], ("adam",), b"native",
-                  np.array(["muon", "adam"]), jnp.zeros(2), *(x for x in NEITHER if not (x is None and self.optional))]  # fmt: skip
+                  np.array(["muon", "adam"]), jnp.zeros(2),
+                  *(x for x in NEITHER if not (x is None and self.optional))]  # fmt: skip
         return values[rng.integers(len(values))]
 
 
@@ -173,8 +173,8 @@ CALLS = {
         "projected": Array(floats((T, N, 3 * H))), "x": Array(floats((T, N, H))), "h0": Array(floats((N, H))),
         "reset": Array(jnp.zeros((T, N), bool), optional=True), "impl": IMPL}),
     "xla_ops.one_hot_linear": (xla_ops.one_hot_linear, {
-        "x": Array(jnp.zeros((N, 4), jnp.uint8), free=(0,), any_rank=True), "weight": Array(floats((4, 3, H)), free=(1,)), "bias": Array(floats(H)),
-        "impl": IMPL}),
+        "x": Array(jnp.zeros((N, 4), jnp.uint8), free=(0,), any_rank=True),
+        "weight": Array(floats((4, 3, H)), free=(1,)), "bias": Array(floats(H)), "impl": IMPL}),
     "xla_ops.gae_vtrace": (xla_ops.gae_vtrace, {
         "rewards": Array(floats((T, N))), "values": Array(floats((T, N))), "bootstrap_value": Array(floats(N)),
         "terminated": Array(jnp.zeros((T, N), bool)), "ratios": Array(floats((T, N))), "gamma": Scalar(0.9, 0, 1),

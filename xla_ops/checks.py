@@ -56,11 +56,8 @@ def check_scalar(
         raise ValueError(f"{op}: {name} must be {valid}, got an integer beyond every float") from None
     except (TypeError, ValueError):
         raise TypeError(f"{op}: {name} must be {valid}, got {x!r}") from None
-    if (
-        not abs(value) <= float(np.finfo(np.float32).max)
-        or not (low < value if strict_low else low <= value)
-        or value > high
-    ):
+    is_finite = abs(value) <= float(np.finfo(np.float32).max)  # also as f32
+    if not is_finite or not (low < value if strict_low else low <= value) or value > high:
         raise ValueError(f"{op}: {name} must be {valid}, got {value!r}")
     return jnp.float32(value)
 

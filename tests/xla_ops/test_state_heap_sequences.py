@@ -1,4 +1,4 @@
-"""Long random sequences of StateSet calls against a model in plain Python: 10^4 calls, 10^6 with PUFFERJAX_NIGHTLY=1."""
+"""Long random sequences of StateSet calls against a plain Python model: 10^4 calls, 10^6 with PUFFERJAX_NIGHTLY=1."""
 
 import os
 
