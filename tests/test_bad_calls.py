@@ -66,7 +66,8 @@ class Scalar:
 
     def spoil(self, rng):
         values = [NAN, INF, -INF, np.float32(NAN), jnp.float32(NAN), jnp.float32(INF), "0.5", b"0.5", [], [0.5],
-                  (0.5, 0.5), jnp.zeros(2), np.zeros((1, 1)), 10**400, 1e39, jnp.complex64(1j), KEY, *NEITHER]  # fmt: skip
+                  (0.5, 0.5), jnp.zeros(2), np.zeros((1, 1)), 10**400, 1e39, jnp.complex64(1j), KEY,
+                  *NEITHER]  # fmt: skip
         values += [self.low - 1, self.low - 1e-3, jnp.float32(self.low - 1)] if np.isfinite(self.low) else []
         values += [self.high + 1, self.high + 1e-3, jnp.float32(self.high + 1)] if np.isfinite(self.high) else []
         return values[rng.integers(len(values))]

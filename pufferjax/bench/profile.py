@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pufferjax import ppo
 from pufferjax.bench import timing
-from pufferjax.bench.train import Run, _header
+from pufferjax.bench.train import Run, run_header
 from pufferjax.config import TrainConfig
 from pufferjax.envs import Env
 from pufferjax.parallel import AXIS, limit_op_threads, local_config
@@ -56,7 +56,7 @@ def bench_profile(env: Env, config: TrainConfig, repeats: int, devices) -> dict[
         - sum(pieces[f"training: {x}"] for x in ("policy forward and backward", "optimizer")),
         "epoch: the rest": epoch - sum(pieces[x] for x in ("rollout", "training", "state set")),
     }
-    return {**_header("profile", env, config, devices), "milliseconds": {"epoch": epoch, **pieces, **remainders}}
+    return {**run_header("profile", env, config, devices), "milliseconds": {"epoch": epoch, **pieces, **remainders}}
 
 
 def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str, float]:

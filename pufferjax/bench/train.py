@@ -78,7 +78,7 @@ def bench_train(
                 "peak_memory_bytes": peak_memory_bytes(),
             }
         )
-    return {**_header("train", env, config, devices), "results": results}
+    return {**run_header("train", env, config, devices), "results": results}
 
 
 def bench_state_set(env: Env, config: TrainConfig, pairs: int, warmup: int, devices) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def bench_state_set(env: Env, config: TrainConfig, pairs: int, warmup: int, devi
     with _Compilations() as compilations:
         a, b, ratios = timing.paired(runs[0].epoch, runs[1].epoch, pairs, warmup)
     return {
-        **_header("train", env, config, devices),
+        **run_header("train", env, config, devices),
         "pair": "state-set",
         "fraction": config.state_set.fraction,
         "epoch_seconds_with": timing.summarize(a),
@@ -106,7 +106,7 @@ def bench_state_set(env: Env, config: TrainConfig, pairs: int, warmup: int, devi
     }
 
 
-def _header(name: str, env: Env, config: TrainConfig, devices) -> dict[str, Any]:
+def run_header(name: str, env: Env, config: TrainConfig, devices) -> dict[str, Any]:
     return {
         **timing.header(name),
         "devices": len(devices),
