@@ -17,7 +17,7 @@ def names() -> tuple[str, ...]:
 
 def parameters(name: str) -> dict[str, _inspect.Parameter]:
     """The keyword arguments of `make(name, ...)` with their types and defaults. ValueError for an unknown name."""
-    if name not in _FACTORIES:
+    if not isinstance(name, str) or name not in _FACTORIES:
         raise ValueError(f"envs.make: name must be one of {', '.join(_FACTORIES)}, got {name!r}")
     return dict(_inspect.signature(_FACTORIES[name]).parameters)
 

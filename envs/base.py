@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pufferjax.xla_ops.checks import check_array
+
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
@@ -74,4 +76,5 @@ class Env:
 
     def snapshot(self, state: jax.Array) -> jax.Array:
         """rows u8[N, S]: everything `step` needs of each simulator but randomness."""
-        return jnp.asarray(state)
+        spec = self.spec
+        return check_array(f"{spec.name}.snapshot", "state", state, ("N", spec.state_bytes), jnp.uint8)

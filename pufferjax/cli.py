@@ -17,6 +17,8 @@ usage: pufferjax COMMAND ...
       go on with a run, stopped or killed, from its latest good checkpoint
   pufferjax eval RUN_DIR [--episodes 2000] [--json] [--seen] [--greedy] [--seed 0] [--gif out.gif]
       solve rate of a run over fresh episodes, on levels it was not trained on unless --seen
+  pufferjax bench envs|train|ops [--json out.json]
+      how fast simulators, training and ops are on this machine (pufferjax bench train --help)
   pufferjax envs
       the environments
   pufferjax states RUN_DIR [--output states.png] [--step 1000000]
@@ -52,7 +54,7 @@ def _refusals() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for a refusal, 130 for Ctrl-C, 143 for SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = {"train": _train, "eval": _eval, "envs": _envs, "states": _states}
+    commands = {"train": _train, "eval": _eval, "bench": _bench, "envs": _envs, "states": _states}
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(_USAGE, end="")
@@ -277,6 +279,17 @@ def _states(argv: list[str]) -> int:
         for name, values in states.columns().items():
             print(f"{name:<24}" + "  ".join(f"{q} % {x:,.4g}" for q, x in states.quantiles(values).items()))
     print(f"picture: {args.output}")
+    return 0
+
+
+def _bench(argv: list[str]) -> int:
+    from pufferjax.bench.command import COMMANDS
+
+    if not argv or argv[0] not in COMMANDS:
+        print(f"usage: pufferjax bench {'|'.join(COMMANDS)} [flags]; --help after one lists its flags", file=sys.stderr)
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    with _refusals():
+        COMMANDS[argv[0]](argv[1:])
     return 0
 
 

@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pufferjax.xla_ops.checks import check_scalar
+
+_LARGEST = float(jnp.finfo(jnp.float32).max)
 WALK_LENGTHS = (16, 8, 4, 2, 1)  # a walk of the state set takes walk_steps over one of these
 
 
@@ -19,20 +22,20 @@ def _check(name: str, value: Any, valid: str, ok: bool) -> None:
         raise ValueError(f"{name} must be {valid}, got {value!r}")
 
 
-def _check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
-    valid = f"an integer >= {low}" if high is None else f"an integer in [{low}, {high}]"
+def _check_int(name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:
     is_int = isinstance(value, int) and not isinstance(value, bool)
-    _check(name, value, valid, is_int and value >= low and (high is None or value <= high))
+    _check(name, value, f"an integer in [{low}, {high}]", is_int and low <= value <= high)
 
 
 def _check_float(name: str, value: Any, low: float, high: float = math.inf, *, open_high: bool = False) -> None:
     valid = f"a number in [{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Beyond the largest f32 a number would become infinite in `hypers`.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
     _check(name, value, valid, is_number and low <= value and (value < high if open_high else value <= high))
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    _check(name, value, f"one of {', '.join(map(repr, choices))}", value in choices)
+    _check(name, value, f"one of {', '.join(map(repr, choices))}", isinstance(value, str) and value in choices)
 
 
 def _check_bool(name: str, value: Any) -> None:
@@ -156,7 +159,7 @@ class StateSetConfig:
         _check_int("state_set.warmup_rewards", self.warmup_rewards, 0)
         _check_int("state_set.warmup_snapshots", self.warmup_snapshots, 1)
         _check_int("state_set.warmup_envs", self.warmup_envs, 1)
-        _check_int("state_set.warmup_max_steps", self.warmup_max_steps, 0)
+        _check_int("state_set.warmup_max_steps", self.warmup_max_steps, 0, 2**63 - 1)
 
 
 class Hypers(NamedTuple):
@@ -183,6 +186,13 @@ class Hypers(NamedTuple):
     state_decay: jax.Array
 
 
+def check_hypers(hypers: Any) -> Hypers:
+    """`hypers` as f32 scalars; what is traced passes. Raises TypeError or ValueError naming the field."""
+    if not isinstance(hypers, Hypers):
+        raise TypeError(f"hypers must be a pufferjax.Hypers, got {type(hypers).__name__}")
+    return Hypers(*(check_scalar("train", f"hypers.{name}", x) for name, x in zip(Hypers._fields, hypers, strict=True)))
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A training run; impossible combinations raise ValueError naming the field."""
@@ -195,9 +205,12 @@ class TrainConfig:
     state_set: StateSetConfig = dataclasses.field(default_factory=StateSetConfig)
 
     def __post_init__(self):
+        for name, section in (("policy", PolicyConfig), ("ppo", PPOConfig), ("state_set", StateSetConfig)):
+            value = getattr(self, name)
+            _check(name, value, f"a {section.__name__}", isinstance(value, section))
         _check_int("num_envs", self.num_envs, 1)
         _check_int("horizon", self.horizon, 1)
-        _check_int("total_steps", self.total_steps, self.num_envs * self.horizon)
+        _check_int("total_steps", self.total_steps, self.num_envs * self.horizon, 2**63 - 1)
         size, horizon = self.ppo.minibatch_size, self.horizon
         _check("ppo.minibatch_size", size, f"a multiple of horizon = {horizon}", size % horizon == 0)
         _check("ppo.minibatch_size", size, f"at most num_envs * horizon = {self.batch_size}", size <= self.batch_size)

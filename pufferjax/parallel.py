@@ -56,16 +56,25 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def start_devices(count: int | None = None) -> list[jax.Device]:
+    """JAX's devices; if it has not started yet in this process, `count` host devices (None: one per CPU core)."""
+    with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
+        jax.config.update("jax_num_cpu_devices", count or _num_cores())
+    return jax.local_devices()
+
+
+def limit_op_threads(num_devices: int) -> None:
+    """Shares the CPU's cores among the native calls of `num_devices` host devices."""
+    ffi.limit_threads(max(1, _num_cores() // num_devices))
+
+
 def choose_devices(config: TrainConfig, count: int | None = None) -> list[jax.Device]:
     """The devices to train on: `count` of JAX's default ones, or as many as can share the run equally.
 
     If JAX has not started yet in this process, every CPU core is first made a host device. ValueError if `count` is not
     to be had or cannot share the run.
     """
-    cores = _num_cores()
-    with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
-        jax.config.update("jax_num_cpu_devices", count or cores)
-    devices = jax.local_devices()
+    devices = start_devices(count)
     if count is not None:
         if not 1 <= count <= len(devices):
             raise ValueError(f"devices must be 1 to {len(devices)}, the number JAX has in this process, got {count}")
@@ -95,7 +104,7 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
     Raises ValueError if the devices cannot share the environments, minibatches or slots equally.
     """
     if devices[0].platform == "cpu":
-        ffi.limit_threads(max(1, _num_cores() // len(devices)))
+        limit_op_threads(len(devices))
     if len(devices) == 1:
         return (
             jax.jit(make_init(env, config, policy)),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax import ppo
-from pufferjax.config import WALK_LENGTHS, Hypers, TrainConfig
+from pufferjax.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.diagnostics import entered_slots, state_set_metrics
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
@@ -312,7 +312,7 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
     update = make_update(env, config, policy)
 
     def train(key: jax.Array, hypers: Hypers | None = None):
-        hypers = config.hypers() if hypers is None else hypers
+        hypers = config.hypers() if hypers is None else check_hypers(hypers)
         train_state = warmup(init(key), hypers)
 
         def epoch(train_state, index):

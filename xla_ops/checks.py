@@ -51,10 +51,13 @@ def check_scalar(
     if isinstance(x, jax.core.Tracer):
         return x.astype(jnp.float32)
     try:
-        value = float("" if isinstance(x, str) else x)  # float would read the text "0.5"
+        value = float("" if isinstance(x, (str, bytes, bytearray)) else x)  # float would read the text "0.5"
+    except OverflowError:
+        raise ValueError(f"{op}: {name} must be {valid}, got an integer beyond every float") from None
     except (TypeError, ValueError):
         raise TypeError(f"{op}: {name} must be {valid}, got {x!r}") from None
-    if not np.isfinite(value) or not (low < value if strict_low else low <= value) or value > high:
+    is_finite = abs(value) <= float(np.finfo(np.float32).max)  # also as f32
+    if not is_finite or not (low < value if strict_low else low <= value) or value > high:
         raise ValueError(f"{op}: {name} must be {valid}, got {value!r}")
     return jnp.float32(value)
 

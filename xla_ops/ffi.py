@@ -124,6 +124,12 @@ def _vary_over(x: Any, axes: frozenset[str]) -> Any:
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
+def check_impl(impl: Any) -> None:
+    """ValueError naming `impl` unless it is one of the valid choices."""
+    if impl is not None and not (isinstance(impl, str) and impl in ("native", "reference")):
+        raise ValueError(f'impl must be "native", "reference" or None, got {impl!r}')
+
+
 def select(
     target: str,
     native: Callable[..., Any],
@@ -136,6 +142,7 @@ def select(
     The choice falls when the program is lowered for its platform; only the chosen branch is compiled.
     `impl` forces one of them: "native" (RuntimeError if no platform has it) or "reference".
     """
+    check_impl(impl)
     operands = vary_together(operands)
     platforms = [platform for platform in _MODULES if has_native(target, platform)]
     if impl == "reference" or (impl is None and not platforms):
@@ -144,6 +151,4 @@ def select(
         if not platforms:
             raise RuntimeError(f'impl="native": no native module has {target}; load errors: {_load_errors}')
         return native(*operands)
-    if impl is not None:
-        raise ValueError(f'impl must be "native", "reference" or None, got {impl!r}')
     return jax.lax.platform_dependent(*operands, **dict.fromkeys(platforms, native), default=reference)

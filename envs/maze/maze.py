@@ -35,7 +35,8 @@ def make_maze(*, size: int = 35, num_mazes: int = 8192, seed: int = 42, vision: 
     env: Env
 
     def render(row) -> np.ndarray:
-        cells, _ = inspect(env, jnp.asarray(row)[None])
+        row = check_array("maze.render", "row", row, (env.spec.state_bytes,), jnp.uint8)
+        cells, _ = inspect(env, row[None])
         return upscale(np.asarray(cells[0]), _PALETTE)
 
     env = make_native(

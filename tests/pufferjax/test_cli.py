@@ -185,10 +185,12 @@ def test_read_only_directory(capsys, tiny_flags):
     ("arguments", "message"),
     [
         ([], ""),
-        (["trane"], "unknown command 'trane'; valid are train, eval, envs, states"),
+        (["trane"], "unknown command 'trane'; valid are train, eval, bench, envs, states"),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze, got 'labyrinth'"),
         (["envs", "maze"], "takes no arguments"),
+        (["bench"], "usage: pufferjax bench envs|train|ops"),
+        (["bench", "opps"], "usage: pufferjax bench envs|train|ops"),
         (["eval", "/"], "/ is not a run directory"),
         (["eval", "/", "--episodes", "0"], "--episodes must be an integer >= 1, got 0"),
         (["eval"], "run-dir"),

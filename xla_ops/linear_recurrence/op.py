@@ -50,6 +50,7 @@ def linear_recurrence(a, b, h0, reset=None, *, impl=None) -> jax.Array:
         if reset.shape != a.shape[: reset.ndim]:
             raise ValueError(f"{op}: reset must have the leading axes of a, {a.shape}, got shape {reset.shape}")
     a, b, h0, reset = ffi.vary_together((a, b, h0, reset))
+    ffi.check_impl(impl)
     if impl == "reference":
         return linear_recurrence_reference(a, b, h0, reset)
     return _linear_recurrence(impl, a, b, h0, reset)

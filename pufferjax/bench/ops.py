@@ -1,0 +1,287 @@
+"""Native ops against their pure-JAX twins, at the sizes of training. One entry of OPS per measurement."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pufferjax import xla_ops
+from pufferjax.bench import timing
+from pufferjax.state_set import StateSet
+
+STATE_BYTES = 48  # of a snapshot, about those of the maze
+MAX_BUFFERS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One op at one size."""
+
+    operands: Callable[[np.random.Generator], tuple]  # fresh operands
+    run: Callable[..., Any]  # run(impl, *operands)
+    donated: tuple[int, ...] = ()  # operands updated in place
+    agree: Callable[[Any, Any], bool] | None = None  # of the results; None: close in every element
+    bytes_moved: int | None = None  # None: operands read once, results written once
+
+
+def _normal(rng, *shape):
+    return jnp.asarray(rng.standard_normal(shape, np.float32))
+
+
+def _flags(rng, share, *shape):
+    return jnp.asarray(rng.random(shape) < share)
+
+
+def _close(a, b) -> bool:
+    """In every element, relative to the largest: sums in another order differ by that much."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.allclose(x, y, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(y).max(initial=0)))) for x, y in pairs)
+
+
+def _equal(*indices):
+    """Bit equality of these results; the layout of a heap is nobody's business."""
+    return lambda a, b: all(np.asarray(a[i]).tobytes() == np.asarray(b[i]).tobytes() for i in indices)
+
+
+def _gradient(function, num_operands):
+    """Of the weighted sum of all results with respect to the first operands."""
+
+    def loss(*operands):
+        return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(function(*operands)))
+
+    return jax.grad(loss, argnums=tuple(range(num_operands)))
+
+
+def _prioritized_sample(m, k, alpha):
+    def mostly_equal(a, b):  # powers are rounded differently
+        return np.mean(np.asarray(a[0]) != np.asarray(b[0])) <= (0 if alpha in (0, 1) else 0.01)
+
+    return Case(
+        operands=lambda rng: (jax.random.key(int(rng.integers(2**31))), jnp.asarray(rng.random(m, np.float32))),
+        run=lambda impl, key, p: xla_ops.prioritized_sample(key, p, k, alpha, 0.5, impl=impl),
+        agree=mostly_equal,
+    )
+
+
+def _linear_recurrence(t, b, h, *, grad=False):
+    def run(impl, a, x, h0, reset):
+        def forward(a, x, h0):
+            return xla_ops.linear_recurrence(a, x, h0, reset, impl=impl)
+
+        return (_gradient(forward, 3) if grad else forward)(a, x, h0)
+
+    return Case(
+        operands=lambda rng: (
+            jnp.asarray(rng.random((t, b, h), np.float32)),
+            _normal(rng, t, b, h),
+            _normal(rng, b, h),
+            _flags(rng, 0.01, t, b),
+        ),
+        run=run,
+    )
+
+
+def _mingru_layer(t, b, h, *, grad=False):
+    def run(impl, x, kernel, h0, reset):
+        def forward(x, kernel, h0):
+            return xla_ops.mingru_layer(x, kernel, h0, reset, impl=impl)
+
+        return (_gradient(forward, 3) if grad else forward)(x, kernel, h0)
+
+    return Case(
+        operands=lambda rng: (
+            _normal(rng, t, b, h),
+            _normal(rng, h, 3 * h) / h**0.5,
+            _normal(rng, b, h),
+            _flags(rng, 0.01, t, b),
+        ),
+        run=run,
+    )
+
+
+def _one_hot_linear(rows, cells, codes, hidden, *, grad=False):
+    def run(impl, x, weight, bias):
+        def forward(weight, bias):
+            return xla_ops.one_hot_linear(x, weight, bias, impl=impl)
+
+        return (_gradient(forward, 2) if grad else forward)(weight, bias)
+
+    return Case(
+        operands=lambda rng: (
+            # About half of what an agent sees of a maze is empty.
+            jnp.asarray(rng.integers(1, codes + 1, (rows, cells)) * (rng.random((rows, cells)) < 0.5), jnp.uint8),
+            _normal(rng, cells, codes, hidden),
+            _normal(rng, hidden),
+        ),
+        run=run,
+    )
+
+
+def _gae_vtrace(t, n):
+    return Case(
+        operands=lambda rng: (
+            _normal(rng, t, n),
+            _normal(rng, t, n),
+            _normal(rng, n),
+            _flags(rng, 0.01, t, n),
+            jnp.asarray(rng.uniform(0.5, 1.5, (t, n)), jnp.float32),
+        ),
+        run=lambda impl, *x: xla_ops.gae_vtrace(*x, 0.995, 0.98, impl=impl),
+    )
+
+
+def _filled(rng, capacity) -> StateSet:
+    rows = jnp.asarray(rng.integers(0, 256, (capacity, STATE_BYTES), np.uint8))
+    return StateSet.create(capacity, STATE_BYTES).insert(rows, jnp.asarray(rng.random(capacity, np.float32)))
+
+
+def _heap_insert(capacity, candidates):
+    """A full set; one candidate in ten scores above the average of what is held."""
+
+    def operands(rng):
+        rows = jnp.asarray(rng.integers(0, 256, (candidates, STATE_BYTES), np.uint8))
+        return _filled(rng, capacity), rows, jnp.asarray(rng.uniform(-4, 1, candidates), jnp.float32)
+
+    def run(impl, state_set, rows, scores):
+        fields = [getattr(state_set, field.name) for field in dataclasses.fields(StateSet)]
+        return xla_ops.state_heap_insert(*fields, rows, scores, impl=impl)
+
+    return Case(operands, run, donated=(0,), agree=_equal(0, 1, 4), bytes_moved=candidates * (STATE_BYTES + 4))
+
+
+def _heap_rescore(capacity, slots):
+    def operands(rng):
+        state_set = _filled(rng, capacity)
+        slots_drawn = jnp.asarray(rng.integers(0, capacity, slots), jnp.int32)
+        heap = (state_set.priorities, state_set.heap, state_set.heap_position)
+        return heap, state_set.size, slots_drawn, jnp.asarray(rng.random(slots, np.float32))
+
+    def run(impl, heap, size, slots, scores):
+        return xla_ops.state_heap_rescore(*heap, size, slots, scores, 0.9, impl=impl)
+
+    return Case(operands, run, donated=(0,), agree=_equal(0), bytes_moved=slots * 12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    make: Callable[..., Case]
+    sizes: tuple[tuple, ...]  # of training: a rollout step, a minibatch, a whole rollout, ...
+    tiny: tuple
+    legend: str
+    options: dict = dataclasses.field(default_factory=dict)
+
+
+OPS = {
+    "prioritized_sample": Op(
+        _prioritized_sample,
+        ((256, 410, 1.0), (1024, 1536, 0.9), (100_000, 8192, 0.9), (1_000_000, 8192, 1.0)),
+        (64, 16, 0.9),
+        "M, K, alpha",
+    ),
+    "linear_recurrence": Op(_linear_recurrence, ((128, 64, 64), (128, 1024, 64)), (8, 4, 8), "T, B, H"),
+    "linear_recurrence gradient": Op(
+        _linear_recurrence, ((128, 64, 64), (128, 1024, 64)), (8, 4, 8), "T, B, H", {"grad": True}
+    ),
+    "gae_vtrace": Op(_gae_vtrace, ((128, 64), (128, 2048), (128, 8192)), (8, 4), "T, N"),
+    "state_heap_insert": Op(_heap_insert, ((256, 4912), (16_384, 4912), (16_384, 9824)), (16, 32), "M, C"),
+    "state_heap_rescore": Op(_heap_rescore, ((256, 410), (16_384, 819)), (16, 8), "M, K"),
+    "one_hot_linear": Op(
+        _one_hot_linear, ((1024, 122, 5, 64), (8192, 122, 5, 64), (8192, 122, 5, 256)), (16, 6, 4, 8), "B, C, K, H"
+    ),
+    "one_hot_linear gradient": Op(
+        _one_hot_linear, ((8192, 122, 5, 64), (8192, 122, 5, 256)), (16, 6, 4, 8), "B, C, K, H", {"grad": True}
+    ),
+    "mingru_layer": Op(_mingru_layer, ((1, 1024, 64), (128, 64, 64), (128, 64, 256)), (8, 4, 8), "T, B, H"),
+    "mingru_layer gradient": Op(
+        _mingru_layer, ((128, 64, 64), (128, 64, 256)), (8, 4, 8), "T, B, H", {"grad": True}
+    ),
+}  # fmt: skip
+
+
+class Disagreement(RuntimeError):
+    """Native op and twin gave different results; nothing was timed."""
+
+
+def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool = False) -> dict[str, Any]:
+    """Milliseconds of native and twin, their ratio, and the native op's GB/s.
+
+    Every call takes the next of several sets of operands, together `rotate_megabytes`: in training, too, the operands
+    of an op are not in the cache from its last call. Raises Disagreement if the results differ.
+    """
+    for name in names:
+        if name not in OPS:
+            raise ValueError(f"--ops must be among {', '.join(map(repr, OPS))}, got {name!r}")
+    results = []
+    for name in names or OPS:
+        op = OPS[name]
+        for size in (op.tiny,) if tiny else op.sizes:
+            case = op.make(*size, **op.options)
+            row = {"op": name, "size": list(size), "legend": op.legend}
+            results.append(row | _measure(f"{name} {size}", case, pairs, rotate_megabytes * 1e6))
+    return {**timing.header("ops"), "rotate_megabytes": rotate_megabytes, "results": results}
+
+
+def _measure(label: str, case: Case, pairs: int, rotate_bytes: float) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    first = case.operands(rng)
+    operand_bytes = _bytes(first)
+    # Enough sets of operands to fill more than any cache holds.
+    count = min(max(math.ceil(rotate_bytes / operand_bytes), 2), MAX_BUFFERS)
+    sets = [first, *(case.operands(rng) for _ in range(count - 1))]
+    compiled = {
+        impl: jax.jit(lambda *x, impl=impl: case.run(impl, *x), donate_argnums=case.donated)
+        for impl in ("native", "reference")
+    }
+
+    def fresh(operands):
+        """A copy of what the call consumes."""
+        return tuple(jax.tree.map(jnp.copy, x) if i in case.donated else x for i, x in enumerate(operands))
+
+    outputs = {impl: jax.block_until_ready(run(*fresh(first))) for impl, run in compiled.items()}
+    agree = case.agree or _close
+    if not agree(outputs["native"], outputs["reference"]):
+        raise Disagreement(f"{label}: the native op and its twin disagree; nothing was timed")
+    moved = case.bytes_moved or operand_bytes + _bytes(outputs["native"])
+
+    def round_of(impl):
+        """Seconds per call of one round through all sets of operands."""
+
+        def run():
+            ready = jax.block_until_ready([fresh(operands) for operands in sets])
+            return timing.seconds(lambda: [compiled[impl](*operands) for operands in ready]) / count
+
+        return run
+
+    reference, native, ratios = timing.paired(round_of("reference"), round_of("native"), pairs)
+    scaled = {name: timing.summarize([1000 * t for t in times]) for name, times in
+              (("native_ms", native), ("reference_ms", reference))}  # fmt: skip
+    return {
+        **scaled,
+        "reference_over_native": timing.summarize(ratios),
+        "bytes_moved": moved,
+        "native_gb_per_second": timing.summarize([moved / t / 1e9 for t in native]),
+        "operand_sets": count,
+    }
+
+
+def _bytes(tree) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(tree))
+
+
+def describe(result: dict[str, Any]) -> str:
+    lines = [
+        result["machine"],
+        f"{'op':<28} {'size':<34} {'native ms':>10} {'twin ms':>10} {'GB/s':>7}  twin / native [95 % interval]",
+    ]
+    for row in result["results"]:
+        size = f"{row['legend']} = {', '.join(map(str, row['size']))}"
+        lines.append(
+            f"{row['op']:<28} {size:<34} {row['native_ms']['median']:>10.3f} {row['reference_ms']['median']:>10.3f} "
+            f"{row['native_gb_per_second']['median']:>7.2f}  "
+            f"{timing.with_interval(row['reference_over_native'], '.2f')}"
+        )
+    return "\n".join(lines)

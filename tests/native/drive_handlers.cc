@@ -1,0 +1,441 @@
+// Calls every CPU handler without Python and XLA around it, for `make sanitize`: on our own threads ThreadSanitizer
+// knows which accesses are ordered (inside XLA, which is not instrumented, it would report races that are none), and
+// on exact heap blocks AddressSanitizer sees a write one past the end of a buffer.
+//
+// Each case runs on one thread and on several, with updated operands copied and in place; the results must be the same
+// to the last bit. A handler without a case is an error: add a function below and name it in main.
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "xla_ops/common/ffi.h"
+
+struct XLA_FFI_Error {
+  std::string message;
+};
+
+// XLA's handle of a call's surroundings is opaque to handlers; ours is a thread pool.
+struct XLA_FFI_ExecutionContext {
+  explicit XLA_FFI_ExecutionContext(int num_threads) {
+    for (int i = 0; i < num_threads; ++i) threads.emplace_back([this] { Work(); });
+  }
+  ~XLA_FFI_ExecutionContext() {
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      stopping = true;
+    }
+    wake.notify_all();
+    for (std::thread& thread : threads) thread.join();
+  }
+  void Schedule(XLA_FFI_Task* task, void* data) {
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      queue.emplace_back(task, data);
+    }
+    wake.notify_one();
+  }
+  void Work() {
+    for (;;) {
+      std::pair<XLA_FFI_Task*, void*> next;
+      {
+        std::unique_lock<std::mutex> lock(mutex);
+        wake.wait(lock, [this] { return stopping || !queue.empty(); });
+        if (queue.empty()) return;
+        next = queue.front();
+        queue.pop_front();
+      }
+      next.first(next.second);
+    }
+  }
+
+  std::vector<std::thread> threads;
+  std::deque<std::pair<XLA_FFI_Task*, void*>> queue;
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool stopping = false;
+};
+
+namespace pjx {
+namespace {
+
+XLA_FFI_Error* CreateError(XLA_FFI_Error_Create_Args* args) { return new XLA_FFI_Error{args->message}; }
+void GetMessage(XLA_FFI_Error_GetMessage_Args* args) { args->message = args->error->message.c_str(); }
+void DestroyError(XLA_FFI_Error_Destroy_Args* args) { delete args->error; }
+XLA_FFI_Error* Schedule(XLA_FFI_ThreadPool_Schedule_Args* args) {
+  args->ctx->Schedule(args->task, args->data);
+  return nullptr;
+}
+XLA_FFI_Error* NumThreads(XLA_FFI_ThreadPool_NumThreads_Args* args) {
+  *args->num_threads = static_cast<int64_t>(args->ctx->threads.size());
+  return nullptr;
+}
+
+const XLA_FFI_Api* Api() {
+  static const XLA_FFI_Api api = [] {
+    XLA_FFI_Api api{};
+    api.struct_size = XLA_FFI_Api_STRUCT_SIZE;
+    api.api_version = {XLA_FFI_Api_Version_STRUCT_SIZE, nullptr, XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR};
+    api.XLA_FFI_Error_Create = CreateError;
+    api.XLA_FFI_Error_GetMessage = GetMessage;
+    api.XLA_FFI_Error_Destroy = DestroyError;
+    api.XLA_FFI_ThreadPool_Schedule = Schedule;
+    api.XLA_FFI_ThreadPool_NumThreads = NumThreads;
+    return api;
+  }();
+  return &api;
+}
+
+[[noreturn]] void Fail(const std::string& what) {
+  std::fprintf(stderr, "drive_handlers: %s\n", what.c_str());
+  std::exit(1);
+}
+
+// A tensor in a heap block of exactly its size, aligned like XLA's.
+struct Tensor {
+  XLA_FFI_DataType dtype;
+  std::vector<int64_t> dims;
+  std::shared_ptr<uint8_t> data;
+
+  Tensor(XLA_FFI_DataType dtype, std::vector<int64_t> dims) : dtype(dtype), dims(std::move(dims)) {
+    void* block = nullptr;
+    if (posix_memalign(&block, 64, Bytes()) != 0) Fail("out of memory");
+    std::memset(block, 0, Bytes());
+    data = std::shared_ptr<uint8_t>(static_cast<uint8_t*>(block), std::free);
+  }
+  int64_t Count() const {
+    int64_t count = 1;
+    for (const int64_t dim : dims) count *= dim;
+    return count;
+  }
+  size_t Bytes() const {
+    const bool is_byte = dtype == XLA_FFI_DataType_U8 || dtype == XLA_FFI_DataType_PRED;
+    return static_cast<size_t>(Count()) * (is_byte ? 1 : 4);
+  }
+  Tensor Copy() const {
+    Tensor copy(dtype, dims);
+    std::memcpy(copy.data.get(), data.get(), Bytes());
+    return copy;
+  }
+  template <typename T>
+  T* As() {
+    return reinterpret_cast<T*>(data.get());
+  }
+};
+
+std::mt19937& Random() {
+  static std::mt19937 random(1);
+  return random;
+}
+Tensor Floats(std::vector<int64_t> dims, float low, float high) {
+  Tensor x(XLA_FFI_DataType_F32, std::move(dims));
+  std::uniform_real_distribution<float> number(low, high);
+  for (int64_t i = 0; i < x.Count(); ++i) x.As<float>()[i] = number(Random());
+  return x;
+}
+Tensor Ints(std::vector<int64_t> dims, int32_t low, int32_t high) {
+  Tensor x(XLA_FFI_DataType_S32, std::move(dims));
+  std::uniform_int_distribution<int32_t> number(low, high);
+  for (int64_t i = 0; i < x.Count(); ++i) x.As<int32_t>()[i] = number(Random());
+  return x;
+}
+Tensor Bytes(std::vector<int64_t> dims, int high) {
+  Tensor x(XLA_FFI_DataType_U8, std::move(dims));
+  std::uniform_int_distribution<int> number(0, high);
+  for (int64_t i = 0; i < x.Count(); ++i) x.As<uint8_t>()[i] = static_cast<uint8_t>(number(Random()));
+  return x;
+}
+Tensor Flags(std::vector<int64_t> dims, double share) {
+  Tensor x(XLA_FFI_DataType_PRED, std::move(dims));
+  std::bernoulli_distribution flag(share);
+  for (int64_t i = 0; i < x.Count(); ++i) x.As<bool>()[i] = flag(Random());
+  return x;
+}
+Tensor Words(std::vector<int64_t> dims) {
+  Tensor x(XLA_FFI_DataType_U32, std::move(dims));
+  for (int64_t i = 0; i < x.Count(); ++i) x.As<uint32_t>()[i] = Random()();
+  return x;
+}
+Tensor Counting(int64_t count) {
+  Tensor x(XLA_FFI_DataType_S32, {count});
+  for (int64_t i = 0; i < count; ++i) x.As<int32_t>()[i] = static_cast<int32_t>(i);
+  return x;
+}
+
+struct Shape {
+  XLA_FFI_DataType dtype;
+  std::vector<int64_t> dims;
+};
+Shape F32(std::vector<int64_t> dims) { return {XLA_FFI_DataType_F32, std::move(dims)}; }
+Shape I32(std::vector<int64_t> dims) { return {XLA_FFI_DataType_S32, std::move(dims)}; }
+Shape U8(std::vector<int64_t> dims) { return {XLA_FFI_DataType_U8, std::move(dims)}; }
+Shape Pred(std::vector<int64_t> dims) { return {XLA_FFI_DataType_PRED, std::move(dims)}; }
+
+struct Attributes {
+  std::vector<int64_t> params;                             // empty: the handler takes none
+  std::vector<std::pair<std::string, int64_t>> scalars{};  // i64
+};
+
+std::set<std::string>& Driven() {
+  static std::set<std::string> driven;
+  return driven;
+}
+
+XLA_FFI_Buffer BufferOf(Tensor& x) {
+  return {XLA_FFI_Buffer_STRUCT_SIZE,          nullptr,      x.dtype, x.data.get(),
+          static_cast<int64_t>(x.dims.size()), x.dims.data()};
+}
+
+// One call; the message of the handler's error, empty if there was none.
+std::string CallOnce(const std::string& target, std::vector<Tensor>& operands, std::vector<Tensor>& results,
+                     const Attributes& attributes, int num_threads) {
+  XLA_FFI_ExecutionContext context(num_threads);
+  std::vector<XLA_FFI_Buffer> buffers;
+  for (Tensor& x : operands) buffers.push_back(BufferOf(x));
+  for (Tensor& x : results) buffers.push_back(BufferOf(x));
+  std::vector<void*> pointers;
+  for (XLA_FFI_Buffer& buffer : buffers) pointers.push_back(&buffer);
+  std::vector<XLA_FFI_ArgType> arg_types(operands.size(), XLA_FFI_ArgType_BUFFER);
+  std::vector<XLA_FFI_RetType> ret_types(results.size(), XLA_FFI_RetType_BUFFER);
+
+  // Attributes come in the order of their names.
+  struct Attribute {
+    std::string name;
+    XLA_FFI_AttrType type;
+    XLA_FFI_Array array{};
+    XLA_FFI_Scalar scalar{};
+    XLA_FFI_ByteSpan span{};
+  };
+  std::vector<int64_t> params = attributes.params, values;
+  std::vector<Attribute> list;
+  for (const auto& [name, value] : attributes.scalars) values.push_back(value);
+  for (size_t i = 0; i < values.size(); ++i) {
+    list.push_back({attributes.scalars[i].first, XLA_FFI_AttrType_SCALAR});
+    list.back().scalar = {XLA_FFI_DataType_S64, &values[i]};
+  }
+  if (!params.empty()) {
+    list.push_back({"params", XLA_FFI_AttrType_ARRAY});
+    list.back().array = {XLA_FFI_DataType_S64, params.size(), params.data()};
+  }
+  std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::vector<XLA_FFI_AttrType> attr_types;
+  std::vector<XLA_FFI_ByteSpan*> names;
+  std::vector<void*> attr_values;
+  for (Attribute& x : list) {
+    x.span = {x.name.data(), x.name.size()};
+    attr_types.push_back(x.type);
+    names.push_back(&x.span);
+    attr_values.push_back(x.type == XLA_FFI_AttrType_ARRAY ? static_cast<void*>(&x.array) : &x.scalar);
+  }
+
+  XLA_FFI_CallFrame frame{};
+  frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
+  frame.api = Api();
+  frame.ctx = &context;
+  frame.stage = XLA_FFI_ExecutionStage_EXECUTE;
+  frame.args = {XLA_FFI_Args_STRUCT_SIZE, nullptr, static_cast<int64_t>(operands.size()), arg_types.data(),
+                pointers.data()};
+  frame.rets = {XLA_FFI_Rets_STRUCT_SIZE, nullptr, static_cast<int64_t>(results.size()), ret_types.data(),
+                pointers.data() + operands.size()};
+  frame.attrs = {XLA_FFI_Attrs_STRUCT_SIZE, nullptr,      static_cast<int64_t>(list.size()),
+                 attr_types.data(),         names.data(), attr_values.data()};
+  const auto found = Handlers().find(target);
+  if (found == Handlers().end()) Fail("no handler " + target);
+  Driven().insert(target);
+  std::string message;
+  if (XLA_FFI_Error* error = found->second(&frame)) {
+    message = error->message;
+    delete error;
+  }
+  return message;
+}
+
+// Calls `target` on 1 and on 4 threads, copying and in place. aliases[i]: the operand that result i updates, or -1.
+// Returns the results.
+std::vector<Tensor> Call(const std::string& target, const std::vector<Tensor>& operands,
+                         const std::vector<Shape>& shapes, const Attributes& attributes = {},
+                         std::vector<int> aliases = {}) {
+  aliases.resize(shapes.size(), -1);
+  std::vector<Tensor> expected;
+  for (const int num_threads : {1, 4}) {
+    for (const bool in_place : {false, true}) {
+      std::vector<Tensor> own, results;
+      for (const Tensor& x : operands) own.push_back(x.Copy());
+      for (size_t i = 0; i < shapes.size(); ++i) {
+        results.push_back(in_place && aliases[i] >= 0 ? own[aliases[i]] : Tensor(shapes[i].dtype, shapes[i].dims));
+      }
+      const std::string message = CallOnce(target, own, results, attributes, num_threads);
+      if (!message.empty()) Fail(target + ": " + message);
+      if (expected.empty()) {
+        expected = results;
+        continue;
+      }
+      for (size_t i = 0; i < results.size(); ++i) {
+        if (std::memcmp(results[i].data.get(), expected[i].data.get(), results[i].Bytes()) != 0) {
+          Fail(target + ": result " + std::to_string(i) + " depends on the number of threads or on aliasing");
+        }
+      }
+    }
+  }
+  return expected;
+}
+
+// --- the cases: odd sizes for loop remainders, large ones so that the work is split
+// ------------------------------------
+
+void GaeVtrace() {
+  for (const auto& [t, n] : {std::pair<int64_t, int64_t>{1, 1}, {3, 37}, {70, 4099}}) {
+    std::vector<Tensor> operands = {Floats({t, n}, -1, 1), Floats({t, n}, -1, 1), Floats({n}, -1, 1),
+                                    Flags({t, n}, 0.1), Floats({t, n}, 0, 2)};
+    for (const float scalar : {0.99f, 0.95f, 1.0f, 1.0f}) operands.push_back(Floats({}, scalar, scalar));
+    Call("pufferjax.gae_vtrace", operands, {F32({t, n})});
+  }
+}
+
+void LinearRecurrence() {
+  struct Size {
+    int64_t t, r, k;
+  };
+  for (const auto& [t, r, k] : {Size{1, 1, 1}, {5, 3, 7}, {33, 517, 19}, {17, 9001, 1}}) {
+    for (const bool has_reset : {false, true}) {
+      const int64_t rows = has_reset ? r : r * k, columns = has_reset ? k : 1;  // as op.py passes them
+      const Tensor a = Floats({t, rows, columns}, -1, 1), b = Floats({t, rows, columns}, -1, 1);
+      const Tensor h0 = Floats({rows, columns}, -1, 1);
+      const Tensor reset = has_reset ? Flags({t, rows}, 0.1) : Flags({0}, 0);
+      const Shape table = F32({t, rows, columns});
+      const auto h = Call("pufferjax.linear_recurrence", {a, b, h0, reset}, {table});
+      Call("pufferjax.linear_recurrence.bwd", {a, h[0], h0, reset, b}, {table, table, F32({rows, columns})});
+    }
+  }
+}
+
+void MingruLayer() {
+  struct Size {
+    int64_t t, b, h;
+  };
+  for (const auto& [t, b, h] : {Size{1, 1, 1}, {3, 5, 17}, {9, 301, 40}}) {
+    for (const bool has_reset : {false, true}) {
+      const Tensor x = Floats({t, b, h}, -1, 1), kernel = Floats({h, 3 * h}, -1, 1), h0 = Floats({b, h}, -1, 1);
+      const Tensor reset = has_reset ? Flags({t, b}, 0.1) : Flags({0}, 0);
+      const Shape table = F32({t, b, h}), row = F32({b, h});
+      const Shape gates = F32({t, b, 3 * h}), square = F32({h, 3 * h});
+      Call("pufferjax.mingru_layer", {x, kernel, h0, reset}, {table, row});
+      const auto saved = Call("pufferjax.mingru_layer.fwd", {x, kernel, h0, reset}, {table, table, gates});
+      Call("pufferjax.mingru_layer.bwd", {x, kernel, h0, reset, saved[1], saved[2], x, h0}, {table, square, row});
+    }
+  }
+}
+
+void OneHotLinear() {
+  struct Size {
+    int64_t r, c, k, h;
+  };
+  for (const auto& [r, c, k, h] : {Size{1, 1, 1, 1}, {7, 3, 255, 5}, {1037, 122, 5, 64}, {200, 11, 4, 33}}) {
+    const Tensor x = Bytes({r, c}, static_cast<int>(k)), weight = Floats({c, k, h}, -1, 1);
+    const auto y = Call("pufferjax.one_hot_linear.fwd", {x, weight, Floats({h}, -1, 1)}, {F32({r, h})});
+    Call("pufferjax.one_hot_linear.bwd", {x, y[0]}, {F32({c, k, h}), F32({h})});
+  }
+}
+
+void PrioritizedSample() {
+  for (const auto& [m, k] : {std::pair<int64_t, int64_t>{1, 1}, {37, 5}, {300007, 50021}}) {
+    for (const float alpha : {0.0f, 1.0f, 0.7f}) {
+      const auto size = static_cast<int32_t>(m);
+      Call("pufferjax.prioritized_sample",
+           {Words({k, 2}), Floats({m}, 0, 1), Ints({}, size, size), Floats({}, alpha, alpha)}, {I32({k}), F32({k})});
+    }
+  }
+}
+
+void StateHeap() {
+  for (const auto& [m, c] : {std::pair<int64_t, int64_t>{1, 3}, {13, 40}, {500, 700}}) {
+    const int64_t s = 37;
+    const auto set = Call("pufferjax.state_heap.insert",
+                          {Bytes({m, s}, 0), Floats({m}, 0, 0), Counting(m), Counting(m), Ints({}, 0, 0),
+                           Bytes({c, s}, 255), Floats({c}, 0, 1), Flags({c}, 0.8)},
+                          {U8({m, s}), F32({m}), I32({m}), I32({m}), I32({})}, {}, {0, 1, 2, 3, 4});
+    Tensor size = set[4];
+    const int32_t last = size.As<int32_t>()[0] - 1;
+    Call("pufferjax.state_heap.rescore",
+         {set[1], set[2], set[3], set[4], Ints({c}, 0, last), Floats({c}, 0, 1), Floats({}, 0.9f, 0.9f),
+          Flags({c}, 0.8)},
+         {F32({m}), I32({m}), I32({m})}, {}, {0, 1, 2});
+  }
+}
+
+void MazeEnv() {
+  for (const std::vector<int64_t>& params : {std::vector<int64_t>{5, 0, 7, 3}, {9, 16, 1, 11}, {35, 3, 2, 31}}) {
+    const EnvDescription facts = Descriptions().at("maze")(params);
+    if (!facts.error.empty()) Fail(facts.error);
+    const int64_t n = params[0] == 35 ? 301 : 1501, s = facts.state_bytes, size = params[0], vision = params[3];
+    const Shape states = U8({n, s}), observations = U8({n, vision, vision});
+    Tensor state = Call("pufferjax.maze.reset", {Words({2})}, {states, observations}, {params})[0];
+    state = Call("pufferjax.maze.stagger", {Words({2}), state}, {states}, {params}, {1})[0];
+    for (int t = 0; t < 8; ++t) {
+      state = Call("pufferjax.maze.step", {Words({2}), state, Ints({n}, 0, 4)},
+                   {states, observations, F32({n}), Pred({n}), Pred({n}), F32({n}), I32({n}), F32({n}), F32({n})},
+                   {params}, {1})[0];
+    }
+    const int64_t snapshots = 3;
+    state = Call("pufferjax.maze.random_walk", {Words({2}), state}, {states, U8({n, snapshots, s}), I32({n}), I32({n})},
+                 {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
+    Call("pufferjax.maze.observe", {state}, {observations}, {params});
+    Call("pufferjax.maze.inspect", {state}, {U8({n, size, size}), I32({n, 4})}, {params});
+    Tensor rows(XLA_FFI_DataType_U8, {10, s});
+    std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
+    Call("pufferjax.maze.restore", {state, rows, Ints({10}, 0, static_cast<int32_t>(n) - 1)}, {states}, {params}, {0});
+
+    // Bytes that no simulator wrote must be refused or survived, never followed out of bounds.
+    for (int i = 0; i < 200; ++i) {
+      Tensor garbage = Bytes({4, s}, i % 2 ? 255 : 3);
+      for (const char* function : {"observe", "inspect"}) {
+        std::vector<Tensor> operands = {garbage}, results;
+        results.emplace_back(XLA_FFI_DataType_U8, function[0] == 'o' ? std::vector<int64_t>{4, vision, vision}
+                                                                     : std::vector<int64_t>{4, size, size});
+        if (function[0] == 'i') results.emplace_back(XLA_FFI_DataType_S32, std::vector<int64_t>{4, 4});
+        CallOnce(std::string("pufferjax.maze.") + function, operands, results, {params}, 2);
+      }
+      std::vector<Tensor> operands = {Words({2}), garbage, Ints({4}, -9, 9)}, results;
+      for (const Shape& shape : {U8({4, s}), U8({4, vision, vision}), F32({4}), Pred({4}), Pred({4}), F32({4}),
+                                 I32({4}), F32({4}), F32({4})}) {
+        results.emplace_back(shape.dtype, shape.dims);
+      }
+      CallOnce("pufferjax.maze.step", operands, results, {params}, 2);
+    }
+  }
+}
+
+// Many short loops: the caller must not return while a helper still works for it.
+void ShortLoops() {
+  for (int i = 0; i < 300; ++i) {
+    Call("pufferjax.maze.reset", {Words({2})},
+         {U8({64, Descriptions().at("maze")({5, 4, 7, 3}).state_bytes}), U8({64, 3, 3})}, {{5, 4, 7, 3}});
+  }
+}
+
+int Main() {
+  for (const auto& run :
+       {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv, ShortLoops}) {
+    run();
+  }
+  std::string missing;
+  for (const auto& [target, handler] : Handlers()) {
+    if (!Driven().count(target)) missing += " " + target;
+  }
+  if (!missing.empty()) Fail("no case for" + missing);
+  std::printf("drive_handlers: %zu handlers, no findings\n", Driven().size());
+  return 0;
+}
+
+}  // namespace
+}  // namespace pjx
+
+int main() { return pjx::Main(); }
