@@ -1,6 +1,7 @@
 """The training functions: pure, reproducible, vmappable; the rules that make a sparse reward learnable."""
 
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +146,57 @@ def test_the_curriculum_lets_go(tiny_env, tiny_config):
     for rate, expected in ((0.0, 8), (0.2, 8), (0.4, 4), (0.6, 0), (1.0, 0)):
         at_rate = dataclasses.replace(state, recent_episodes=jnp.array([rate * 100, 100.0]))
         assert float(update(at_rate, config.hypers(), jnp.float32(0))[1]["restarted_envs"]) == expected
+
+
+def one_stored_state(config, walk_fraction):
+    """(env, config, train state) whose state set holds a single state, the start of a maze, with priority 1000."""
+    env = envs.make("maze", size=15, num_mazes=4)  # 16 steps do not reach its goal
+    config = config(
+        num_envs=16,
+        state_set=StateSetConfig(
+            capacity=64, fraction=0.95, interval=8, replay_span=8, walk_fraction=walk_fraction, walk_steps=16
+        ),
+    )
+    state = make_init(env, config)(jax.random.key(0))
+    start = env.reset(jax.random.key(1), 1)[1]
+    state_set = state.state_set.insert(env.snapshot(start), jnp.array([1000.0]))
+    # A value that differs from state to state gives every environment an advantage.
+    kernel = state.params["decoder"]["kernel"]
+    kernel = kernel.at[:, -1].set(jnp.linspace(-1, 1, len(kernel)))
+    decoder = {**state.params["decoder"], "kernel": kernel}
+    return env, config, dataclasses.replace(state, state_set=state_set, params={**state.params, "decoder": decoder})
+
+
+def test_walks_end_where_a_random_agent_would_be(tiny_config):
+    env, config, state = one_stored_state(tiny_config, walk_fraction=0.4)
+    restart = importlib.import_module("pufferjax.train")._restart
+    *_, rows = restart(env, config, config.hypers(), state, jax.random.key(2), None)
+    times, timeless = env.clock(rows)
+    assert config.num_replayed == 15 and config.num_walked == 6
+    np.testing.assert_array_equal(times, [0] * 9 + [1, 2, 4, 8, 16, 16])
+    moved = np.any(np.asarray(timeless) != np.asarray(timeless[0]), axis=1)
+    assert not moved[:9].any() and moved[9:].any()
+
+
+def test_a_walker_says_nothing_about_where_its_walk_began(tiny_config):
+    for walk_fraction, priority, entered in ((0.0, 900.0, False), (1.0, 1000.0, True)):
+        env, config, state = one_stored_state(tiny_config, walk_fraction)
+        after, _ = jax.jit(make_update(env, config))(state, config.hypers(), jnp.float32(0))
+        assert float(after.state_set.priorities[0]) <= priority  # one decay for every restart from it
+        assert (float(after.state_set.priorities[0]) == 1000.0) == (walk_fraction == 1)
+        # The only fresh environment offers two states, each walker one.
+        assert (int(after.state_set.size) > 3) == entered
+
+
+def test_the_first_episodes_to_end_are_no_solve_rate(tiny_env, tiny_config):
+    config = tiny_config(state_set=StateSetConfig(capacity=32, fraction=0.5, interval=8, replay_span=8, warmup_envs=4,
+                                                  release_from=0.2, release_until=0.6))  # fmt: skip
+    state = jax.jit(make_warmup(tiny_env, config))(make_init(tiny_env, config)(jax.random.key(0)), config.hypers())
+    update = jax.jit(make_update(tiny_env, config))
+    # 8 environments x 16 steps / 50 steps x 10 epochs: had all taken their time, 25 episodes would have ended. One
+    # solved at once is no rate of 1.
+    after_one = dataclasses.replace(state, recent_episodes=jnp.array([1.0, 1.0]))
+    assert float(update(after_one, config.hypers(), jnp.float32(0))[1]["restarted_envs"]) == 8
 
 
 def test_learns_a_small_maze(tiny_config):
