@@ -125,6 +125,9 @@ class StateSetConfig:
     importance_exponent: float = 0.0  # restarted rows are weighted by (size * probability) ** -this
     decay: float = 0.9  # a restarted slot that scores lower than before keeps this share of its priority
     replay_span: int = 16  # steps over which a restarted slot is scored; candidates are scored over `interval`
+    # Restarted episodes have the whole time limit before them. With the clock of the snapshot, states just before a
+    # time-out, from which nothing is learned, gather in the set: a state, and all that is found from it, grows older.
+    reset_clock: bool = True
     # Part of the restarts first take random actions at simulator speed, and where they end is a candidate too: a walk
     # from states the policy can finish from leads to states it almost can. walk_steps is the longest walk; equal
     # parts of the walkers take a half of it, a quarter, ... 1/16. 0 in either field: none.
@@ -150,6 +153,7 @@ class StateSetConfig:
         _check_float("state_set.importance_exponent", self.importance_exponent, 0)
         _check_float("state_set.decay", self.decay, 0, 1)
         _check_int("state_set.replay_span", self.replay_span, 1)
+        _check_bool("state_set.reset_clock", self.reset_clock)
         _check_float("state_set.walk_fraction", self.walk_fraction, 0, 1)
         _check_int("state_set.walk_steps", self.walk_steps, 0)
         _check("state_set.walk_steps", self.walk_steps, f"a multiple of {WALK_LENGTHS[0]}",

@@ -138,9 +138,10 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
     replayed_envs = jnp.arange(num_envs - num_replayed, num_envs, dtype=jnp.int32)
     is_restarted = jnp.arange(num_envs) >= num_envs - num_active
     is_replayed = is_restarted[-num_replayed:]
-    rows = jnp.where(
-        is_replayed[:, None], state_set.snapshots[slots], env.snapshot(train_state.env_state)[replayed_envs]
-    )
+    stored = state_set.snapshots[slots]
+    if config.state_set.reset_clock:
+        _, stored = env.clock(stored)
+    rows = jnp.where(is_replayed[:, None], stored, env.snapshot(train_state.env_state)[replayed_envs])
     if num_walked:
         walked = _walk(env, config, key_walk, rows[-num_walked:])
         rows = rows.at[-num_walked:].set(jnp.where(is_replayed[-num_walked:, None], walked, rows[-num_walked:]))

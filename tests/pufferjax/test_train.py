@@ -158,7 +158,7 @@ def one_stored_state(config, walk_fraction):
         ),
     )
     state = make_init(env, config)(jax.random.key(0))
-    start = env.reset(jax.random.key(1), 1)[1]
+    start = env.stagger(jax.random.key(2), env.reset(jax.random.key(1), 1)[1])  # in the midst of an episode
     state_set = state.state_set.insert(env.snapshot(start), jnp.array([1000.0]))
     # A value that differs from state to state gives every environment an advantage.
     kernel = state.params["decoder"]["kernel"]
@@ -173,7 +173,7 @@ def test_walks_end_where_a_random_agent_would_be(tiny_config):
     *_, rows = restart(env, config, config.hypers(), state, jax.random.key(2), None)
     times, timeless = env.clock(rows)
     assert config.num_replayed == 15 and config.num_walked == 6
-    np.testing.assert_array_equal(times, [0] * 9 + [1, 2, 4, 8, 16, 16])
+    np.testing.assert_array_equal(times, [0] * 9 + [1, 2, 4, 8, 16, 16])  # with their whole time before them
     moved = np.any(np.asarray(timeless) != np.asarray(timeless[0]), axis=1)
     assert not moved[:9].any() and moved[9:].any()
 
