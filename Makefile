@@ -12,7 +12,7 @@ demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen
 	$(BIN)/python experiments/demo.py
 
 test: $(VENV)/.installed  ## everything CI runs
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 nightly: $(VENV)/.installed  ## the generated tests, far more of each (about an hour)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest tests/xla_ops/test_state_heap_sequences.py tests/test_bad_calls.py \
