@@ -52,6 +52,7 @@ def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, ja
     h0 = check_array(op, "h0", h0, (batch, hidden), jnp.float32)
     if reset is not None:
         reset = check_array(op, "reset", reset, (num_steps, batch), jnp.bool_)
+    ffi.check_impl(impl)
     x, kernel, h0, reset = ffi.vary_together((x, kernel, h0, reset))
     if impl == "reference":
         return mingru_layer_reference(x, kernel, h0, reset)
