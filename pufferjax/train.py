@@ -1,6 +1,7 @@
 """Training as pure functions: `make_init`, `make_warmup`, `make_update`, and `make_train`, which scans them.
 
-One epoch: sample the state set -> restore -> rollout -> train -> re-score with the trained policy -> update the set.
+One epoch: sample the state set -> walk on from some of it -> restore -> rollout -> train -> re-score with the trained
+policy -> update the set.
 The order matters: scores must come from the policy that will meet the states next, and only then enter the heap.
 """
 
