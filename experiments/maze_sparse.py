@@ -23,7 +23,7 @@ from pufferjax.plots import solve_rate_curve
 from pufferjax.run import machine
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET_SECONDS = {15: 120, 21: 80, 27: 180, 35: 600}
+BUDGET_SECONDS = {15: 120, 21: 140, 27: 180, 35: 600}
 ARMS = {"state set": [], "no state set": ["--state-set.fraction", "0"]}
 EVAL_EPISODES = 4000
 
