@@ -47,24 +47,22 @@ def bench_envs(env: Env, num_envs: list[int], num_steps: int, walk_steps: int, r
 
 
 def _steps(env, num_envs, num_steps, devices):
-    """A jitted scan of `num_steps` steps; the actions are drawn beforehand."""
+    """A jitted scan of `num_steps` steps; the actions are drawn beforehand, outside what is timed."""
     heads = env.spec.num_actions
+    shape = (len(devices), num_steps, num_envs // len(devices) * env.spec.num_agents, len(heads))
+    actions = jax.random.randint(jax.random.key(3), shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
+    actions = actions[..., 0] if len(heads) == 1 else actions
 
-    def run(key, state):
-        key_actions, key_steps = jax.random.split(key[0])
-        shape = (num_steps, state.shape[0] * env.spec.num_agents, len(heads))
-        actions = jax.random.randint(key_actions, shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
-        actions = actions[..., 0] if len(heads) == 1 else actions
-
+    def run(key, state, actions):
         def step(state, xs):
             # The observation is written by the same call, whether or not somebody reads it.
             _, state, reward, *_ = env.step(xs[0], state, xs[1])
             return state, jnp.sum(reward)
 
-        state, rewards = jax.lax.scan(step, state, (jax.random.split(key_steps, num_steps), actions))
+        state, rewards = jax.lax.scan(step, state, (jax.random.split(key[0], num_steps), actions[0]))
         return state, jnp.sum(rewards)[None]
 
-    return _over(devices, run, env, num_envs)
+    return _over(devices, run, env, num_envs, actions)
 
 
 def _walk(env, num_envs, num_steps, devices):
@@ -75,8 +73,9 @@ def _walk(env, num_envs, num_steps, devices):
     return _over(devices, run, env, num_envs)
 
 
-def _over(devices, run, env, num_envs):
-    """A function of no arguments: `run` on every device with its share of the environments, from where it left off."""
+def _over(devices, run, env, num_envs, *operands):
+    """A function of no arguments: `run` on every device with its share of the environments, from where it left off, and
+    of the operands [devices, ...]."""
     _, state = env.reset(jax.random.key(0), num_envs)
     state = env.stagger(jax.random.key(1), state)
     mesh, split = Mesh(np.asarray(devices), (AXIS,)), PartitionSpec(AXIS)
@@ -89,9 +88,10 @@ def _over(devices, run, env, num_envs):
     )
     states = [jax.device_put(state, sharding)]
     keys = jax.device_put(jax.random.split(jax.random.key(2), len(devices)), sharding)
+    operands = jax.device_put(operands, sharding)
 
     def once():
-        states[0], rewards = compiled(keys, states[0])
+        states[0], rewards = compiled(keys, states[0], *operands)
         return states[0], rewards
 
     return once
