@@ -266,13 +266,13 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   Call call;
   if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
   const Layer& layer = call.layer;
-  if (auto error = Check(op, call,
-                         {{"kernel", kernel.element_count(), call.kernel()},
-                          {"h0", h0.element_count(), call.state()},
-                          {"y", y->element_count(), call.x()},
-                          {"h", h->element_count(), gates == nullptr ? call.state() : call.x()},
-                          {"gates", gates == nullptr ? 0 : (*gates)->element_count(),
-                           gates == nullptr ? 0 : 3 * call.x()}});
+  if (auto error =
+          Check(op, call,
+                {{"kernel", kernel.element_count(), call.kernel()},
+                 {"h0", h0.element_count(), call.state()},
+                 {"y", y->element_count(), call.x()},
+                 {"h", h->element_count(), gates == nullptr ? call.state() : call.x()},
+                 {"gates", gates == nullptr ? 0 : (*gates)->element_count(), gates == nullptr ? 0 : 3 * call.x()}});
       error.failure()) {
     return error;
   }
@@ -369,10 +369,10 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
                   const int64_t lane = unit / num_parts, part = unit % num_parts;
                   const int64_t offset = lane * call.x(), row = lane * call.state();
                   const BackwardArrays arrays{
-                      x.typed_data() + offset,     transposed.get() + lane * call.transposed(),
-                      h0.typed_data() + row,       Flags(reset, call, lane),
-                      h.typed_data() + offset,     gates.typed_data() + 3 * offset,
-                      y_bar.typed_data() + offset, h_last_bar.typed_data() + row,
+                      x.typed_data() + offset,      transposed.get() + lane * call.transposed(),
+                      h0.typed_data() + row,        Flags(reset, call, lane),
+                      h.typed_data() + offset,      gates.typed_data() + 3 * offset,
+                      y_bar.typed_data() + offset,  h_last_bar.typed_data() + row,
                       x_bar->typed_data() + offset, h0_bar->typed_data() + row,
                   };
                   const int64_t part_end = layer.batch * (part + 1) / num_parts;
