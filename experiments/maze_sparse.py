@@ -1,11 +1,12 @@
 """The sparse maze with and without the state set: fresh solve rate against steps and seconds, several seeds.
 
     python experiments/maze_sparse.py                        # 15, 21 and 27, three seeds, both arms
-    python experiments/maze_sparse.py --sizes 35             # ten minutes for each seed and arm
+    python experiments/maze_sparse.py --sizes 35             # about twenty minutes for each seed and arm
     python experiments/maze_sparse.py --sizes 15 --seeds 0   # part of it; results of other runs are kept
 
 Every run is a process of its own (`pufferjax train maze`), so its seconds hold start-up, compilation and warm-up. Both
-arms get the same budget of seconds. Results: experiments/results/maze_sparse.json, .png and .gif.
+arms get the same budget: seconds up to 27x27; on 35x35 steps, so that a run may share the machine with other work.
+Results: experiments/results/maze_sparse.json, .png and .gif.
 """
 
 import argparse
@@ -23,15 +24,19 @@ from pufferjax.plots import solve_rate_curve
 from pufferjax.run import machine
 
 RESULTS = Path(__file__).parent / "results"
-BUDGET_SECONDS = {15: 120, 21: 140, 27: 180, 35: 600}
+BUDGETS = {15: ("seconds", 120), 21: ("seconds", 140), 27: ("seconds", 180), 35: ("steps", 500_000_000)}
+LIMITS = {"seconds": "--max-seconds", "steps": "--total-steps"}
 ARMS = {"state set": [], "no state set": ["--state-set.fraction", "0"]}
 EVAL_EPISODES = 4000
 
 
-def run(size: int, arm: str, seed: int, folder: Path, gif: Path | None) -> dict:
+def run(size: int, arm: str, seed: int, devices: int | None, folder: Path, gif: Path | None) -> dict:
     run_dir = folder / f"{size}-{arm.replace(' ', '-')}-{seed}"
-    flags = ["--env.size", size, "--seed", seed, "--max-seconds", BUDGET_SECONDS[size], "--run-dir", run_dir]
+    unit, budget = BUDGETS[size]
+    flags = ["--env.size", size, "--seed", seed, LIMITS[unit], budget, "--run-dir", run_dir]
     flags += ["--eval-episodes", EVAL_EPISODES, *ARMS[arm]]
+    if devices is not None:
+        flags += ["--devices", devices]
     cli = [sys.executable, "-m", "pufferjax.cli"]
     subprocess.run([*cli, "train", "maze", *map(str, flags)], check=True)
     if gif is not None:
@@ -46,7 +51,7 @@ def run(size: int, arm: str, seed: int, folder: Path, gif: Path | None) -> dict:
         "perf_stderr": summary["evaluation"]["perf_stderr"],
         "episode_length": summary["evaluation"]["episode_length"],
         "seconds": summary["train_seconds"],
-        "budget_seconds": BUDGET_SECONDS[size],
+        f"budget_{unit}": budget,
         "steps": summary["steps"],
         "warmup_steps": summary["warmup_steps"],
         "devices": summary["devices"],
@@ -87,26 +92,30 @@ def table(results: list[dict]) -> str:
                 r["perf"] for r in sorted(results, key=lambda r: r["seed"]) if r["size"] == size and r["arm"] == arm
             ]
             cells.append(", ".join(f"{x:.3f}" for x in perfs) or "-")
-        lines.append(f"| {size}x{size} | {BUDGET_SECONDS[size]} s | {cells[0]} | {cells[1]} |")
+        unit, budget = BUDGETS[size]
+        shown = f"{budget} s" if unit == "seconds" else f"{budget / 1e6:.0f} M steps"
+        lines.append(f"| {size}x{size} | {shown} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[15, 21, 27], choices=list(BUDGET_SECONDS))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[15, 21, 27], choices=list(BUDGETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--devices", type=int, help="default: one per core")
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "maze_sparse.json"
-    results = json.loads(path.read_text())["results"] if path.is_file() else []
     for arm in args.arms:
         for size in args.sizes:
             for seed in args.seeds:
                 gif = RESULTS / f"maze_{size}.gif" if arm == "state set" and seed == args.seeds[0] else None
                 with tempfile.TemporaryDirectory() as folder:
-                    result = run(size, arm, seed, Path(folder), gif)
+                    result = run(size, arm, seed, args.devices, Path(folder), gif)
                 same = ("size", "arm", "seed")
+                # Read anew: another process may have added other seeds meanwhile.
+                results = json.loads(path.read_text())["results"] if path.is_file() else []
                 results = [r for r in results if any(r[name] != result[name] for name in same)] + [result]
                 results.sort(key=lambda r: (r["arm"] != "state set", r["size"], r["seed"]))
                 document = {"machine": machine(), "eval_episodes": EVAL_EPISODES, "results": results}

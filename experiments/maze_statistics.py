@@ -1,11 +1,11 @@
 """What each part of the curriculum is worth: the maze over many seeds and several arms, with intervals.
 
-    python experiments/maze_statistics.py --size 27 --seconds 200 --seeds 0 1 2 3 4
-    python experiments/maze_statistics.py --size 27 --seconds 200 --arms full neither   # part of it
-    python experiments/maze_statistics.py --size 27 --seconds 200 --seeds               # only table and plot
+    python experiments/maze_statistics.py --size 21 --steps 40000000 --seeds 0 1 2 3 4
+    python experiments/maze_statistics.py --size 21 --steps 40000000 --arms full neither   # part of it
+    python experiments/maze_statistics.py --size 21 --steps 40000000 --seeds               # only table and plot
 
-Every run is a process of its own (`pufferjax train maze`) and ends after the same seconds, which hold compilation and
-warm-up. Results are kept after each run and what is there already is not run again, so an interrupted experiment goes
+Every run is a process of its own (`pufferjax train maze`) and ends after the same steps of training, so that it does not
+matter what else the machine does meanwhile. Results are kept after each run and what is there already is not run again, so an interrupted experiment goes
 on with the same command. Writes results/maze_statistics.json, .md and .png (or --output).
 
 The arms, each the preset but for what is named. {full, state-set-only, priorities-only, neither} is the 2 x 2 of the
@@ -13,10 +13,10 @@ state set (restarts from snapshots, with their warm-up) and the trajectory prior
 their advantages instead of uniformly).
 
 The figures of a run:
-  first reward  seconds to the first non-zero reward, in the warm-up (then: to its end) or in training
-  latch         seconds from the first reward until the last 200 or more fresh episodes were solved at a rate of 0.1
+  first reward  steps of training to the first non-zero reward; 0 if the warm-up met one
+  latch         steps from the first reward until the last 200 or more fresh episodes were solved at a rate of 0.1
   final rate    on mazes never trained on, after the last step
-A run that does not latch counts with the seconds it had, so the mean is then a lower bound, marked with >=; a first
+A run that does not latch counts with the steps it had, so the mean is then a lower bound, marked with >=; a first
 reward that never came likewise. Intervals are 95 %: percentile bootstrap of the mean over seeds; Wilson for the share.
 With fewer than about ten seeds the bootstrap is too narrow.
 """
@@ -54,18 +54,15 @@ ARMS = {
 LATCH_RATE, LATCH_EPISODES = 0.1, 200
 EVAL_EPISODES = 4000
 RESAMPLES = 10_000
-NO_STEP_LIMIT = 10**12  # so that the seconds end every run
 
 
 def measure(records: Sequence[dict]) -> dict[str, float | bool | None]:
     """Of the records of a metrics.jsonl with log_interval 1.
 
-    Returns first_reward_seconds and latch_seconds, both since the start of the run and None if that never came, and
+    Returns first_reward_steps and latch_steps, both since the start of training and None if that never came, and
     run_seconds.
     """
-    first = records[0]
-    start = first["wall_seconds"] - first["step"] / first["steps_per_second"]  # of the first epoch: after the warm-up
-    rewarded = [start] if first["warmup_rewards"] else [r["wall_seconds"] for r in records if r["rewards"]]
+    rewarded = [0] if records[0]["warmup_rewards"] else [r["step"] for r in records if r["rewards"]]
     latch, window, episodes, solved = None, deque(), 0, 0.0
     for record in records:
         window.append((record["episodes"], (record["perf"] or 0.0) * record["episodes"]))
@@ -74,28 +71,28 @@ def measure(records: Sequence[dict]) -> dict[str, float | bool | None]:
             episodes, solved = episodes - window[0][0], solved - window[0][1]
             window.popleft()
         if episodes >= LATCH_EPISODES and solved >= LATCH_RATE * episodes - 1e-6:
-            latch = record["wall_seconds"]
+            latch = record["step"]
             break
     return {
-        "first_reward_seconds": rewarded[0] if rewarded else None,
-        "latch_seconds": latch,
+        "first_reward_steps": rewarded[0] if rewarded else None,
+        "latch_steps": latch,
         "run_seconds": records[-1]["wall_seconds"],
     }
 
 
-def run(size: int, seconds: float, arm: str, seed: int, extra: Sequence[str], folder: Path) -> dict:
+def run(size: int, steps: int, arm: str, seed: int, extra: Sequence[str], folder: Path) -> dict:
     run_dir = folder / "run"
-    flags = ["--env.size", size, "--seed", seed, "--max-seconds", seconds, "--run-dir", run_dir, "--log-interval", 1]
-    flags += ["--total-steps", NO_STEP_LIMIT, "--eval-episodes", EVAL_EPISODES, *flags_of(arm, extra)]
+    flags = ["--env.size", size, "--seed", seed, "--total-steps", steps, "--run-dir", run_dir, "--log-interval", 1]
+    flags += ["--eval-episodes", EVAL_EPISODES, *flags_of(arm, extra)]
     subprocess.run([sys.executable, "-m", "pufferjax.cli", "train", "maze", *map(str, flags)], check=True)
     summary = json.loads((run_dir / "summary.json").read_text())
     records = read_metrics(run_dir / "metrics.jsonl")
     curve = solve_rate_curve(records, min_episodes=1000)
     return {
-        **key_of(size, seconds, arm, seed, extra),
+        **key_of(size, steps, arm, seed, extra),
         **measure(records),
         "final_rate": summary["evaluation"]["perf"],
-        **{name: summary[name] for name in ("steps", "warmup_steps", "warmup_rewards", "devices", "stopped_by")},
+        **{name: summary[name] for name in ("warmup_steps", "warmup_rewards", "devices")},
         "machine": summary["machine"],
         "curve": {name: np.round(values, 4).tolist() for name, values in curve.items()},
     }
@@ -106,9 +103,9 @@ def flags_of(arm: str, extra: Sequence[str]) -> list[str]:
     return [*extra, *ARMS[arm]]
 
 
-def key_of(size: int, seconds: float, arm: str, seed: int, extra: Sequence[str]) -> dict:
+def key_of(size: int, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict:
     """What makes a run the same run: a result of other flags is not taken for it."""
-    return {"size": size, "seconds": seconds, "arm": arm, "seed": seed, "flags": flags_of(arm, extra)}
+    return {"size": size, "steps": steps, "arm": arm, "seed": seed, "flags": flags_of(arm, extra)}
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
@@ -131,18 +128,18 @@ def wilson(successes: int, count: int) -> tuple[float, float, float]:
 def summarize(results: Sequence[dict]) -> dict[str, dict]:
     """Of the runs of one arm. Figure -> {mean, low, high, values, is_bound: some are only lower bounds}; a figure that
     no run has is left out."""
-    first, latch = [], []  # (seconds, whether they are only a lower bound)
+    first, latch = [], []  # (steps, whether they are only a lower bound)
     for r in results:
-        reward, latched = r["first_reward_seconds"], r["latch_seconds"]
-        first.append((r["run_seconds"], True) if reward is None else (reward, False))
+        reward, latched = r["first_reward_steps"], r["latch_steps"]
+        first.append((r["steps"], True) if reward is None else (reward, False))
         if reward is not None:
-            end = r["run_seconds"] if latched is None else latched
+            end = r["steps"] if latched is None else latched
             latch.append((max(0.0, end - reward), latched is None))
-    latched = [r["latch_seconds"] is not None for r in results]
+    latched = [r["latch_steps"] is not None for r in results]
     figures = {"latched": (wilson(sum(latched), len(latched)), [float(x) for x in latched], False)}
     for name, pairs in {"first_reward": first, "latch": latch}.items():
         if pairs:
-            values = [seconds for seconds, _ in pairs]
+            values = [steps / 1e6 for steps, _ in pairs]
             figures[name] = bootstrap(values), values, any(is_bound for _, is_bound in pairs)
     rates = [r["final_rate"] for r in results]
     figures["final_rate"] = bootstrap(rates), rates, False
@@ -156,8 +153,8 @@ def table(by_arm: dict[str, dict[str, dict]]) -> str:
     """Markdown, a row per arm: mean [95 % interval]."""
     columns = {
         "latched": ("share that latches", "{:.2f}"),
-        "first_reward": ("first reward, s", "{:.1f}"),
-        "latch": ("first reward to latch, s", "{:.1f}"),
+        "first_reward": ("first reward, M steps", "{:.1f}"),
+        "latch": ("first reward to latch, M steps", "{:.1f}"),
         "final_rate": ("final rate, unseen mazes", "{:.3f}"),
     }
     lines = [f"| arm | seeds | {' | '.join(title for title, _ in columns.values())} |", "|---" * 6 + "|"]
@@ -180,8 +177,8 @@ def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
 
     titles = {
         "latched": "latched (share)",
-        "first_reward": "first reward (s)",
-        "latch": "first reward to latch (s)",
+        "first_reward": "first reward (M steps)",
+        "latch": "first reward to latch (M steps)",
         "final_rate": "final rate, unseen mazes",
     }
     figure = Figure(figsize=(14, 1.2 + 0.5 * len(by_arm)), layout="constrained")
@@ -200,41 +197,46 @@ def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def report(results: Sequence[dict], size: int, seconds: float, extra: Sequence[str], output: Path) -> None:
+def report(results: Sequence[dict], size: int, steps: int, extra: Sequence[str], output: Path) -> None:
     """Prints and writes table and plot of the runs with these settings."""
     by_arm = {}
     for arm in ARMS:
-        of_arm = [r for r in results if r == {**r, **key_of(size, seconds, arm, r["seed"], extra)}]
+        of_arm = [r for r in results if r == {**r, **key_of(size, steps, arm, r["seed"], extra)}]
         if of_arm:
             by_arm[arm] = summarize(of_arm)
     if by_arm:
-        title = f"{size}x{size}, {seconds:g} s" + (f", {' '.join(extra)}" if extra else "")
+        title = f"{size}x{size}, {steps / 1e6:g} M steps" + (f", {' '.join(extra)}" if extra else "")
         text = table(by_arm)
         print(f"{title}\n{text}", flush=True)
         write_atomically(output.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
-        plot(by_arm, f"{size}x{size}, {seconds:g} s", output.with_suffix(".png"))
+        plot(by_arm, f"{size}x{size}, {steps / 1e6:g} M steps", output.with_suffix(".png"))
+
+
+def kept(output: Path) -> list[dict]:
+    return json.loads(output.read_text())["results"] if output.is_file() else []
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--steps", type=int, required=True, help="of training")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--output", type=Path, default=RESULTS / "maze_statistics.json")
     parser.add_argument("extra", nargs="*", help="after --: more flags of `pufferjax train`, for every arm")
     args = parser.parse_args(argv)
     args.output.parent.mkdir(exist_ok=True)
-    results = json.loads(args.output.read_text())["results"] if args.output.is_file() else []
+    results = kept(args.output)
     for seed in args.seeds:  # all arms of a seed before the next one: what an interruption leaves compares fairly
         for arm in args.arms:
-            key = key_of(args.size, args.seconds, arm, seed, args.extra)
+            key = key_of(args.size, args.steps, arm, seed, args.extra)
             if any(r == {**r, **key} for r in results):
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                results.append(run(args.size, args.seconds, arm, seed, args.extra, Path(folder)))
+                result = run(args.size, args.steps, arm, seed, args.extra, Path(folder))
+            results = [*kept(args.output), result]  # read anew: another process may have added other runs
             write_atomically(args.output, json.dumps({"results": results}, indent=1) + "\n")
-    report(results, args.size, args.seconds, args.extra, args.output)
+    report(results, args.size, args.steps, args.extra, args.output)
 
 
 if __name__ == "__main__":

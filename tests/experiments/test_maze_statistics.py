@@ -20,10 +20,10 @@ def statistics():
 
 
 def records(perfs, rewards, warmup_rewards=0, episodes=100):
-    """One per epoch of 2 seconds; the first epoch begins 10 seconds after the start."""
+    """One per epoch of 1,000 steps and 2 seconds."""
     return [
         {
-            "step": 1000 * (i + 1), "wall_seconds": 12.0 + 2 * i, "steps_per_second": 500.0, "episodes": episodes,
+            "step": 1000 * (i + 1), "wall_seconds": 12.0 + 2 * i, "episodes": episodes,
             "perf": perf, "rewards": reward, "warmup_rewards": warmup_rewards,
         }
         for i, (perf, reward) in enumerate(zip(perfs, rewards, strict=True))
@@ -33,22 +33,23 @@ def records(perfs, rewards, warmup_rewards=0, episodes=100):
 def test_times_of_a_run_that_latches(statistics):
     # Two epochs make 200 episodes: the rate of the latest two reaches 0.1 in the fifth.
     measured = statistics.measure(records([0, 0.04, 0.05, 0.08, 0.12, 0.5], [0, 3, 0, 9, 9, 9]))
-    assert measured == {"first_reward_seconds": 14, "latch_seconds": 20, "run_seconds": 22}
+    assert measured == {"first_reward_steps": 2000, "latch_steps": 5000, "run_seconds": 22}
 
 
-def test_a_reward_of_the_warmup_counts_from_its_end(statistics):
-    assert statistics.measure(records([0.0], [0], warmup_rewards=5))["first_reward_seconds"] == 10
+def test_a_reward_of_the_warmup_counts_from_the_start(statistics):
+    assert statistics.measure(records([0.0], [0], warmup_rewards=5))["first_reward_steps"] == 0
 
 
 def test_few_lucky_episodes_are_no_latch(statistics):
     few = [record | {"episodes": 10} for record in records([1.0] * 19, [1] * 19)]
-    assert statistics.measure(few)["latch_seconds"] is None
+    assert statistics.measure(few)["latch_steps"] is None
     none = statistics.measure(records([None] * 3, [0] * 3, episodes=0))
-    assert none["latch_seconds"] is None and none["first_reward_seconds"] is None
+    assert none["latch_steps"] is None and none["first_reward_steps"] is None
 
 
-def result(first, latch, rate, end=100.0):
-    return {"first_reward_seconds": first, "latch_seconds": latch, "run_seconds": end, "final_rate": rate}
+def result(first, latch, rate, steps=100_000_000):
+    millions = [None if x is None else x * 1_000_000 for x in (first, latch)]
+    return {"first_reward_steps": millions[0], "latch_steps": millions[1], "steps": steps, "final_rate": rate}
 
 
 def test_what_never_came_is_a_lower_bound(statistics):
@@ -86,11 +87,11 @@ flags = sys.argv[1:]
 value = {flag: flags[i + 1] for i, flag in enumerate(flags) if flag.startswith("--") and i + 1 < len(flags)}
 folder = pathlib.Path(value["--run-dir"])
 folder.mkdir()
-record = {"step": 100, "wall_seconds": 3.0, "steps_per_second": 100.0, "episodes": 300, "perf": 0.5, "rewards": 1.0,
+record = {"step": 100, "wall_seconds": 3.0, "episodes": 300, "perf": 0.5, "rewards": 1.0,
           "warmup_rewards": 0}
 (folder / "metrics.jsonl").write_text(json.dumps(record) + "\\n")
 summary = {"evaluation": {"perf": 0.5}, "steps": 100, "warmup_steps": 0, "warmup_rewards": 0, "devices": 1,
-           "stopped_by": "max_seconds", "machine": "none"}
+           "machine": "none"}
 (folder / "summary.json").write_text(json.dumps(summary))
 with open(LOG, "a") as log:
     log.write(json.dumps(value | {"gate": "--ppo.no-wait-for-reward" not in flags}) + "\\n")
@@ -108,7 +109,7 @@ def test_runs_are_kept_and_not_repeated(statistics, monkeypatch, tmp_path, capsy
     )
 
     def experiment(*arguments):
-        statistics.main(["--size", "5", "--seconds", "3", "--output", str(output), *arguments])
+        statistics.main(["--size", "5", "--steps", "3", "--output", str(output), *arguments])
         return [json.loads(line) for line in log.read_text().splitlines()]
 
     runs = experiment("--seeds", "0", "--arms", "full", "neither", "no-warmup-no-gate")
@@ -116,7 +117,7 @@ def test_runs_are_kept_and_not_repeated(statistics, monkeypatch, tmp_path, capsy
     assert [run.get("--ppo.priority-exponent") for run in runs] == [None, "0", None]
     assert [run.get("--state-set.warmup-rewards") for run in runs] == [None, None, "0"]
     assert [run["gate"] for run in runs] == [True, True, False]
-    assert all(run["--max-seconds"] == "3.0" and run["--env.size"] == "5" for run in runs)
+    assert all(run["--total-steps"] == "3" and run["--env.size"] == "5" for run in runs)
     assert len(experiment("--seeds", "0", "1", "--arms", "full", "neither")) == 5  # two of the four were there
     # A run that fails ends the experiment; what was there before is kept.
     with pytest.raises(statistics.subprocess.CalledProcessError):
