@@ -4,6 +4,8 @@ Operands are small multiples of 1/4: every product and sum is then exact in floa
 compared for equality and ties are common.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -14,6 +16,10 @@ from jax.test_util import check_grads
 from pufferjax import xla_ops
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.entity_encoder.op import TARGET, TARGET_BACKWARD
+from pufferjax.xla_ops.entity_encoder.reference import (
+    entity_encoder_backward_reference,
+    entity_encoder_saved_reference,
+)
 
 OP = "entity_encoder"
 
@@ -32,7 +38,7 @@ def brute_force(x, w1, b1, w2, b2, mask, y_bar):
     is_winner = np.arange(x.shape[-2])[:, None] == winner[..., None, :]
     score_bar = is_winner * np.where(is_any, y_bar, 0)[..., None, :]
     pre_bar = (score_bar @ w2.T) * (units > 0)
-    w1_bar, w2_bar = (np.einsum("...ni,...nj->ij", *v) for v in ((x, pre_bar), (units, score_bar)))
+    w1_bar, w2_bar = (np.tensordot(a, b, (range(a.ndim - 1),) * 2) for a, b in ((x, pre_bar), (units, score_bar)))
     rows = tuple(range(x.ndim - 1))
     return y, pre_bar @ w1.T, w1_bar, pre_bar.sum(rows), w2_bar, score_bar.sum(rows)
 
@@ -49,9 +55,10 @@ def operands(leading, num_entities, num_features, num_units, num_hidden, has_mas
     return *(quarters(rng, *shape) for shape in shapes), mask
 
 
-def value_and_cotangents(f, *operands):
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_cotangents(impl, *operands):
     *primals, mask, y_bar = operands
-    y, pull = jax.vjp(lambda *v: f(*v, mask), *primals)
+    y, pull = jax.vjp(lambda *v: xla_ops.entity_encoder(*v, mask, impl=impl), *primals)
     return y, *pull(y_bar)
 
 
@@ -73,24 +80,36 @@ SIZES = [  # leading axes, N, D, P, H, mask
 ]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+# The twin knows no blocks and parts, and its compilation takes most of the time of these tests.
+CASES = [("native", size) for size in SIZES] + [("reference", SIZES[i]) for i in (1, 5, 7)]
+
+
+@pytest.mark.parametrize(("impl", "size"), CASES, ids=str, indirect=["impl"])
 def test_values_and_gradients(impl, size):
     primals = operands(*size)
     y_bar = quarters(np.random.default_rng(1), *size[0], size[4])
     want = brute_force(*primals, y_bar)
-    f = lambda *v: xla_ops.entity_encoder(*v, impl=impl)  # noqa: E731
-    got = jax.jit(lambda *v: value_and_cotangents(f, *v))(*primals, y_bar)
+    got = value_and_cotangents(impl, *primals, y_bar)
     assert all(v.dtype == jnp.float32 for v in got)
     assert_equal(got, want)
-    np.testing.assert_array_equal(f(*primals), want[0])  # without a gradient: another target
+    if impl == "native":  # without a gradient: another target
+        np.testing.assert_array_equal(xla_ops.entity_encoder(*primals, impl=impl), want[0])
+
+
+def test_twin_of_the_saving_forward_and_of_backward():
+    # What runs where there is no native build.
+    *primals, mask = operands(*SIZES[1])
+    y_bar = quarters(np.random.default_rng(1), 2, 3, 33)
+    y, winner = jax.jit(entity_encoder_saved_reference)(*primals, mask)
+    cotangents = jax.jit(entity_encoder_backward_reference)(*primals[:4], mask, winner, y_bar)
+    assert_equal((y, *cotangents), brute_force(*primals, mask, y_bar))
 
 
 def test_bfloat16_entities(impl):
     x, *rest = operands((6,), 7, 5, 16, 19)
     y_bar = quarters(np.random.default_rng(1), 6, 19)
     y, want_x, *want = brute_force(x, *rest, y_bar)
-    f = lambda *v: xla_ops.entity_encoder(*v, impl=impl)  # noqa: E731
-    got_y, got_x, *got = value_and_cotangents(f, x.astype(ml_dtypes.bfloat16), *rest, y_bar)
+    got_y, got_x, *got = value_and_cotangents(impl, x.astype(ml_dtypes.bfloat16), *rest, y_bar)
     assert (got_y.dtype, got_x.dtype, got[0].dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
     assert_equal([got_y, *got], [y, *want])
     np.testing.assert_array_equal(got_x, want_x.astype(ml_dtypes.bfloat16))  # summed in float32, rounded once
@@ -100,38 +119,41 @@ def test_equals_linear_max_of_the_first_layer(impl):
     rng = np.random.default_rng(0)
     x, w1, b1, w2, b2 = (rng.normal(size=s).astype(np.float32) for s in ((9, 20, 6), (6, 16), (16,), (16, 40), (40,)))
     mask = rng.random((9, 20)) < 0.5
-    units = jax.nn.relu(jnp.matmul(x, w1, precision="highest") + b1)
-    got = xla_ops.entity_encoder(x, w1, b1, w2, b2, mask, precision="highest", impl=impl)
-    # Two layers of up to 16 products, in another order.
-    np.testing.assert_allclose(got, xla_ops.linear_max(units, w2, b2, mask, impl=impl), rtol=1e-5, atol=1e-5)
+    units = np.maximum(x @ w1 + b1, 0)
+    got = jax.jit(functools.partial(xla_ops.entity_encoder, precision="highest", impl=impl))(x, w1, b1, w2, b2, mask)
+    want = jax.jit(functools.partial(xla_ops.linear_max, impl=impl))(units, w2, b2, mask)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)  # two layers of up to 16 products, in another order
 
 
 def test_nan_infinities_and_absent_entities(impl):
     x, w1, b1, w2, b2, _ = operands((4,), 9, 3, 16, 18)
-    w1[:, 0] = 1.0
     x[0, 3, 1] = x[0, 6, 0] = np.nan
     x[1, 0, 2] = np.nan  # absent
     x[2] = np.nan  # all absent
     x[3, 5] = np.inf
     mask = np.ones((4, 9), bool)
     mask[1, 0] = mask[2] = False
-    f = lambda *v: xla_ops.entity_encoder(*v, impl=impl)  # noqa: E731
-    y, x_bar, *rest = value_and_cotangents(f, x, w1, b1, w2, b2, mask, np.ones((4, 18), np.float32))
-    want = jnp.max(jax.nn.relu(x @ w1 + b1) @ w2, axis=1) + b2
+    y_bar = np.ones((4, 18), np.float32)
+    y, x_bar, *_ = value_and_cotangents(impl, x, w1, b1, w2, b2, mask, y_bar)
+    with np.errstate(invalid="ignore"):
+        want = (np.maximum(x @ w1 + b1, 0) @ w2).max(1) + b2  # NaN wins here, too
     np.testing.assert_array_equal(y[0], want[0])
-    assert np.isnan(y[0]).all() and np.isfinite(y[1]).all() and not y[2].any()
-    np.testing.assert_array_equal(np.isnan(y[3]), np.isnan(want[3]))
+    np.testing.assert_array_equal(y[3], want[3])
+    assert np.isnan(y[0]).all() and np.isfinite(y[1]).all() and not y[2].any() and np.isnan(y[3]).any()
     assert not x_bar[1, 0].any() and not x_bar[2].any()
-    finite = operands((1,), 9, 3, 16, 18)
-    _, x_bar, *rest = value_and_cotangents(f, x[1:3], *finite[1:5], mask[1:3], np.ones((2, 18), np.float32))
-    assert all(np.isfinite(v).all() for v in (x_bar, *rest))
+    mask[[0, 3]] = False  # nothing of an absent entity reaches any gradient
+    _, *bars = value_and_cotangents(impl, x, w1, b1, w2, b2, mask, y_bar)
+    assert all(np.isfinite(v).all() for v in bars)
+    x[1, 0] = 0
+    _, *clean = value_and_cotangents(impl, x[1:2], w1, b1, w2, b2, mask[1:2], y_bar[1:2])
+    assert_equal(bars[1:], clean[1:])
 
 
 def test_dead_units_stop_the_gradient(impl):
     # One unit at exactly 0, one below, one above: only the last passes anything on.
     x, w1, b1 = jnp.ones((1, 1)), jnp.ones((1, 3)), jnp.asarray([-1.0, -2.0, 0.5])
-    f = lambda *v: xla_ops.entity_encoder(*v, impl=impl).sum()  # noqa: E731
-    x_bar, w1_bar, b1_bar, w2_bar = jax.grad(f, (0, 1, 2, 3))(x, w1, b1, jnp.full((3, 1), 2.0), jnp.zeros(1))
+    w2, b2, y_bar = jnp.full((3, 1), 2.0), jnp.zeros(1), jnp.ones(1)
+    _, x_bar, w1_bar, b1_bar, w2_bar, _ = value_and_cotangents(impl, x, w1, b1, w2, b2, None, y_bar)
     np.testing.assert_array_equal(x_bar, [[2.0]])
     np.testing.assert_array_equal(w1_bar, [[0.0, 0.0, 2.0]])
     np.testing.assert_array_equal(b1_bar, [0.0, 0.0, 2.0])
@@ -149,8 +171,8 @@ def test_many_rows_and_entities():
     try:
         for limit in (1, 1000):
             ffi.limit_threads(limit)
-            assert_equal(value_and_cotangents(xla_ops.entity_encoder, x, *rest, y_bar), want)
-            results.append(value_and_cotangents(xla_ops.entity_encoder, rough, *rest, y_bar))
+            assert_equal(value_and_cotangents("native", x, *rest, y_bar), want)
+            results.append(value_and_cotangents("native", rough, *rest, y_bar))
             jax.block_until_ready(results)
     finally:
         ffi.limit_threads(1000)
@@ -172,16 +194,13 @@ def test_memory_does_not_grow_with_entities():
 
 def test_check_grads(impl):
     rng = np.random.default_rng(4)
-    x, w1, b1, w2, b2 = (
-        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 3, 2), (2, 4), (4,), (4, 3), (3,))
-    )
+    x, w1, b1, w2, b2 = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 3, 2), (2, 4), (4,), (4, 3), (3,)))
     pre = x @ w1 + b1
     scores = np.sort(np.asarray(jax.nn.relu(pre) @ w2), axis=1)
     assert np.abs(pre).min() > 0.02 and (scores[:, -1] - scores[:, -2]).min() > 0.02  # no kink anywhere near
     # Differences of float32 values with JAX's default step are good to about 1e-2.
-    check_grads(
-        lambda *v: xla_ops.entity_encoder(*v, impl=impl), (x, w1, b1, w2, b2), 1, ["rev"], atol=1e-2, rtol=1e-2
-    )
+    f = jax.jit(functools.partial(xla_ops.entity_encoder, impl=impl))
+    check_grads(f, (x, w1, b1, w2, b2), 1, ["rev"], atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("in_axes", [(0, None, None, None, None, 0), (2, 0, None, 1, 1, None), (None, 0, 0, 0, 0, 0)])
@@ -192,17 +211,19 @@ def test_vmap(impl, in_axes):
     ]
     lanes = [[lanes[0][i] if axis is None else lane[i] for i, axis in enumerate(in_axes)] for lane in lanes]
     y_bar = quarters(np.random.default_rng(1), 3, 4, 6)
-    f = lambda *v: xla_ops.entity_encoder(*v, impl=impl)  # noqa: E731
+    layer = jax.vmap(functools.partial(xla_ops.entity_encoder, impl=impl), in_axes)
 
-    def of_all(*operands):
+    @jax.jit
+    def grad_of_vmap(*operands):
         *primals, mask, y_bar = operands
-        return value_and_cotangents(lambda *v: jax.vmap(f, in_axes)(*v), *primals, mask, y_bar)
+        y, pull = jax.vjp(lambda *v: layer(*v, mask), *primals)
+        return y, *pull(y_bar)
 
     want = [brute_force(*lane, g) for lane, g in zip(lanes, y_bar, strict=True)]
-    vmap_of_grad = jax.jit(jax.vmap(lambda *v: value_and_cotangents(f, *v), (*in_axes, 0)))(*mapped, y_bar)
-    assert_equal(vmap_of_grad, [np.stack(v) for v in zip(*want, strict=True)])
-    grad_of_vmap = jax.jit(of_all)(*mapped, y_bar)
-    for got, axis, values in zip(grad_of_vmap, (0, *in_axes[:5]), zip(*want, strict=True), strict=True):
+    lanewise = jax.vmap(functools.partial(value_and_cotangents, impl), (*in_axes, 0))(*mapped, y_bar)
+    assert_equal(lanewise, [np.stack(v) for v in zip(*want, strict=True)])
+    together = grad_of_vmap(*mapped, y_bar)
+    for got, axis, values in zip(together, (0, *in_axes[:5]), zip(*want, strict=True), strict=True):
         np.testing.assert_array_equal(got, sum(values) if axis is None else np.stack(values, axis))
 
 

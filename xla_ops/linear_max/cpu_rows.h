@@ -277,55 +277,73 @@ PJX_INLINE void ForwardTiled(const EntityLayer& layer, const EntityForward& call
 // --- backward --------------------------------------------------------------------------------------------------------
 struct BackwardScratch {
   Scratch<float> features, units, units_bar, features_bar;  // of the winners, rows padded
-  Scratch<int32_t> place;                                   // [entities]: where in `numbers`, -1: no winner
   Scratch<int32_t> numbers;                                 // the distinct winners, and room for one more
-  Scratch<int32_t> place_of_hidden;                         // [hidden]
+  Scratch<int32_t> last;                                    // [entities]: the last hidden unit that each won, or -1
+  Scratch<int32_t> before;                                  // [hidden]: the one that the same entity won before
 
   explicit BackwardScratch(const EntityLayer& layer)
       : features(AllocateScratch<float>(layer.winners() * layer.padded_features())),
         units(AllocateScratch<float>(layer.has_first ? layer.winners() * layer.padded_units() : 0)),
         units_bar(AllocateScratch<float>(layer.winners() * layer.padded_units())),
         features_bar(AllocateScratch<float>(layer.has_first ? layer.winners() * layer.padded_features() : 0)),
-        place(AllocateScratch<int32_t>(layer.entities)),
         numbers(AllocateScratch<int32_t>(layer.winners() + 1)),
-        place_of_hidden(AllocateScratch<int32_t>(layer.hidden)) {
-    if (place) std::fill_n(place.get(), layer.entities, -1);
+        last(AllocateScratch<int32_t>(layer.entities)),
+        before(AllocateScratch<int32_t>(layer.hidden)) {
+    if (last) std::fill_n(last.get(), layer.entities, -1);
   }
-  bool ok() const { return features && units && units_bar && features_bar && place && numbers && place_of_hidden; }
+  bool ok() const { return features && units && units_bar && features_bar && numbers && last && before; }
 };
 
-// Lists the distinct winners of a row in the order of their first hidden unit. No branch: which are new is noise.
+PJX_INLINE void Prefetch(const void* address) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(address);
+#else
+  (void)address;
+#endif
+}
+
+// Lists the distinct winners of a row, and the hidden units of each as a chain that begins at `last`. No branch: which
+// winners are new is noise. Their features are far apart in memory, so they are asked for at once.
 template <typename Number>
-PJX_INLINE int64_t ListWinners(const void* winners, int64_t row, int64_t hidden, const BackwardScratch& scratch) {
-  const Number* const winner = static_cast<const Number*>(winners) + row * hidden;
-  int32_t count = 0;
-  for (int64_t h = 0; h < hidden; ++h) {
+PJX_INLINE int64_t ListWinners(const EntityLayer& layer, const void* winners, int64_t r, const EntityInputs& row,
+                               const BackwardScratch& scratch) {
+  const Number* const winner = static_cast<const Number*>(winners) + r * layer.hidden;
+  const int64_t entity_bytes = layer.features * (row.is_bfloat16 ? 2 : 4);
+  int32_t *const numbers = scratch.numbers.get(), *const last = scratch.last.get();
+  int32_t* const before = scratch.before.get();
+  int64_t count = 0;
+  for (int64_t h = 0; h < layer.hidden; ++h) {
     const int64_t n = winner[h];
-    const int32_t known = scratch.place[n], place = known < 0 ? count : known;
-    scratch.numbers[count] = static_cast<int32_t>(n);
-    scratch.place[n] = place;
-    scratch.place_of_hidden[h] = place;
-    count += known < 0;
+    Prefetch(static_cast<const char*>(row.x) + n * entity_bytes);
+    before[h] = last[n];
+    numbers[count] = static_cast<int32_t>(n);
+    count += last[n] < 0;
+    last[n] = static_cast<int32_t>(h);
   }
-  for (int32_t i = 0; i < count; ++i) scratch.place[scratch.numbers[i]] = -1;
   return count;
 }
 
-// kUnitVecs: vectors of units, 0: any number.
-template <int kUnitVecs>
+// Along each winner's chain: the hidden units' cotangents go to its units, and with its units to their weights. Leaves
+// `last` as it was before ListWinners.
 PJX_INLINE void ToWinners(const EntityLayer& layer, const EntityBackward& call, const float* y_bar, const float* units,
-                          const BackwardScratch& scratch) {
-  const int64_t vecs = kUnitVecs > 0 ? kUnitVecs : layer.padded_units() / kLanes;
+                          int64_t count, const BackwardScratch& scratch) {
+  const int64_t vecs = layer.padded_units() / kLanes;
   const Vec* const unit = reinterpret_cast<const Vec*>(units);
   const Vec* const weight = reinterpret_cast<const Vec*>(call.weight_transposed);
   Vec* const unit_bar = reinterpret_cast<Vec*>(scratch.units_bar.get());
   Vec* const weight_bar = reinterpret_cast<Vec*>(call.weight_transposed_bar);
-  for (int64_t h = 0; h < layer.hidden; ++h) {
-    const int64_t place = scratch.place_of_hidden[h] * vecs;
+  for (int64_t i = 0; i < count; ++i) {
+    int32_t* const last = &scratch.last[scratch.numbers[i]];
     for (int64_t v = 0; v < vecs; ++v) {
-      weight_bar[h * vecs + v] += y_bar[h] * unit[place + v];
-      unit_bar[place + v] += y_bar[h] * weight[h * vecs + v];
+      const Vec value = unit[i * vecs + v];
+      Vec sum{};
+      for (int64_t h = *last; h >= 0; h = scratch.before[h]) {
+        sum += y_bar[h] * weight[h * vecs + v];
+        weight_bar[h * vecs + v] += y_bar[h] * value;
+      }
+      unit_bar[i * vecs + v] = sum;
     }
+    *last = -1;
   }
 }
 
@@ -349,22 +367,17 @@ PJX_INLINE void BackwardRow(const EntityLayer& layer, const EntityBackward& call
   const int64_t padded_features = layer.padded_features(), padded = layer.padded_units();
   const float* const y_bar = call.y_bar + r * layer.hidden;
   const int number_bytes = NumberBytes(layer.entities);
-  const int64_t count = number_bytes == 1   ? ListWinners<uint8_t>(call.winner, r, layer.hidden, scratch)
-                        : number_bytes == 2 ? ListWinners<uint16_t>(call.winner, r, layer.hidden, scratch)
-                                            : ListWinners<int32_t>(call.winner, r, layer.hidden, scratch);
+  const int64_t count = number_bytes == 1   ? ListWinners<uint8_t>(layer, call.winner, r, row, scratch)
+                        : number_bytes == 2 ? ListWinners<uint16_t>(layer, call.winner, r, row, scratch)
+                                            : ListWinners<int32_t>(layer, call.winner, r, row, scratch);
   CopyFeatures(row, scratch.numbers.get(), count, layer.features, scratch.features.get(), padded_features);
   const float* units = scratch.features.get();
   if (layer.has_first) {
     ApplyFirst<kRows, kVecs>(layer, call.first, units, padded_features, count, scratch.units.get());
     units = scratch.units.get();
   }
-  std::memset(scratch.units_bar.get(), 0, count * padded * sizeof(float));
   for (int64_t h = 0; h < layer.hidden; ++h) call.bias_bar[h] += y_bar[h];
-  if (padded == kLanes) {
-    ToWinners<1>(layer, call, y_bar, units, scratch);
-  } else {
-    ToWinners<0>(layer, call, y_bar, units, scratch);
-  }
+  ToWinners(layer, call, y_bar, units, count, scratch);
   const float* features_bar = scratch.units_bar.get();
   if (layer.has_first) {
     float* const units_bar = scratch.units_bar.get();

@@ -38,11 +38,11 @@ def linear_max(x, weight, bias, mask=None, *, precision=None, impl=None) -> jax.
     No entity (all masked, or N = 0): zeros, bias not added, and no gradient. Of equal maxima the one with the lowest n
     takes the whole gradient (`jnp.max` divides it). A NaN wins, as in `jnp.max`; the first one takes the gradient.
 
-    Differentiable once in reverse mode in x, weight and bias; forward then also keeps the winning n, 1, 2 or 4 bytes for
-    each output. A vmapped call shares weights that are not mapped, but its gradient holds one per lane before they are
-    summed: rows that share the weights are better passed as leading axes. Native results have the same bits from run to
-    run and for any number of threads, but not on every kind of CPU. impl="reference" is plain JAX, with all modes and
-    orders; there an infinite x makes the gradient of weight NaN even where it does not win (0 times infinity).
+    Differentiable once in reverse mode in x, weight and bias; forward then also keeps the winning n, in 1, 2 or 4 bytes
+    for each output. A vmapped call shares weights that are not mapped, but its gradient holds one per lane before they
+    are summed: rows that share the weights are better passed as leading axes. Native results have the same bits from
+    run to run and for any number of threads, but not on every kind of CPU. impl="reference" is plain JAX, with all
+    modes and orders.
     Raises TypeError or ValueError naming the argument.
     """
     op = "linear_max"
