@@ -28,7 +28,8 @@ def brute_force(x, weight, bias, mask=None):
     best = np.zeros((*x.shape[:-2], weight.shape[1]))
     winner = np.full(best.shape, -1)
     for n in range(x.shape[-2]):
-        score = x[..., n, :] @ weight
+        with np.errstate(invalid="ignore"):
+            score = x[..., n, :] @ weight
         is_first = winner < 0
         is_better = (score > best) | (np.isnan(score) & ~np.isnan(best))
         takes = mask[..., n, None] & (is_first | is_better)
@@ -70,7 +71,6 @@ SIZES = [  # leading axes, N, D, H, mask
     ((2, 3), 17, 4, 33, True),
     ((5,), 131, 13, 50, True),  # more entities than are scored together
     ((3,), 257, 1, 5, False),  # winners are u16
-    ((1,), 65537, 1, 2, False),  # winners are i32
     ((130,), 9, 20, 17, True),  # rows in two parts, features in two vectors
     ((4,), 0, 3, 6, True),
     ((0,), 3, 2, 5, False),
@@ -80,7 +80,7 @@ SIZES = [  # leading axes, N, D, H, mask
 
 
 # The twin knows no blocks and parts, and its compilation takes most of the time of these tests.
-CASES = [("native", size) for size in SIZES] + [("reference", SIZES[i]) for i in (1, 3, 6, 8)]
+CASES = [("native", size) for size in SIZES] + [("reference", SIZES[i]) for i in (1, 3, 5)]
 
 
 @pytest.mark.parametrize(("impl", "size"), CASES, ids=str, indirect=["impl"])
@@ -98,7 +98,7 @@ def test_values_and_gradients(impl, size):
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("size", [SIZES[1], SIZES[6]], ids=str)
+@pytest.mark.parametrize("size", [SIZES[1], SIZES[5]], ids=str)
 def test_twin_of_the_saving_forward_and_of_backward(size):
     # What runs where there is no native build.
     x, weight, bias, mask = operands(*size)
@@ -218,6 +218,15 @@ def test_many_rows_and_entities():
         np.testing.assert_array_equal(a, b)
 
 
+def test_more_entities_than_16_bits_number(impl):
+    x = np.zeros((1, 65538, 1), np.float32)
+    x[0, 65536:] = 3  # a tie of the last two
+    weight = np.float32([[1, -1]])
+    y, x_bar, *_ = value_and_cotangents(impl, x, weight, np.zeros(2, np.float32), None, np.ones((1, 2), np.float32))
+    np.testing.assert_array_equal(y, [[3, 0]])
+    assert x_bar[0, 0] == -1 and x_bar[0, 65536] == 1 and np.count_nonzero(x_bar) == 2
+
+
 def test_memory_does_not_grow_with_entities():
     if not ffi.has_native(TARGET, jax.default_backend()):
         pytest.skip("no native build")
@@ -241,7 +250,12 @@ def test_check_grads(impl):
     check_grads(f, (x, weight, bias), 1, ["rev"], atol=1e-2, rtol=1e-2)
 
 
-@pytest.mark.parametrize("in_axes", [(0, None, None, None), (2, 0, 1, 1), (None, 0, None, None)])
+@pytest.mark.parametrize(
+    ("impl", "in_axes"),
+    [("native", (0, None, None, None)), ("native", (None, 0, None, None)), ("native", (2, 0, 1, 1)),
+     ("reference", (2, 0, 1, 1))],
+    indirect=["impl"],
+)  # fmt: skip
 def test_vmap(impl, in_axes):
     lanes = [operands((4,), 3, 5, 6, seed=seed) for seed in range(3)]
     mapped = [
@@ -363,5 +377,5 @@ def call_handler(target, change):
 )
 def test_handler_refuses_operands_that_do_not_fit(target, change, message):
     jax.block_until_ready(call_handler(target, {}))
-    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
         jax.block_until_ready(call_handler(target, change))
