@@ -176,6 +176,13 @@ CALLS = {
     "xla_ops.one_hot_linear": (xla_ops.one_hot_linear, {
         "x": Array(jnp.zeros((N, 4), jnp.uint8), free=(0,), any_rank=True),
         "weight": Array(floats((4, 3, H)), free=(1,)), "bias": Array(floats(H)), "impl": IMPL}),
+    "xla_ops.linear_max": (xla_ops.linear_max, {
+        "x": Array(floats((N, 5, 4))), "weight": Array(floats((4, H))), "bias": Array(floats(H)),
+        "mask": Array(jnp.ones((N, 5), bool), optional=True), "precision": IMPL, "impl": IMPL}),
+    "xla_ops.entity_encoder": (xla_ops.entity_encoder, {
+        "x": Array(floats((N, 5, 4))), "w1": Array(floats((4, 6))), "b1": Array(floats(6)),
+        "w2": Array(floats((6, H))), "b2": Array(floats(H)), "mask": Array(jnp.ones((N, 5), bool), optional=True),
+        "precision": IMPL, "impl": IMPL}),
     "xla_ops.gae_vtrace": (xla_ops.gae_vtrace, {
         "rewards": Array(floats((T, N))), "values": Array(floats((T, N))), "bootstrap_value": Array(floats(N)),
         "terminated": Array(jnp.zeros((T, N), bool)), "ratios": Array(floats((T, N))), "gamma": Scalar(0.9, 0, 1),

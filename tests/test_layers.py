@@ -86,7 +86,7 @@ from pufferjax.xla_ops import ffi
 def test_ops_run_without_the_native_module():
     source = WITHOUT_NATIVE + textwrap.dedent("""
         backends = xla_ops.backends()
-        assert set(backends) >= {"gae_vtrace", "linear_recurrence", "mingru_layer"}
+        assert set(backends) >= {"entity_encoder", "gae_vtrace", "linear_max", "linear_recurrence", "mingru_layer"}
         assert all(b == {"cpu": "reference", "cuda": "reference"} for b in backends.values()), backends
 
         table, row, flags = jnp.ones((3, 2)), jnp.ones(2), jnp.zeros((3, 2), bool)
@@ -97,6 +97,8 @@ def test_ops_run_without_the_native_module():
         cube = jnp.zeros((3, 2, 4))
         loss = lambda kernel: xla_ops.mingru_layer(cube, kernel, cube[0], flags)[0].sum()
         assert jnp.isfinite(jax.jit(jax.grad(loss))(jnp.zeros((4, 12)))).all()
+        w2_bar = jax.jit(jax.grad(lambda w: xla_ops.entity_encoder(table, table.T, jnp.ones(3), w, row).sum()))(table)
+        np.testing.assert_array_equal(w2_bar, 3.0)
 
         for refused in (
             lambda: xla_ops.linear_recurrence(table, table, row, impl="native"),

@@ -1,7 +1,9 @@
 """Custom calls of pufferjax: native on the CPU, each with a pure-JAX twin that is its specification and fallback."""
 
+from pufferjax.xla_ops.entity_encoder.op import entity_encoder
 from pufferjax.xla_ops.ffi import backends
 from pufferjax.xla_ops.gae_vtrace.op import gae_vtrace
+from pufferjax.xla_ops.linear_max.op import linear_max
 from pufferjax.xla_ops.linear_recurrence.op import linear_recurrence
 from pufferjax.xla_ops.mingru_layer.op import mingru_layer
 from pufferjax.xla_ops.one_hot_linear.op import one_hot_linear
@@ -10,7 +12,9 @@ from pufferjax.xla_ops.state_heap.op import state_heap_insert, state_heap_rescor
 
 # The native targets behind each public op; `backends()` reports from this table.
 OP_TARGETS = {
+    "entity_encoder": ("pufferjax.entity_encoder", "pufferjax.entity_encoder.fwd", "pufferjax.entity_encoder.bwd"),
     "gae_vtrace": ("pufferjax.gae_vtrace",),
+    "linear_max": ("pufferjax.linear_max", "pufferjax.linear_max.fwd", "pufferjax.linear_max.bwd"),
     "linear_recurrence": ("pufferjax.linear_recurrence", "pufferjax.linear_recurrence.bwd"),
     "mingru_layer": ("pufferjax.mingru_layer", "pufferjax.mingru_layer.fwd", "pufferjax.mingru_layer.bwd"),
     "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd"),
@@ -21,7 +25,9 @@ OP_TARGETS = {
 
 __all__ = [
     "backends",
+    "entity_encoder",
     "gae_vtrace",
+    "linear_max",
     "linear_recurrence",
     "mingru_layer",
     "one_hot_linear",

@@ -10,11 +10,14 @@ import numpy as np
 def check_array(op: str, name: str, x: Any, shape: tuple[Any, ...], dtype: Any) -> jax.Array:
     """`x` as an array of exactly `dtype` and `shape`; a str in `shape` stands for any size and names it in the error.
 
-    An Ellipsis as the last entry of `shape` stands for any further axes.
+    One Ellipsis in `shape` stands for any number of axes. `dtype` may be a tuple: one of these, the first for numbers
+    that have none.
 
     Raises TypeError for something that is not an array of `dtype`, ValueError for a wrong shape.
     """
-    expected = f"{jnp.dtype(dtype).name}[{', '.join('...' if s is ... else str(s) for s in shape)}]"
+    dtypes = [jnp.dtype(d) for d in (dtype if isinstance(dtype, tuple) else (dtype,))]
+    expected = " or ".join(d.name for d in dtypes) + f"[{', '.join('...' if s is ... else str(s) for s in shape)}]"
+    dtype = next((d for d in dtypes if getattr(x, "dtype", None) == d), dtypes[0])
     if isinstance(x, (bool, int, float, list, tuple, np.generic)) and not isinstance(x, jax.Array):
         try:
             x = np.asarray(x)
@@ -24,19 +27,21 @@ def check_array(op: str, name: str, x: Any, shape: tuple[Any, ...], dtype: Any) 
             x = x.astype(dtype)
     if not hasattr(x, "dtype") or not hasattr(x, "shape"):
         raise TypeError(f"{op}: {name} must be an array {expected}, got {type(x).__name__}")
-    if x.dtype != jnp.dtype(dtype):
-        if isinstance(x, np.ndarray) and x.dtype == np.float64 and jnp.dtype(dtype) == jnp.float32:
+    if x.dtype != dtype:
+        if isinstance(x, np.ndarray) and x.dtype == np.float64 and dtype == jnp.float32:
             x = x.astype(np.float32)  # NumPy's default float; JAX itself demotes it the same way
-        elif isinstance(x, np.ndarray) and x.dtype == np.int64 and jnp.dtype(dtype) == jnp.int32:
+        elif isinstance(x, np.ndarray) and x.dtype == np.int64 and dtype == jnp.int32:
             if x.size and (x.min() < -(2**31) or x.max() >= 2**31):  # NumPy's default int, without silent wrapping
                 raise ValueError(f"{op}: {name} must be {expected}, got values from {x.min()} to {x.max()}")
             x = x.astype(np.int32)
         else:
             raise TypeError(f"{op}: {name} must be {expected}, got dtype {x.dtype}")
-    is_open = bool(shape) and shape[-1] is ...
-    fixed = shape[:-1] if is_open else shape
-    matches = len(x.shape) >= len(fixed) if is_open else len(x.shape) == len(fixed)
-    if not matches or any(not isinstance(s, str) and s != d for s, d in zip(fixed, x.shape, strict=False)):
+    gap = shape.index(...) if ... in shape else None
+    head, tail = (shape, ()) if gap is None else (shape[:gap], shape[gap + 1 :])
+    num_named, num_axes = len(head) + len(tail), len(x.shape)
+    sizes = (*x.shape[: len(head)], *x.shape[num_axes - len(tail) :])
+    matches = num_axes == num_named if gap is None else num_axes >= num_named
+    if not matches or any(not isinstance(s, str) and s != d for s, d in zip((*head, *tail), sizes, strict=True)):
         raise ValueError(f"{op}: {name} must have shape {expected}, got {tuple(x.shape)}")
     return jnp.asarray(x)
 
@@ -89,6 +94,15 @@ def check_count(op: str, name: str, x: Any, low: int, high: int = 2**31 - 1) -> 
     if not low <= int(x) <= high:
         raise ValueError(f"{op}: {name} must be an integer in [{low}, {high}], got {int(x)}")
     return int(x)
+
+
+def check_precision(op: str, precision: Any) -> None:
+    """ValueError naming `precision` unless it is one that exact float32 arithmetic satisfies, in JAX's terms."""
+    exact = (None, "default", "highest", "float32", jax.lax.Precision.DEFAULT, jax.lax.Precision.HIGHEST)
+    if not isinstance(precision, (str, jax.lax.Precision, type(None))) or precision not in exact:
+        raise ValueError(
+            f'{op}: precision must be None, "default", "highest" or "float32" (all exact float32), got {precision!r}'
+        )
 
 
 def random_words(op: str, key: Any, shape: tuple[int, ...]) -> jax.Array:

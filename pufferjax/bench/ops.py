@@ -1,6 +1,7 @@
 """Native ops against their pure-JAX twins, at the sizes of training. One entry of OPS per measurement."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -121,6 +122,33 @@ def _one_hot_linear(rows, cells, codes, hidden, *, grad=False):
     )
 
 
+def _sixteenths(rng, *shape):
+    """Numbers whose products and short sums are exact in float32, so that all versions choose the same maximum."""
+    return jnp.asarray(rng.integers(-31, 32, shape) / 16, jnp.float32)
+
+
+def _linear_max(b, n, d, h, *, grad=False):
+    def run(impl, *operands):
+        forward = functools.partial(xla_ops.linear_max, impl=impl)
+        return (_gradient(forward, 3) if grad else forward)(*operands)
+
+    return Case(
+        operands=lambda rng: (_sixteenths(rng, b, n, d), _sixteenths(rng, d, h), _sixteenths(rng, h)),
+        run=run,
+    )
+
+
+def _entity_encoder(b, n, d, p, h, *, grad=False):
+    def run(impl, *operands):
+        forward = functools.partial(xla_ops.entity_encoder, impl=impl)
+        return (_gradient(forward, 5) if grad else forward)(*operands)
+
+    return Case(
+        operands=lambda rng: tuple(_sixteenths(rng, *shape) for shape in ((b, n, d), (d, p), (p,), (p, h), (h,))),
+        run=run,
+    )
+
+
 def _gae_vtrace(t, n):
     return Case(
         operands=lambda rng: (
@@ -175,6 +203,10 @@ class Op:
     options: dict = dataclasses.field(default_factory=dict)
 
 
+# Entities as in the original's environments: few and simple, many, and as many as a byte numbers.
+_ENTITIES = ((4096, 16, 4, 128), (1024, 200, 13, 128), (1024, 256, 16, 256))
+_ENCODED = tuple((b, n, d, 16, h) for b, n, d, h in _ENTITIES)
+
 OPS = {
     "prioritized_sample": Op(
         _prioritized_sample,
@@ -199,6 +231,10 @@ OPS = {
     "mingru_layer gradient": Op(
         _mingru_layer, ((128, 64, 64), (128, 64, 256)), (8, 4, 8), "T, B, H", {"grad": True}
     ),
+    "linear_max": Op(_linear_max, _ENTITIES, (4, 3, 2, 8), "B, N, D, H"),
+    "linear_max gradient": Op(_linear_max, _ENTITIES, (4, 3, 2, 8), "B, N, D, H", {"grad": True}),
+    "entity_encoder": Op(_entity_encoder, _ENCODED, (4, 3, 2, 16, 8), "B, N, D, P, H"),
+    "entity_encoder gradient": Op(_entity_encoder, _ENCODED, (4, 3, 2, 16, 8), "B, N, D, P, H", {"grad": True}),
 }  # fmt: skip
 
 

@@ -118,7 +118,8 @@ struct Tensor {
   }
   size_t Bytes() const {
     const bool is_byte = dtype == XLA_FFI_DataType_U8 || dtype == XLA_FFI_DataType_PRED;
-    return static_cast<size_t>(Count()) * (is_byte ? 1 : 4);
+    const bool is_half = dtype == XLA_FFI_DataType_U16 || dtype == XLA_FFI_DataType_BF16;
+    return static_cast<size_t>(Count()) * (is_byte ? 1 : is_half ? 2 : 4);
   }
   Tensor Copy() const {
     Tensor copy(dtype, dims);
@@ -345,6 +346,46 @@ void OneHotLinear() {
   }
 }
 
+// Entities with and without a first layer, of both types, absent ones among them.
+void Entities() {
+  struct Size {
+    int64_t r, n, d, p, h;
+  };
+  for (const auto& [r, n, d, p, h] : {Size{1, 1, 1, 1, 1}, {300, 17, 5, 16, 33}, {70, 257, 19, 18, 50}}) {
+    for (const auto type : {XLA_FFI_DataType_F32, XLA_FFI_DataType_BF16}) {
+      for (const bool has_mask : {false, true}) {
+        Tensor x = Floats({r, n, d}, -1, 1);
+        if (type == XLA_FFI_DataType_BF16) {  // the upper halves
+          Tensor halves(type, {r, n, d});
+          for (int64_t i = 0; i < x.Count(); ++i) halves.As<uint16_t>()[i] = x.As<uint16_t>()[2 * i + 1];
+          x = halves;
+        }
+        const Tensor mask = has_mask ? Flags({r, n}, 0.5) : Flags({0, 0}, 0);
+        const Tensor w1 = Floats({d, p}, -1, 1), b1 = Floats({p}, -1, 1);
+        const Tensor w2 = Floats({p, h}, -1, 1), b2 = Floats({h}, -1, 1);
+        const Shape y = F32({r, h}), w1_bar = F32({d, p}), b1_bar = F32({p});
+        const Shape winner = {n <= 256 ? XLA_FFI_DataType_U8 : XLA_FFI_DataType_U16, {r, h}};
+        Call("pufferjax.entity_encoder", {x, w1, b1, w2, b2, mask}, {y});
+        auto saved = Call("pufferjax.entity_encoder.fwd", {x, w1, b1, w2, b2, mask}, {y, winner});
+        Call("pufferjax.entity_encoder.bwd", {x, w1, b1, w2, mask, saved[1], saved[0]},
+             {{type, {r, n, d}}, w1_bar, b1_bar, F32({p, h}), F32({h})});
+
+        const Shape first_y = F32({r, p}), first_winner = {winner.dtype, {r, p}};
+        Call("pufferjax.linear_max", {x, w1, b1, mask}, {first_y});
+        saved = Call("pufferjax.linear_max.fwd", {x, w1, b1, mask}, {first_y, first_winner});
+        Call("pufferjax.linear_max.bwd", {x, w1, mask, saved[1], saved[0]}, {{type, {r, n, d}}, w1_bar, b1_bar});
+
+        // Numbers of no entity must be refused, never followed out of bounds.
+        std::memset(saved[1].data.get(), 0xff, saved[1].Bytes());
+        std::vector<Tensor> operands = {x, w1, mask, saved[1], saved[0]}, results;
+        for (const Shape& shape : {Shape{type, {r, n, d}}, w1_bar, b1_bar})
+          results.emplace_back(shape.dtype, shape.dims);
+        if (CallOnce("pufferjax.linear_max.bwd", operands, results, {}, 2).empty()) Fail("a winner beyond N passed");
+      }
+    }
+  }
+}
+
 void PrioritizedSample() {
   for (const auto& [m, k] : {std::pair<int64_t, int64_t>{1, 1}, {37, 5}, {300007, 50021}}) {
     for (const float alpha : {0.0f, 1.0f, 0.7f}) {
@@ -422,8 +463,8 @@ void ShortLoops() {
 }
 
 int Main() {
-  for (const auto& run :
-       {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv, ShortLoops}) {
+  for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
+                          StateHeap, MazeEnv, ShortLoops}) {
     run();
   }
   std::string missing;

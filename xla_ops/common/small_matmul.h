@@ -15,13 +15,9 @@ struct Strided {
   int64_t row, column;
 };
 
-// One tile of C, kRows x 16 kVecs, held in registers while it runs over the `depth` columns of A.
+// sum += A B for kRows rows and 16 kVecs columns, held in registers while it runs over the `depth` columns of A.
 template <int kRows, int kVecs>
-PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t depth, bool add, float* c, int64_t c_row) {
-  Vec sum[kRows][kVecs];
-  for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < kVecs; ++v) sum[i][v] = add ? reinterpret_cast<const Vec*>(c + i * c_row)[v] : Vec{};
-  }
+PJX_INLINE void AddProduct(Strided a, const float* b, int64_t b_row, int64_t depth, Vec (&sum)[kRows][kVecs]) {
   for (int64_t k = 0; k < depth; ++k) {
     Vec right[kVecs];
     for (int v = 0; v < kVecs; ++v) right[v] = reinterpret_cast<const Vec*>(b + k * b_row)[v];
@@ -30,6 +26,16 @@ PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t dep
       for (int v = 0; v < kVecs; ++v) sum[i][v] += left * right[v];
     }
   }
+}
+
+// One tile of C.
+template <int kRows, int kVecs>
+PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t depth, bool add, float* c, int64_t c_row) {
+  Vec sum[kRows][kVecs];
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVecs; ++v) sum[i][v] = add ? reinterpret_cast<const Vec*>(c + i * c_row)[v] : Vec{};
+  }
+  AddProduct(a, b, b_row, depth, sum);
   for (int i = 0; i < kRows; ++i) {
     for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(c + i * c_row)[v] = sum[i][v];
   }

@@ -12,6 +12,7 @@
 #endif
 
 #include "xla_ops/common/ffi.h"
+#include "xla_ops/common/lanes.h"
 #include "xla_ops/common/simd.h"
 
 namespace pjx {
@@ -180,29 +181,6 @@ ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, int64_t num
                          " is the second axis of weight)");
 }
 
-// A vmapped call gives an operand its lanes, or size 1 on the axes that all lanes share (vmap_method="expand_dims").
-ffi::Error CheckLanes(const char* name, ffi::Span<const int64_t> dims, ffi::Span<const int64_t> trailing,
-                      ffi::Span<const int64_t> lanes) {
-  bool matches = dims.size() == lanes.size() + trailing.size();
-  for (size_t i = 0; matches && i < dims.size(); ++i) {
-    matches = i < lanes.size() ? dims[i] == 1 || dims[i] == lanes[i] : dims[i] == trailing[i - lanes.size()];
-  }
-  if (matches) return ffi::Error::Success();
-  return InvalidArgument("one_hot_linear: ", name, " must be ", ShapeText(trailing), " with leading axes ",
-                         ShapeText(lanes), " or 1, got ", ShapeText(dims));
-}
-
-// Which block of the operand belongs to `lane`, counted in blocks of its trailing axes.
-int64_t LaneIndex(int64_t lane, ffi::Span<const int64_t> dims, ffi::Span<const int64_t> lanes) {
-  int64_t index = 0, stride = 1;
-  for (size_t i = lanes.size(); i-- > 0;) {
-    if (dims[i] != 1) index += lane % lanes[i] * stride;
-    lane /= lanes[i];
-    stride *= dims[i];
-  }
-  return index;
-}
-
 ffi::Error OneHotLinearFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> weight,
                               ffi::Buffer<ffi::F32> bias, ffi::ResultBuffer<ffi::F32> y) {
   const auto dims = y->dimensions(), weight_dims = weight.dimensions();
@@ -214,12 +192,11 @@ ffi::Error OneHotLinearFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi:
   const int64_t num_lanes = LeadingSize(dims, 2), num_rows = dims[dims.size() - 2];
   const size_t w = weight_dims.size() - 3;
   const Sizes sizes{weight_dims[w], weight_dims[w + 1], dims.back()};
-  const int64_t x_shape[] = {num_rows, sizes.num_cells};
-  const int64_t weight_shape[] = {sizes.num_cells, sizes.num_codes, sizes.num_hidden};
+  const char* op = "one_hot_linear";
   for (const auto& error :
-       {CheckLanes("x", x.dimensions(), {x_shape, 2}, lanes),
-        CheckLanes("weight", weight_dims, {weight_shape, 3}, lanes),
-        CheckLanes("bias", bias.dimensions(), {&sizes.num_hidden, 1}, lanes), CheckCodes(pool, x, sizes.num_codes)}) {
+       {CheckLanes(op, "x", x.dimensions(), {num_rows, sizes.num_cells}, lanes),
+        CheckLanes(op, "weight", weight_dims, {sizes.num_cells, sizes.num_codes, sizes.num_hidden}, lanes),
+        CheckLanes(op, "bias", bias.dimensions(), {sizes.num_hidden}, lanes), CheckCodes(pool, x, sizes.num_codes)}) {
     if (error.failure()) return error;
   }
   ParallelFor(pool, num_lanes * num_rows, /*grain=*/32, [&](int64_t begin, int64_t end) {
@@ -256,12 +233,12 @@ ffi::Error OneHotLinearBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi:
   const auto lanes = dims.first(dims.size() - 3);
   const int64_t num_lanes = LeadingSize(dims, 3), num_rows = x_dims[x_dims.size() - 2];
   const Sizes sizes{dims[dims.size() - 3], dims[dims.size() - 2], dims.back()};
-  const int64_t x_shape[] = {num_rows, sizes.num_cells};
-  const int64_t cotangent_shape[] = {num_rows, sizes.num_hidden};
-  for (const auto& error : {CheckLanes("x", x_dims, {x_shape, 2}, lanes),
-                            CheckLanes("the cotangent", cotangent.dimensions(), {cotangent_shape, 2}, lanes),
-                            CheckLanes("dbias", dbias->dimensions(), {&sizes.num_hidden, 1}, lanes),
-                            CheckCodes(pool, x, sizes.num_codes)}) {
+  const char* op = "one_hot_linear";
+  for (const auto& error :
+       {CheckLanes(op, "x", x_dims, {num_rows, sizes.num_cells}, lanes),
+        CheckLanes(op, "the cotangent", cotangent.dimensions(), {num_rows, sizes.num_hidden}, lanes),
+        CheckLanes(op, "dbias", dbias->dimensions(), {sizes.num_hidden}, lanes),
+        CheckCodes(pool, x, sizes.num_codes)}) {
     if (error.failure()) return error;
   }
   const int64_t num_parts = NumParts(num_rows, sizes.num_codes), table = sizes.table(), num_hidden = sizes.num_hidden;

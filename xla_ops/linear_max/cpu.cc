@@ -1,0 +1,389 @@
+// linear_max on the CPU, and the calls that entity_encoder shares with it: checks, padded weights, threads. What is
+// done to a row is in cpu_rows.h.
+#include "xla_ops/linear_max/cpu.h"
+
+#include "xla_ops/common/lanes.h"
+#include "xla_ops/linear_max/cpu_rows.h"
+
+namespace pjx {
+namespace {
+
+// One pair per register file; the loader picks.
+#ifdef PJX_X86_LEVELS
+#define PJX_TARGET(name) __attribute__((target(name)))
+PJX_TARGET("arch=x86-64-v4")
+void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
+                 const ForwardScratch& scratch) {
+  ForwardTiled<8, 3>(layer, call, begin, end, scratch);
+}
+PJX_TARGET("arch=x86-64-v3")
+void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
+                 const ForwardScratch& scratch) {
+  ForwardTiled<4, 1>(layer, call, begin, end, scratch);
+}
+PJX_TARGET("arch=x86-64-v4")
+void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
+                  const BackwardScratch& scratch) {
+  BackwardTiled<8, 3>(layer, call, begin, end, scratch);
+}
+PJX_TARGET("arch=x86-64-v3")
+void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
+                  const BackwardScratch& scratch) {
+  BackwardTiled<4, 1>(layer, call, begin, end, scratch);
+}
+#else
+#define PJX_TARGET(name)
+#endif
+PJX_TARGET("default")
+void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
+                 const ForwardScratch& scratch) {
+  ForwardTiled<2, 1>(layer, call, begin, end, scratch);
+}
+PJX_TARGET("default")
+void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
+                  const BackwardScratch& scratch) {
+  BackwardTiled<2, 1>(layer, call, begin, end, scratch);
+}
+
+constexpr int64_t kGrain = 1 << 18;  // multiplications below which a second thread costs more than it saves
+
+ffi::Error NoMemory(const char* op) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string(op) + ": no memory for padded weights");
+}
+
+// Each block [rows, columns] of a weight operand, one per lane that it has, with its rows padded: [rows, padded].
+Scratch<float> Padded(const float* from, int64_t blocks, int64_t rows, int64_t columns, int64_t padded) {
+  auto to = AllocateScratch<float>(blocks * rows * padded);
+  for (int64_t i = 0; to != nullptr && i < blocks * rows; ++i) {
+    std::memcpy(to.get() + i * padded, from + i * columns, columns * sizeof(float));
+  }
+  return to;
+}
+
+// Likewise transposed: [columns, padded].
+Scratch<float> PaddedTranspose(const float* from, int64_t blocks, int64_t rows, int64_t columns, int64_t padded) {
+  auto to = AllocateScratch<float>(blocks * columns * padded);
+  for (int64_t block = 0; to != nullptr && block < blocks; ++block) {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < columns; ++j) {
+        to[(block * columns + j) * padded + i] = from[(block * rows + i) * columns + j];
+      }
+    }
+  }
+  return to;
+}
+
+int64_t ItemBytes(const ffi::AnyBuffer& x) { return x.element_type() == ffi::BF16 ? 2 : 4; }
+
+// The sizes of a lane and the number of lanes; `lead` are the lanes' axes. Bias excepted, all operands are checked.
+ffi::Error Check(const char* op, const EntityOperands& operands, ffi::Span<const int64_t> lead, int64_t hidden,
+                 EntityLayer* layer) {
+  const auto x_dims = operands.x.dimensions();
+  const ffi::DataType dtype = operands.x.element_type();
+  if (dtype != ffi::F32 && dtype != ffi::BF16) {
+    return InvalidArgument(op, ": x must be f32 or bf16, got data type ", static_cast<int>(dtype));
+  }
+  if (x_dims.size() != lead.size() + 3) {
+    return InvalidArgument(op, ": x must be [..., R, N, D] with leading axes ", ShapeText(lead), " or 1, got ",
+                           ShapeText(x_dims));
+  }
+  const int64_t *tail = x_dims.end() - 3, rows = tail[0], entities = tail[1], features = tail[2];
+  if (entities > std::numeric_limits<int32_t>::max()) {
+    return InvalidArgument(op, ": x must have N < 2^31 entities, got ", ShapeText(x_dims));
+  }
+  const bool has_first = operands.w1 != nullptr;
+  if (has_first && operands.w1->dimensions().size() < 2) {
+    return InvalidArgument(op, ": w1 must be [..., D, P], got ", ShapeText(operands.w1->dimensions()));
+  }
+  const int64_t units = has_first ? operands.w1->dimensions().back() : features;
+  *layer = {has_first, rows, entities, features, units, hidden};
+  if (auto error = CheckLanes(op, "x", x_dims, {rows, entities, features}, lead); error.failure()) return error;
+  if (has_first) {
+    for (const auto& error : {CheckLanes(op, "w1", operands.w1->dimensions(), {features, units}, lead),
+                              CheckLanes(op, "b1", operands.b1->dimensions(), {units}, lead)}) {
+      if (error.failure()) return error;
+    }
+  }
+  const char* weight_name = has_first ? "w2" : "weight";
+  if (auto error = CheckLanes(op, weight_name, operands.weight.dimensions(), {units, hidden}, lead); error.failure()) {
+    return error;
+  }
+  const auto mask_dims = operands.mask.dimensions();
+  const bool has_mask = mask_dims.size() < 2 || mask_dims.end()[-1] != 0 || mask_dims.end()[-2] != 0;
+  return has_mask ? CheckLanes(op, "mask", mask_dims, {rows, entities}, lead) : ffi::Error::Success();
+}
+
+// Winners index memory: nothing is done with them before this has passed.
+template <typename Number>
+bool AreBelow(const void* numbers, int64_t size, int64_t limit) {
+  Number largest = 0;
+  bool negative = false;
+  for (int64_t i = 0; i < size; ++i) {
+    const Number n = static_cast<const Number*>(numbers)[i];
+    largest = std::max(largest, n);
+    negative |= static_cast<int64_t>(n) < 0;
+  }
+  return !negative && largest < limit;
+}
+
+ffi::Error CheckWinner(const char* op, const ffi::AnyBuffer& winner, const EntityLayer& layer,
+                       ffi::Span<const int64_t> lead) {
+  const int bytes = NumberBytes(layer.entities);
+  const ffi::DataType expected = bytes == 1 ? ffi::U8 : bytes == 2 ? ffi::U16 : ffi::S32;
+  if (winner.element_type() != expected) {
+    return InvalidArgument(op, ": winner must be ",
+                           bytes == 1   ? "u8"
+                           : bytes == 2 ? "u16"
+                                        : "i32",
+                           " for N = ", layer.entities, ", got data type ", static_cast<int>(winner.element_type()));
+  }
+  return CheckLanes(op, "winner", winner.dimensions(), {layer.rows, layer.hidden}, lead);
+}
+
+// One lane of the inputs.
+EntityInputs Inputs(const EntityOperands& operands, const EntityLayer& layer, int64_t lane,
+                    ffi::Span<const int64_t> lead) {
+  const int64_t block = layer.rows * layer.entities;
+  const char* x = static_cast<const char*>(operands.x.untyped_data());
+  const int64_t x_lane = LaneIndex(lane, operands.x.dimensions(), lead);
+  const bool* mask = operands.mask.element_count() == 0
+                         ? nullptr
+                         : operands.mask.typed_data() + LaneIndex(lane, operands.mask.dimensions(), lead) * block;
+  return {x + x_lane * block * layer.features * ItemBytes(operands.x), operands.x.element_type() == ffi::BF16, mask};
+}
+
+// A weight operand in the form that rows are computed with; lanes that share the operand share it.
+class Prepared {
+ public:
+  using Form = Scratch<float>(const float*, int64_t, int64_t, int64_t, int64_t);
+  // `buffer` null: an operand that this op does not have.
+  Prepared(Form form, const ffi::Buffer<ffi::F32>* buffer, int64_t rows, int64_t columns, int64_t padded, int64_t block,
+           ffi::Span<const int64_t> lead)
+      : lead_(lead), block_(block) {
+    if (buffer == nullptr) return;
+    dims_ = buffer->dimensions();
+    data_ = form(buffer->typed_data(), LeadingSize(dims_, dims_.size() - lead.size()), rows, columns, padded);
+    missing_ = data_ == nullptr;
+  }
+  bool ok() const { return !missing_; }
+  const float* Lane(int64_t lane) const {
+    return data_ == nullptr ? nullptr : data_.get() + LaneIndex(lane, dims_, lead_) * block_;
+  }
+
+ private:
+  ffi::Span<const int64_t> lead_, dims_;
+  int64_t block_;
+  Scratch<float> data_;
+  bool missing_ = false;
+};
+
+}  // namespace
+
+ffi::Error EntityForwardCpu(const char* op, ffi::ThreadPool& pool, const EntityOperands& operands,
+                            ffi::ResultBuffer<ffi::F32>& y, ffi::Result<ffi::AnyBuffer>* winner) {
+  const auto dims = y->dimensions();
+  if (dims.size() < 2) return InvalidArgument(op, ": the result must be [..., R, H], got ", ShapeText(dims));
+  const auto lead = dims.first(dims.size() - 2);
+  EntityLayer layer;
+  if (auto error = Check(op, operands, lead, dims.back(), &layer); error.failure()) return error;
+  const auto bias_dims = operands.bias->dimensions();
+  for (const auto& error : {CheckLanes(op, operands.w1 == nullptr ? "bias" : "b2", bias_dims, {layer.hidden}, lead),
+                            CheckLanes(op, "the result", dims, {layer.rows, layer.hidden}, lead),
+                            winner == nullptr ? ffi::Error::Success() : CheckWinner(op, **winner, layer, lead)}) {
+    if (error.failure()) return error;
+  }
+  if (y->element_count() == 0) return ffi::Error::Success();
+  const int64_t units = layer.units, hidden = layer.hidden, padded_hidden = layer.padded_hidden();
+  const int64_t padded_units = layer.padded_units();
+  const Prepared w1(Padded, operands.w1, layer.features, units, padded_units, layer.features * padded_units, lead);
+  const Prepared b1(Padded, operands.b1, 1, units, padded_units, padded_units, lead);
+  const Prepared weight(Padded, &operands.weight, units, hidden, padded_hidden, units * padded_hidden, lead);
+  if (!w1.ok() || !b1.ok() || !weight.ok()) return NoMemory(op);
+  const bool is_tame = AreTame(operands.weight.typed_data(), operands.weight.element_count());
+  const int64_t row_winners = hidden * NumberBytes(layer.entities);
+  std::atomic<bool> out_of_memory{false};
+  const int64_t row_work =
+      std::max<int64_t>(1, layer.entities * (hidden + layer.features) * std::max<int64_t>(1, units));
+  ParallelFor(pool, LeadingSize(dims, 2) * layer.rows, kGrain / row_work, [&](int64_t begin, int64_t end) {
+    const ForwardScratch scratch(layer);
+    if (!scratch.ok()) out_of_memory = true;
+    while (begin < end && scratch.ok()) {
+      const int64_t lane = begin / layer.rows, first = begin % layer.rows;
+      const int64_t stop = std::min(layer.rows, first + (end - begin));
+      const EntityForward call{
+          Inputs(operands, layer, lane, lead),
+          {w1.Lane(lane), b1.Lane(lane)},
+          weight.Lane(lane),
+          operands.bias->typed_data() + LaneIndex(lane, bias_dims, lead) * hidden,
+          is_tame,
+          y->typed_data() + lane * layer.rows * hidden,
+          winner == nullptr ? nullptr : static_cast<char*>((*winner)->untyped_data()) + lane * layer.rows * row_winners,
+      };
+      ForwardRows(layer, call, first, stop, scratch);
+      begin += stop - first;
+    }
+  });
+  return out_of_memory ? NoMemory(op) : ffi::Error::Success();
+}
+
+namespace {
+
+// The rows of a lane are cut into parts by their number alone, never by the number of threads; each part sums its own
+// gradient of the weights and those are added in order, so the gradient has the same bits for any number of threads.
+int64_t NumParts(int64_t rows) { return std::clamp<int64_t>(rows / 64, 1, 16); }
+
+// Where one part's sums lie in its block; each begins at a whole vector.
+struct SumsLayout {
+  int64_t weight, bias, w1, b1, size;
+  explicit SumsLayout(const EntityLayer& layer) {
+    const int64_t padded_units = layer.padded_units();
+    weight = 0;
+    bias = weight + layer.hidden * padded_units;
+    w1 = bias + layer.padded_hidden();
+    b1 = w1 + (layer.has_first ? layer.features * padded_units : 0);
+    size = b1 + (layer.has_first ? padded_units : 0);
+  }
+};
+
+}  // namespace
+
+ffi::Error EntityBackwardCpu(const char* op, ffi::ThreadPool& pool, const EntityOperands& operands,
+                             const ffi::AnyBuffer& winner, const ffi::Buffer<ffi::F32>& y_bar,
+                             const EntityCotangents& cotangents) {
+  const auto dims = cotangents.x->dimensions(), bias_dims = cotangents.bias->dimensions();
+  if (dims.size() < 3 || bias_dims.size() < 1) {
+    return InvalidArgument(op, ": the results must be [..., R, N, D] and [..., H], got ", ShapeText(dims), " and ",
+                           ShapeText(bias_dims));
+  }
+  const auto lead = dims.first(dims.size() - 3);
+  EntityLayer layer;
+  if (auto error = Check(op, operands, lead, bias_dims.back(), &layer); error.failure()) return error;
+  const int64_t rows = layer.rows, units = layer.units, hidden = layer.hidden, features = layer.features;
+  const int64_t lanes = LeadingSize(dims, 3);
+  if (cotangents.x->element_type() != operands.x.element_type()) {
+    return InvalidArgument(op, ": the cotangent of x must have the data type of x");
+  }
+  for (const auto& error : {CheckLanes(op, "the cotangent of x", dims, {rows, layer.entities, features}, lead),
+                            CheckLanes(op, "the cotangent of the result", y_bar.dimensions(), {rows, hidden}, lead),
+                            CheckWinner(op, winner, layer, lead)}) {
+    if (error.failure()) return error;
+  }
+  struct Expected {
+    const char* name;
+    ffi::ResultBuffer<ffi::F32>* result;
+    int64_t size;
+  };
+  for (const auto& [name, result, size] : {Expected{"w1", cotangents.w1, features * units},
+                                           {"b1", cotangents.b1, units},
+                                           {"the weight", &cotangents.weight, units * hidden},
+                                           {"the bias", &cotangents.bias, hidden}}) {
+    if (result != nullptr && static_cast<int64_t>((*result)->element_count()) != lanes * size) {
+      return InvalidArgument(op, ": the cotangent of ", name, " has ", (*result)->element_count(),
+                             " elements, expected ", lanes * size);
+    }
+  }
+  const int64_t padded_units = layer.padded_units(), padded_features = layer.padded_features();
+  const int64_t number_bytes = NumberBytes(layer.entities);
+  const Prepared w1(Padded, operands.w1, features, units, padded_units, features * padded_units, lead);
+  const Prepared b1(Padded, operands.b1, 1, units, padded_units, padded_units, lead);
+  const Prepared w1_transposed(PaddedTranspose, operands.w1, features, units, padded_features, units * padded_features,
+                               lead);
+  const Prepared weight_transposed(PaddedTranspose, &operands.weight, units, hidden, padded_units,
+                                   hidden * padded_units, lead);
+  const SumsLayout layout(layer);
+  const int64_t num_parts = NumParts(rows);
+  const auto sums = AllocateScratch<float>(lanes * num_parts * layout.size);
+  if (!w1.ok() || !b1.ok() || !w1_transposed.ok() || !weight_transposed.ok() || sums == nullptr) return NoMemory(op);
+  std::atomic<bool> out_of_memory{false}, bad_winner{false};
+  const int64_t row_work = std::max<int64_t>(1, hidden * std::max<int64_t>(1, units));
+  ParallelFor(pool, layer.entities == 0 ? 0 : lanes * num_parts,
+              kGrain / std::max<int64_t>(1, row_work * (rows / num_parts)), [&](int64_t begin, int64_t end) {
+                const BackwardScratch scratch(layer);
+                if (!scratch.ok()) out_of_memory = true;
+                for (int64_t unit = begin; unit < end && scratch.ok(); ++unit) {
+                  const int64_t lane = unit / num_parts, part = unit % num_parts;
+                  const int64_t first = rows * part / num_parts, stop = rows * (part + 1) / num_parts;
+                  const char* const numbers = static_cast<const char*>(winner.untyped_data()) +
+                                              LaneIndex(lane, winner.dimensions(), lead) * rows * hidden * number_bytes;
+                  const char* const from = numbers + first * hidden * number_bytes;
+                  const int64_t count = (stop - first) * hidden;
+                  const bool good = number_bytes == 1   ? AreBelow<uint8_t>(from, count, layer.entities)
+                                    : number_bytes == 2 ? AreBelow<uint16_t>(from, count, layer.entities)
+                                                        : AreBelow<int32_t>(from, count, layer.entities);
+                  if (!good) {
+                    bad_winner = true;
+                    continue;
+                  }
+                  float* const sum = sums.get() + unit * layout.size;
+                  const EntityBackward call{
+                      Inputs(operands, layer, lane, lead),
+                      {w1.Lane(lane), b1.Lane(lane)},
+                      w1_transposed.Lane(lane),
+                      weight_transposed.Lane(lane),
+                      numbers,
+                      y_bar.typed_data() + LaneIndex(lane, y_bar.dimensions(), lead) * rows * hidden,
+                      static_cast<char*>(cotangents.x->untyped_data()) +
+                          lane * rows * layer.entities * features * ItemBytes(operands.x),
+                      sum + layout.weight,
+                      sum + layout.bias,
+                      sum + layout.w1,
+                      sum + layout.b1,
+                  };
+                  BackwardRows(layer, call, first, stop, scratch);
+                }
+              });
+  if (out_of_memory) return NoMemory(op);
+  if (bad_winner) return InvalidArgument(op, ": winner must hold numbers of entities, in 0..", layer.entities - 1);
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    float* const sum = sums.get() + lane * num_parts * layout.size;
+    for (int64_t part = 1; part < num_parts; ++part) {
+      const float* terms = sum + part * layout.size;
+      for (int64_t i = 0; i < layout.size; ++i) sum[i] += terms[i];
+    }
+    float* const weight_bar = cotangents.weight->typed_data() + lane * units * hidden;
+    for (int64_t k = 0; k < units; ++k) {
+      for (int64_t h = 0; h < hidden; ++h) weight_bar[k * hidden + h] = sum[layout.weight + h * padded_units + k];
+    }
+    std::memcpy(cotangents.bias->typed_data() + lane * hidden, sum + layout.bias, hidden * sizeof(float));
+    if (!layer.has_first) continue;
+    for (int64_t d = 0; d < features; ++d) {
+      std::memcpy((*cotangents.w1)->typed_data() + (lane * features + d) * units, sum + layout.w1 + d * padded_units,
+                  units * sizeof(float));
+    }
+    std::memcpy((*cotangents.b1)->typed_data() + lane * units, sum + layout.b1, units * sizeof(float));
+  }
+  return ffi::Error::Success();
+}
+
+namespace {
+
+// x f32 or bf16 [..., R, N, D], weight [..., D, H], bias [..., H], mask [..., R, N] or [..., 0, 0] -> y [..., R, H]
+ffi::Error LinearMaxCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
+                        ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y) {
+  return EntityForwardCpu("linear_max", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, nullptr);
+}
+XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMax, LinearMaxCpu);
+PJX_REGISTER("pufferjax.linear_max", LinearMax);
+
+// Also -> winner u8, u16 or i32 [..., R, H]
+ffi::Error LinearMaxFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
+                           ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y,
+                           ffi::Result<ffi::AnyBuffer> winner) {
+  return EntityForwardCpu("linear_max.fwd", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, &winner);
+}
+XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxFwd, LinearMaxFwdCpu);
+PJX_REGISTER("pufferjax.linear_max.fwd", LinearMaxFwd);
+
+// Every cotangent has the shape of its primal, weights' cotangents with all the lanes.
+ffi::Error LinearMaxBwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
+                           ffi::Buffer<ffi::PRED> mask, ffi::AnyBuffer winner, ffi::Buffer<ffi::F32> y_bar,
+                           ffi::Result<ffi::AnyBuffer> x_bar, ffi::ResultBuffer<ffi::F32> weight_bar,
+                           ffi::ResultBuffer<ffi::F32> bias_bar) {
+  return EntityBackwardCpu("linear_max.bwd", pool, {x, nullptr, nullptr, weight, nullptr, mask}, winner, y_bar,
+                           {x_bar, nullptr, nullptr, weight_bar, bias_bar});
+}
+XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxBwd, LinearMaxBwdCpu);
+PJX_REGISTER("pufferjax.linear_max.bwd", LinearMaxBwd);
+
+}  // namespace
+}  // namespace pjx

@@ -1,0 +1,20 @@
+// What a maximum over entities is, for every platform: which score wins, and how the winner's number is stored.
+#pragma once
+
+#include "xla_ops/common/host_device.h"
+
+namespace pjx {
+
+// Whether a score takes over from the best so far, entities coming in the order of their numbers. A tie keeps the
+// lowest number; NaN beats every number, and the first NaN keeps its place. The best so far begins as minus infinity
+// with the number of the first entity present.
+PJX_HD bool Takes(float score, float best) { return (score > best) | ((score != score) & (best == best)); }
+
+// As jnp.maximum(x, 0): NaN stays NaN. Its derivative is 1 where the result is positive, else 0, also at 0 and NaN.
+PJX_HD float Relu(float x) { return x <= 0.0f ? 0.0f : x; }
+PJX_HD float ReluBackward(float result, float cotangent) { return result > 0.0f ? cotangent : 0.0f; }
+
+// Bytes of the unsigned type that numbers entities: u8, u16, or i32, whose values are then all positive.
+PJX_HD int NumberBytes(int64_t num_entities) { return num_entities <= 256 ? 1 : num_entities <= 65536 ? 2 : 4; }
+
+}  // namespace pjx
