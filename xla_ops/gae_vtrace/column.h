@@ -47,8 +47,8 @@ PJX_HD void GaeSteps(const GaeOperands& o, GaeScalars scalars, GaeCursor* cursor
   at = cursor->at;
   PJX_UNROLL
   for (int j = 0; j < kSteps; ++j, at -= o.num_envs) {
-    cursor->advantage = Advantage(scalars, reward[j], value[j], cursor->next_value, terminated[j], ratio[j],
-                                  cursor->advantage);
+    cursor->advantage =
+        Advantage(scalars, reward[j], value[j], cursor->next_value, terminated[j], ratio[j], cursor->advantage);
     cursor->next_value = value[j];
     o.advantages[at] = cursor->advantage;
   }

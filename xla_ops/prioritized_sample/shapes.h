@@ -11,8 +11,8 @@ struct SampleShapes {
 
 inline ffi::Error CheckSampleShapes(const ffi::Buffer<ffi::U32>& words, const ffi::Buffer<ffi::F32>& priorities,
                                     const ffi::Buffer<ffi::S32>& size, const ffi::Buffer<ffi::F32>& alpha,
-                                    ffi::ResultBuffer<ffi::S32> indices,
-                                    ffi::ResultBuffer<ffi::F32> relative, SampleShapes* shapes) {
+                                    ffi::ResultBuffer<ffi::S32> indices, ffi::ResultBuffer<ffi::F32> relative,
+                                    SampleShapes* shapes) {
   const auto dims = priorities.dimensions();
   if (dims.size() < 1) return InvalidArgument("prioritized_sample: priorities must be [..., M], got a scalar");
   const auto word_dims = words.dimensions();
