@@ -1,4 +1,4 @@
-"""The GPU executor's arithmetic without a GPU: what one thread does for one maze, on the host, against the CPU executor.
+"""The GPU executor without a GPU: what one thread does for one maze, on the host, against the CPU executor.
 
 Rows take their turns from the last to the first, where the CPU goes forwards: no order may matter.
 """
@@ -29,6 +29,7 @@ class Mazes:
         self.library, self.params = library, np.array(params, np.int64)
         self.stride = ffi.describe_env("maze", params)["state_bytes"]
         self.vision = params[3]
+        self.compiled = {}
 
     def host(self, function, rows, *arguments):
         arguments = [x.ctypes.data if isinstance(x, np.ndarray) else x for x in arguments]
@@ -37,9 +38,11 @@ class Mazes:
         )
 
     def cpu(self, function, results, *operands):
-        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
-        call = jax.jit(lambda *x: ffi.native_call(f"pufferjax.maze.{function}", shapes, *x, params=self.params))
-        return [np.asarray(x) for x in call(*map(jnp.asarray, operands))]
+        if function not in self.compiled:
+            shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
+            target = f"pufferjax.maze.{function}"
+            self.compiled[function] = jax.jit(lambda *x: ffi.native_call(target, shapes, *x, params=self.params))
+        return [np.asarray(x) for x in self.compiled[function](*map(jnp.asarray, operands))]
 
     @property
     def state(self):

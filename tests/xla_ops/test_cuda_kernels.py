@@ -1,7 +1,7 @@
 """The CUDA kernels' arithmetic without a GPU: their bodies, compiled for the host, against the CPU ops.
 
 A kernel's body is shared code (kernels.h, column.h); here a loop takes the turns of its blocks and threads, in both
-orders. What this cannot see: missing barriers inside a phase's order that both loops respect, and the launches.
+orders. What this cannot see: the launches, and a barrier missing where uniform code is read.
 """
 
 import ctypes

@@ -24,10 +24,10 @@ def prioritized_sample(
     entries and importance is 1. With size = 0 there is nothing to draw: indices are 0 and importance is 1, for the
     caller to mask.
 
-    Weights are 64-bit integers read from the bits of the priorities, so a draw is the same for any number of threads, and
-    natively the same on the CPU and on the GPU; for alpha = 0 or 1 also in the pure-JAX twin. Rounding moves less than
-    2^-29 of the probability for those; any other alpha adds to each weight a relative error below 2e-7 max(1, alpha)
-    natively, of the order of 1e-6 in the twin.
+    Weights are 64-bit integers read from the bits of the priorities, so a draw is the same for any number of threads,
+    and natively the same on the CPU and on the GPU; for alpha = 0 or 1 also in the pure-JAX twin. Rounding moves less
+    than 2^-29 of the probability for those; any other alpha adds to each weight a relative error below 2e-7
+    max(1, alpha) natively, of the order of 1e-6 in the twin.
 
     Args:
       key: a JAX random key; the same key and arguments give the same draws.
@@ -40,9 +40,9 @@ def prioritized_sample(
     Returns:
       (indices i32[K], importance f32[K]), constants for differentiation: no gradient flows to any argument.
 
-    Raises TypeError or ValueError naming the argument. Of traced values, the native op on the CPU refuses a bad `size` or
-    `alpha` when it runs (invalid argument, naming it); the twin, and any op on a GPU, cannot raise then: they clip `size`
-    to [0, M] and read a negative or NaN `alpha` as 0. A traced `beta` is not checked.
+    Raises TypeError or ValueError naming the argument. Of traced values, the native op on the CPU refuses a bad `size`
+    or `alpha` when it runs (invalid argument, naming it). The twin and the native op on a GPU cannot raise then: they
+    clip `size` to [0, M] and read a negative or NaN `alpha` as 0. A traced `beta` is not checked.
     """
     op = "prioritized_sample"
     priorities = check_array(op, "priorities", priorities, ("M",), jnp.float32)
