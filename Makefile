@@ -30,8 +30,9 @@ sanitize: $(VENV)/.installed  ## native code under AddressSanitizer, UndefinedBe
 	build/sanitize-address/drive_handlers
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(RUNTIMES)" $(BIN)/python tests/native/pytest_instrumented.py \
 	  build/sanitize-address $(SANITIZED_TESTS)
-	$(call instrument,thread,build/sanitize-thread,drive_handlers)
+	$(call instrument,thread,build/sanitize-thread,drive_handlers race_kernels)
 	build/sanitize-thread/drive_handlers
+	build/sanitize-thread/race_kernels
 
 comma := ,
 define instrument

@@ -34,7 +34,8 @@ bool one_block_suits(int64_t capacity, int64_t num_samples) { return OneBlock::S
 void sample_one_block(const SampleOperands* operands, int64_t lanes, bool backwards) {
   std::vector<uint8_t> memory(sizeof(OneBlock::Shared), 0xAB);  // what shared memory holds at first is anything
   auto& shared = *reinterpret_cast<OneBlock::Shared*>(memory.data());
-  Blocks(lanes, backwards, [&](int64_t lane) { OneBlock::Run({backwards}, *operands, lane, shared); });
+  Blocks(lanes, backwards,
+         [&](int64_t lane) { OneBlock::Run(Team<OneBlock::kThreads>{backwards}, *operands, lane, shared); });
 }
 
 // False if a pass has written outside its scratch memory.
@@ -49,12 +50,13 @@ bool sample_many_blocks(const SampleOperands* operands, int64_t lanes, bool back
   auto& tile_shared = *reinterpret_cast<M::TileShared*>(shared_memory.data());
   auto& scan_shared = *reinterpret_cast<M::ScanShared*>(shared_memory.data());
   Blocks(lanes * M::TopBlocks(o.capacity), backwards,
-         [&](int64_t block) { M::FindTop({backwards}, o, scratch, block); });
+         [&](int64_t block) { M::FindTop(Team<M::kThreads>{backwards}, o, scratch, block); });
   for (const bool is_second : {false, true}) {
     Blocks(lanes * tiles, backwards,
-           [&](int64_t block) { M::SumTile({backwards}, o, scratch, block, is_second, tile_shared); });
-    Blocks(lanes, backwards,
-           [&](int64_t lane) { M::ScanTiles({backwards}, o, scratch, lane, is_second, scan_shared); });
+           [&](int64_t block) { M::SumTile(Team<M::kThreads>{backwards}, o, scratch, block, is_second, tile_shared); });
+    Blocks(lanes, backwards, [&](int64_t lane) {
+      M::ScanTiles(Team<M::kScanThreads>{backwards}, o, scratch, lane, is_second, scan_shared);
+    });
   }
   Blocks(lanes * o.num_samples, backwards, [&](int64_t draw) { M::Draw(o, scratch, draw); });
   for (size_t i = bytes / 8; i < memory.size(); ++i) {

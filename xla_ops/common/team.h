@@ -11,8 +11,9 @@
 
 namespace pjx {
 
-template <int kThreads>
+template <int kNumThreads>
 struct Team {
+  static constexpr int kThreads = kNumThreads;
   bool backwards = false;  // on the host: the order in which threads take their turns
 
   template <typename Phase>
@@ -25,15 +26,8 @@ struct Team {
 #endif
   }
 
-  // Uniform code has read what the next phase overwrites.
-  PJX_HD void Barrier() const {
-#ifdef __CUDA_ARCH__
-    __syncthreads();
-#endif
-  }
-
   // Inside a phase, by all threads: *cell, shared or global, becomes the largest of itself and their values.
-  PJX_HD static void Max(uint32_t* cell, uint32_t value) {
+  PJX_HD void Max(uint32_t* cell, uint32_t value) const {
 #ifdef __CUDA_ARCH__
     for (int distance = 16; distance > 0; distance /= 2) {
       const uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, value, distance);
@@ -47,8 +41,9 @@ struct Team {
 };
 
 // sums[i] <- sums[0] + ... + sums[i], modulo 2^64; `spare` is as large. Both in shared memory.
-template <int kThreads>
-PJX_HD void InclusiveScan(const Team<kThreads>& team, uint64_t* sums, uint64_t* spare) {
+template <typename AnyTeam>
+PJX_HD void InclusiveScan(const AnyTeam& team, uint64_t* sums, uint64_t* spare) {
+  constexpr int kThreads = AnyTeam::kThreads;
   for (int distance = 1; distance < kThreads; distance *= 4) {
     team.Each([&](int i) { spare[i] = sums[i] + (i >= distance ? sums[i - distance] : 0); });
     team.Each([&](int i) { sums[i] = spare[i] + (i >= 2 * distance ? spare[i - 2 * distance] : 0); });

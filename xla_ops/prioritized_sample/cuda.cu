@@ -8,23 +8,23 @@ namespace {
 
 __global__ void __launch_bounds__(OneBlock::kThreads) SampleOneBlock(SampleOperands operands) {
   __shared__ OneBlock::Shared shared;
-  OneBlock::Run({}, operands, blockIdx.x, shared);
+  OneBlock::Run(Team<OneBlock::kThreads>{}, operands, blockIdx.x, shared);
 }
 
 __global__ void __launch_bounds__(ManyBlocks::kThreads) FindTop(SampleOperands operands, ManyBlocks::Scratch scratch) {
-  ManyBlocks::FindTop({}, operands, scratch, blockIdx.x);
+  ManyBlocks::FindTop(Team<ManyBlocks::kThreads>{}, operands, scratch, blockIdx.x);
 }
 
 __global__ void __launch_bounds__(ManyBlocks::kThreads)
     SumTile(SampleOperands operands, ManyBlocks::Scratch scratch, bool is_second) {
   __shared__ ManyBlocks::TileShared shared;
-  ManyBlocks::SumTile({}, operands, scratch, blockIdx.x, is_second, shared);
+  ManyBlocks::SumTile(Team<ManyBlocks::kThreads>{}, operands, scratch, blockIdx.x, is_second, shared);
 }
 
 __global__ void __launch_bounds__(ManyBlocks::kScanThreads)
     ScanTiles(SampleOperands operands, ManyBlocks::Scratch scratch, bool is_second) {
   __shared__ ManyBlocks::ScanShared shared;
-  ManyBlocks::ScanTiles({}, operands, scratch, blockIdx.x, is_second, shared);
+  ManyBlocks::ScanTiles(Team<ManyBlocks::kScanThreads>{}, operands, scratch, blockIdx.x, is_second, shared);
 }
 
 constexpr int kDrawThreads = 128;

@@ -1,4 +1,4 @@
-// The bodies of the CUDA kernels. Two ways to the same draws:
+// The bodies of the CUDA kernels, for a Team of threads (common/team.h). Two ways to the same draws:
 //
 // - few entries and draws: one block of threads does it all, each thread holding the sum of up to 16 entries;
 // - else five passes. The largest priority; the sums of tiles of 4,096 entries, with prefix sums over the 64 blocks of
@@ -55,7 +55,6 @@ struct SampleLane {
 struct OneBlock {
   static constexpr int kThreads = 1024;
   static constexpr int64_t kMaxEntries = 16 * kThreads, kMaxDraws = 16 * kThreads;
-  using Members = Team<kThreads>;
   struct Shared {
     uint64_t sums[kThreads], spare[kThreads];
     uint32_t top;
@@ -65,19 +64,8 @@ struct OneBlock {
     return capacity <= kMaxEntries && num_samples <= kMaxDraws;
   }
 
-  // prefix sums of the weights of each thread's `block` entries; returns the total.
-  PJX_HD static uint64_t Sum(const Members& team, Shared& shared, const Weights& weights, int64_t size, int64_t block) {
-    team.Each([&](int thread) {
-      uint64_t sum = 0;
-      const int64_t begin = thread * block, end = begin + block < size ? begin + block : size;
-      for (int64_t i = begin; i < end; ++i) sum += weights(i);
-      shared.sums[thread] = sum;
-    });
-    InclusiveScan(team, shared.sums, shared.spare);
-    return shared.sums[kThreads - 1];
-  }
-
-  PJX_HD static void Run(const Members& team, const SampleOperands& operands, int64_t lane_index, Shared& shared) {
+  template <typename Team>
+  PJX_HD static void Run(const Team& team, const SampleOperands& operands, int64_t lane_index, Shared& shared) {
     const SampleLane lane(operands, lane_index);
     const int64_t size = lane.size;
     team.Each([&](int thread) {
@@ -89,7 +77,7 @@ struct OneBlock {
         const uint32_t bits = Weights::PositiveBits(lane.priorities[i]);
         mine = bits > mine ? bits : mine;
       }
-      Members::Max(&shared.top, mine);
+      team.Max(&shared.top, mine);
     });
     const uint32_t top = lane.alpha > 0 ? shared.top : 0;
     if (top == 0) {
@@ -101,13 +89,17 @@ struct OneBlock {
       return;
     }
     const int64_t block = (size + kThreads - 1) / kThreads;
-    Weights weights(lane.priorities, top, lane.alpha, FirstWidth(size));
-    uint64_t total = Sum(team, shared, weights, size, block);
-    if (NeedsMoreWidth(total, size)) {
-      team.Barrier();
-      weights.SetWidth(SecondWidth(weights.width(), total, size));
-      total = Sum(team, shared, weights, size, block);
-    }
+    // The sum is at least 2^(first width - 1) = 2^47, which needs no second width.
+    static_assert(kMaxEntries <= 1 << 14, "above 2^15 entries it may");
+    const Weights weights(lane.priorities, top, lane.alpha, FirstWidth(size));
+    team.Each([&](int thread) {
+      uint64_t sum = 0;
+      const int64_t begin = thread * block, end = begin + block < size ? begin + block : size;
+      for (int64_t i = begin; i < end; ++i) sum += weights(i);
+      shared.sums[thread] = sum;
+    });
+    InclusiveScan(team, shared.sums, shared.spare);
+    const uint64_t total = shared.sums[kThreads - 1];
     const double scale = Scale(size, total);
     team.Each([&](int thread) {
       for (int64_t draw = thread; draw < operands.num_samples; draw += kThreads) {
@@ -126,8 +118,6 @@ struct ManyBlocks {
   static constexpr int64_t kPerThread = 16, kTile = kThreads * kPerThread;
   static constexpr int64_t kBlock = 64, kTileBlocks = kTile / kBlock, kBlockThreads = kBlock / kPerThread;
   static constexpr int64_t kTopEntries = 8192, kMaxTopBlocks = 1024;  // per block of threads; of threads per lane
-  using Members = Team<kThreads>;
-  using ScanMembers = Team<kScanThreads>;
 
   // What a lane's passes leave to the next ones. All zero at the beginning.
   struct State {
@@ -162,8 +152,8 @@ struct ManyBlocks {
   }
 
   // Block `index` of lanes * TopBlocks(M).
-  PJX_HD static void FindTop(const Members& team, const SampleOperands& operands, const Scratch& scratch,
-                             int64_t index) {
+  template <typename Team>
+  PJX_HD static void FindTop(const Team& team, const SampleOperands& operands, const Scratch& scratch, int64_t index) {
     const int64_t blocks = TopBlocks(operands.capacity), lane_index = index / blocks, first = index % blocks;
     const SampleLane lane(operands, lane_index);
     if (!(lane.alpha > 0)) return;
@@ -173,7 +163,7 @@ struct ManyBlocks {
         const uint32_t bits = Weights::PositiveBits(lane.priorities[i]);
         mine = bits > mine ? bits : mine;
       }
-      Members::Max(&scratch.states[lane_index].top, mine);
+      team.Max(&scratch.states[lane_index].top, mine);
     });
   }
 
@@ -185,7 +175,8 @@ struct ManyBlocks {
   PJX_HD static int Slot(int i) { return i + i / static_cast<int>(kPerThread); }
 
   // Block `index` of lanes * tiles.
-  PJX_HD static void SumTile(const Members& team, const SampleOperands& operands, const Scratch& scratch, int64_t index,
+  template <typename Team>
+  PJX_HD static void SumTile(const Team& team, const SampleOperands& operands, const Scratch& scratch, int64_t index,
                              bool is_second, TileShared& shared) {
     const int64_t lane_index = index / scratch.tiles, first = index % scratch.tiles * kTile;
     const SampleLane lane(operands, lane_index);
@@ -220,7 +211,8 @@ struct ManyBlocks {
   };
 
   // Sums of tiles to prefix sums, one block per lane; decides on the second round of sums after the first.
-  PJX_HD static void ScanTiles(const ScanMembers& team, const SampleOperands& operands, const Scratch& scratch,
+  template <typename Team>
+  PJX_HD static void ScanTiles(const Team& team, const SampleOperands& operands, const Scratch& scratch,
                                int64_t lane_index, bool is_second, ScanShared& shared) {
     const SampleLane lane(operands, lane_index);
     State& state = scratch.states[lane_index];
