@@ -6,7 +6,7 @@
 namespace pjx {
 namespace {
 
-__global__ void __launch_bounds__(OneBlock::kThreads) SampleOneBlock(SampleOperands operands) {
+__global__ void __launch_bounds__(OneBlock::kThreads, 1) SampleOneBlock(SampleOperands operands) {
   __shared__ OneBlock::Shared shared;
   OneBlock::Run(Team<OneBlock::kThreads>{}, operands, blockIdx.x, shared);
 }
