@@ -4,9 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
-CUDA := $(wildcard xla_ops/*/cuda.cu envs/*/cuda.cu)
 
-.PHONY: demo test nightly sanitize lint format cuda clean
+.PHONY: demo test test-gpu nightly sanitize lint format cuda clean
 
 demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen mazes, a plot and a GIF
 	$(BIN)/python experiments/demo.py
@@ -31,8 +30,9 @@ sanitize: $(VENV)/.installed  ## native code under AddressSanitizer, UndefinedBe
 	build/sanitize-address/drive_handlers
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(RUNTIMES)" $(BIN)/python tests/native/pytest_instrumented.py \
 	  build/sanitize-address $(SANITIZED_TESTS)
-	$(call instrument,thread,build/sanitize-thread,drive_handlers)
+	$(call instrument,thread,build/sanitize-thread,drive_handlers race_kernels)
 	build/sanitize-thread/drive_handlers
+	build/sanitize-thread/race_kernels
 
 comma := ,
 define instrument
@@ -60,17 +60,27 @@ $(VENV)/.lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
 	@touch $@
 
+# One architecture, so that CI spends its time on one; `make cuda CMAKE_CUDA_ARCHITECTURES="80;86;89;90;100;120"` for all.
+CMAKE_CUDA_ARCHITECTURES ?= 80
+
 cuda: $(VENV)/.installed  ## compile every CUDA source where nvcc is found; nothing is run
-ifeq ($(CUDA),)
-	@echo "no CUDA sources in this version"
-else ifeq ($(shell command -v nvcc),)
+ifeq ($(shell command -v nvcc),)
 	@echo "nvcc not found: CUDA sources not compiled"
 else
-	$(BIN)/python -m pip install --quiet cmake ninja pybind11
-	$(BIN)/cmake -S . -B build/cuda -G Ninja -DPUFFERJAX_CUDA=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja pybind11
+	$(BIN)/cmake -S . -B build/cuda -G Ninja -DPUFFERJAX_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$(CMAKE_CUDA_ARCHITECTURES)" \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/cuda --target _cuda
 endif
+
+# With a GPU: its JAX and the CUDA module, built for that GPU, go into $(VENV) first.
+test-gpu: $(VENV)/.installed  ## the CUDA ops against their twins and the CPU; skipped, with the reason, without a GPU
+ifneq ($(shell command -v nvcc && nvidia-smi --list-gpus),)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,cuda]' \
+	  -C cmake.define.PUFFERJAX_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES=native
+endif
+	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS) tests/gpu
 
 clean:
 	rm -rf $(VENV) build

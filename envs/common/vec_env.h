@@ -13,15 +13,12 @@
 #include <type_traits>
 #include <vector>
 
+#include "envs/common/batch.h"
 #include "xla_ops/common/ffi.h"
 #include "xla_ops/common/random.h"
 #include "xla_ops/common/simd.h"
 
 namespace pjx {
-
-// Fills `params` from the integers Python passed, or returns the reason they are refused. One specialisation per env.
-template <typename E>
-std::string ParseParams(const int64_t* values, int64_t count, typename E::Params* params);
 
 template <typename E>
 class VecEnv {
@@ -47,32 +44,12 @@ class VecEnv {
   }
 
  private:
-  // What every handler needs: parsed parameters, and rows = lanes * num_envs of `stride` bytes.
-  struct Batch {
-    Params params;
-    int64_t lanes = 0, num_envs = 0, rows = 0, stride = 0;
-    std::string error;
-  };
-
+  using Batch = EnvBatch<E>;
   static Batch Open(const char* call, Attr attr, ffi::Span<const int64_t> state_dims) {
-    Batch batch;
-    batch.error = ParseParams<E>(attr.begin(), static_cast<int64_t>(attr.size()), &batch.params);
-    if (!batch.error.empty()) return batch;
-    batch.stride = E::StateBytes(batch.params);
-    if (state_dims.size() < 2 || state_dims[state_dims.size() - 1] != batch.stride) {
-      batch.error = std::string(call) + ": state must be u8[..., N, " + std::to_string(batch.stride) + "], got " +
-                    ShapeText(state_dims);
-      return batch;
-    }
-    batch.lanes = LeadingSize(state_dims, 2);
-    batch.num_envs = state_dims[state_dims.size() - 2];
-    batch.rows = batch.lanes * batch.num_envs;
-    return batch;
+    return OpenBatch<E>(call, attr, state_dims);
   }
-
   static ffi::Error Expect(const char* call, const char* name, int64_t count, int64_t expected) {
-    if (count == expected) return ffi::Error::Success();
-    return InvalidArgument(call, ": ", name, " has ", count, " elements, expected ", expected);
+    return ExpectCount(call, name, count, expected);
   }
 
   // The random stream of each row in turn: (key of the lane, index in the lane), without a division per row.

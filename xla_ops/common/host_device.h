@@ -8,3 +8,18 @@
 #else
 #define PJX_HD inline
 #endif
+
+// Before a loop whose arrays must stay in registers on the GPU.
+#ifdef __CUDA_ARCH__
+#define PJX_UNROLL _Pragma("unroll")
+#else
+#define PJX_UNROLL
+#endif
+
+namespace pjx {
+
+// As many steps of time as a GPU thread reads before it computes the first: the reads then wait for memory together. A
+// kernel that walks time has one thread per column, and often too few columns to hide that wait behind each other.
+constexpr int kStepsAhead = 16;
+
+}  // namespace pjx

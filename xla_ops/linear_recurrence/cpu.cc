@@ -1,7 +1,7 @@
 // linear_recurrence on the CPU. Every column is on its own, so columns are split over the threads; a thread walks time
 // over a block narrow enough that the previous row of h is still in the first-level cache. The work is bound by memory.
-#include "xla_ops/common/ffi.h"
 #include "xla_ops/common/simd.h"
+#include "xla_ops/linear_recurrence/shapes.h"
 
 namespace pjx {
 namespace {
@@ -110,15 +110,9 @@ void Backward(const float* a, const float* h, const float* h0, const bool* reset
   }
 }
 
-struct Sizes {
-  int64_t lanes, num_steps, flags, group;  // a is [lanes, T, flags, group]
-  int64_t columns() const { return flags * group; }
-  int64_t lane() const { return num_steps * columns(); }
-};
-
 // Calls body(lane, begin, end) for blocks of columns, in parallel.
 template <typename Body>
-void ForBlocks(ffi::ThreadPool& pool, const Sizes& sizes, const Body& body) {
+void ForBlocks(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const Body& body) {
   const int64_t columns = sizes.columns();
   const int64_t grain = std::max<int64_t>(64, 65536 / sizes.num_steps);
   ParallelFor(pool, sizes.lanes * columns, grain, [&](int64_t begin, int64_t end) {
@@ -131,37 +125,14 @@ void ForBlocks(ffi::ThreadPool& pool, const Sizes& sizes, const Body& body) {
   });
 }
 
-ffi::Error CheckSizes(const char* op, ffi::Span<const int64_t> dims, int64_t reset_count, Sizes* sizes) {
-  if (dims.size() < 3) return InvalidArgument(op, ": a must be [..., T, R, K], got ", ShapeText(dims));
-  const int64_t* tail = dims.end() - 3;
-  *sizes = Sizes{LeadingSize(dims, 3), tail[0], tail[1], tail[2]};
-  if (sizes->num_steps < 1) return InvalidArgument(op, ": a must have at least one step, got ", ShapeText(dims));
-  if (reset_count != 0 && reset_count != sizes->lanes * sizes->num_steps * sizes->flags) {
-    return InvalidArgument(op, ": reset has ", reset_count, " elements, expected 0 or [..., T, R] for a of shape ",
-                           ShapeText(dims));
-  }
-  return ffi::Error::Success();
-}
-
-ffi::Error CheckCount(const char* op, const char* name, int64_t count, int64_t expected) {
-  if (count == expected) return ffi::Error::Success();
-  return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", expected);
-}
-
 ffi::Error LinearRecurrenceCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::F32> b,
                                ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> h) {
-  const char* op = "linear_recurrence";
-  Sizes sizes;
-  const int64_t reset_count = reset.element_count();
-  if (auto error = CheckSizes(op, a.dimensions(), reset_count, &sizes); error.failure()) return error;
-  for (const auto& [name, count, expected] :
-       {std::tuple{"b", b.element_count(), a.element_count()}, std::tuple{"h", h->element_count(), a.element_count()},
-        std::tuple{"h0", h0.element_count(), static_cast<size_t>(sizes.lanes * sizes.columns())}}) {
-    if (auto error = CheckCount(op, name, count, expected); error.failure()) return error;
-  }
+  RecurrenceSizes sizes{};
+  if (const auto error = CheckForward(a, b, h0, reset, h, &sizes); error.failure()) return error;
   ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
     const int64_t offset = lane * sizes.lane();
-    const bool* flags = reset_count == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
+    const bool* flags =
+        reset.element_count() == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
     Forward(a.typed_data() + offset, b.typed_data() + offset, h0.typed_data() + lane * sizes.columns(), flags,
             sizes.num_steps, sizes.columns(), sizes.group, begin, end, h->typed_data() + offset);
   });
@@ -172,20 +143,13 @@ ffi::Error LinearRecurrenceBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a,
                                   ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::Buffer<ffi::F32> h_bar,
                                   ffi::ResultBuffer<ffi::F32> a_bar, ffi::ResultBuffer<ffi::F32> b_bar,
                                   ffi::ResultBuffer<ffi::F32> h0_bar) {
-  const char* op = "linear_recurrence.bwd";
-  Sizes sizes;
-  const int64_t reset_count = reset.element_count();
-  if (auto error = CheckSizes(op, a.dimensions(), reset_count, &sizes); error.failure()) return error;
-  const size_t size = a.element_count(), row = sizes.lanes * sizes.columns();
-  for (const auto& [name, count, expected] :
-       {std::tuple{"h", h.element_count(), size}, std::tuple{"h0", h0.element_count(), row},
-        std::tuple{"h_bar", h_bar.element_count(), size}, std::tuple{"a_bar", a_bar->element_count(), size},
-        std::tuple{"b_bar", b_bar->element_count(), size}, std::tuple{"h0_bar", h0_bar->element_count(), row}}) {
-    if (auto error = CheckCount(op, name, count, expected); error.failure()) return error;
-  }
+  RecurrenceSizes sizes{};
+  const auto error = CheckBackward(a, h, h0, reset, h_bar, a_bar, b_bar, h0_bar, &sizes);
+  if (error.failure()) return error;
   ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
     const int64_t offset = lane * sizes.lane(), row_offset = lane * sizes.columns();
-    const bool* flags = reset_count == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
+    const bool* flags =
+        reset.element_count() == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
     Backward(a.typed_data() + offset, h.typed_data() + offset, h0.typed_data() + row_offset, flags,
              h_bar.typed_data() + offset, sizes.num_steps, sizes.columns(), sizes.group, begin, end,
              a_bar->typed_data() + offset, b_bar->typed_data() + offset, h0_bar->typed_data() + row_offset);

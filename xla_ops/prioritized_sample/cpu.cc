@@ -3,8 +3,8 @@
 #include <memory>
 #include <new>
 
-#include "xla_ops/common/ffi.h"
-#include "xla_ops/prioritized_sample/weights.h"
+#include "xla_ops/prioritized_sample/draw.h"
+#include "xla_ops/prioritized_sample/shapes.h"
 
 namespace pjx {
 namespace {
@@ -14,8 +14,6 @@ constexpr int64_t kDrawsPerTask = 2048;
 
 // With few entries every entry is its own block: their weights are computed once and a draw needs no walk.
 int64_t BlockSize(int64_t num_entries) { return num_entries <= 65536 ? 1 : 64; }
-
-int BitLength(uint64_t x) { return x == 0 ? 0 : 64 - __builtin_clzll(x); }
 
 uint32_t TopBits(ffi::ThreadPool& pool, const float* priorities, int64_t size) {
   std::atomic<uint32_t> top{0};
@@ -46,72 +44,44 @@ uint64_t PrefixSums(ffi::ThreadPool& pool, const Weights& weights, int64_t size,
   return total;
 }
 
-constexpr int64_t kBatch = 8;
-
-// found[j] = index of the first prefix above targets[j]; the last one is. A batch of searches advances in step, without
-// branches, so that the waits for memory overlap and nothing is mispredicted.
-void FirstAbove(const uint64_t* prefix, int64_t count, const uint64_t* targets, int64_t* found) {
-  std::fill_n(found, kBatch, 0);
-  while (count > 1) {
-    const int64_t half = count / 2;
-    for (int64_t j = 0; j < kBatch; ++j) {
-      found[j] += half & -static_cast<int64_t>(prefix[found[j] + half - 1] <= targets[j]);
-    }
-    count -= half;
-  }
-}
-
-// Uniform on {0, ..., total - 1}.
-uint64_t Target(const uint32_t* words, int64_t draw, uint64_t total) {
-  const uint64_t random = static_cast<uint64_t>(words[2 * draw]) << 32 | words[2 * draw + 1];
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(random) * total) >> 64);
-}
+constexpr int kBatch = 8;
 
 void SampleLane(ffi::ThreadPool& pool, const uint32_t* words, const float* priorities, int64_t size, float alpha,
                 int64_t num_samples, uint64_t* prefix, int32_t* indices, float* relative) {
-  if (size == 0) {
-    std::fill_n(indices, num_samples, 0);
-    std::fill_n(relative, num_samples, 1.0f);
-    return;
-  }
+  alpha = UsableAlpha(alpha);
   const uint32_t top_bits = alpha > 0 ? TopBits(pool, priorities, size) : 0;
   if (top_bits == 0) {
     for (int64_t k = 0; k < num_samples; ++k) {
-      indices[k] = static_cast<int32_t>(Target(words, k, static_cast<uint64_t>(size)));
-      relative[k] = 1.0f;
+      const Drawn drawn = DrawUniform(words, k, size);
+      indices[k] = drawn.index;
+      relative[k] = drawn.relative;
     }
     return;
   }
-  // `size` weights below 2^width sum to less than 2^62.
-  Weights weights(priorities, top_bits, alpha, 62 - BitLength(static_cast<uint64_t>(size - 1)));
+  Weights weights(priorities, top_bits, alpha, FirstWidth(size));
   const int64_t block = BlockSize(size);
   uint64_t total = PrefixSums(pool, weights, size, block, prefix);
-  // Each weight is rounded by less than one unit. Where that could move 2^-30 of the probability (a spike among a great
-  // many), use the bits that the small sum left free; 2^spare * (total + size) bounds the new sum.
-  if (total < static_cast<uint64_t>(size) << 30) {
-    weights.SetWidth(weights.width() + 62 - BitLength(total + static_cast<uint64_t>(size)));
+  if (NeedsMoreWidth(total, size)) {
+    weights.SetWidth(SecondWidth(weights.width(), total, size));
     total = PrefixSums(pool, weights, size, block, prefix);
   }
   const int64_t num_blocks = (size + block - 1) / block;
-  const double scale = static_cast<double>(size) / static_cast<double>(total);
+  const double scale = Scale(size, total);
   ParallelFor(pool, num_samples, kDrawsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin; first < end; first += kBatch) {
       uint64_t targets[kBatch] = {};
       int64_t found[kBatch];
-      const int64_t count = std::min(kBatch, end - first);
+      const int64_t count = std::min<int64_t>(kBatch, end - first);
       for (int64_t j = 0; j < count; ++j) targets[j] = Target(words, first + j, total);
-      FirstAbove(prefix, num_blocks, targets, found);
+      FirstAbove<kBatch>(prefix, num_blocks, targets, found);
       for (int64_t j = 0; j < count; ++j) {
         const int64_t b = found[j];
-        uint64_t before = b == 0 ? 0 : prefix[b - 1];
-        int64_t index = b * block;
-        uint64_t weight = block == 1 ? prefix[b] - before : weights(index);
-        while (targets[j] - before >= weight) {
-          before += weight;
-          weight = weights(++index);
-        }
-        indices[first + j] = static_cast<int32_t>(index);
-        relative[first + j] = static_cast<float>(static_cast<double>(weight) * scale);
+        const uint64_t before = b == 0 ? 0 : prefix[b - 1];
+        // A block of one entry needs no second look at its priority.
+        const Drawn drawn = block == 1 ? DrawnEntry(b, prefix[b] - before, scale)
+                                       : Walk(weights, b * block, targets[j] - before, scale);
+        indices[first + j] = drawn.index;
+        relative[first + j] = drawn.relative;
       }
     }
   });
@@ -120,24 +90,10 @@ void SampleLane(ffi::ThreadPool& pool, const uint32_t* words, const float* prior
 ffi::Error PrioritizedSampleCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> words, ffi::Buffer<ffi::F32> priorities,
                                 ffi::Buffer<ffi::S32> size, ffi::Buffer<ffi::F32> alpha,
                                 ffi::ResultBuffer<ffi::S32> indices, ffi::ResultBuffer<ffi::F32> relative) {
-  const auto dims = priorities.dimensions();
-  if (dims.size() < 1) return InvalidArgument("prioritized_sample: priorities must be [..., M], got a scalar");
-  const auto word_dims = words.dimensions();
-  if (word_dims.size() < 2 || word_dims[word_dims.size() - 1] != 2) {
-    return InvalidArgument("prioritized_sample: words must be [..., K, 2], got ", ShapeText(word_dims));
-  }
-  const int64_t lanes = LeadingSize(dims, 1), capacity = dims[dims.size() - 1];
-  const int64_t num_samples = word_dims[word_dims.size() - 2];
-  for (const auto& [name, count, expected] :
-       {std::tuple{"words", words.element_count(), lanes * num_samples * 2},
-        std::tuple{"size", size.element_count(), lanes}, std::tuple{"alpha", alpha.element_count(), lanes},
-        std::tuple{"indices", indices->element_count(), lanes * num_samples},
-        std::tuple{"relative", relative->element_count(), lanes * num_samples}}) {
-    if (static_cast<int64_t>(count) != expected) {
-      return InvalidArgument("prioritized_sample: ", name, " has ", count, " elements, expected ", expected,
-                             " for priorities of shape ", ShapeText(dims));
-    }
-  }
+  SampleShapes shapes{};
+  auto error = CheckSampleShapes(words, priorities, size, alpha, indices, relative, &shapes);
+  if (error.failure()) return error;
+  const int64_t lanes = shapes.lanes, capacity = shapes.capacity, num_samples = shapes.num_samples;
   for (int64_t lane = 0; lane < lanes; ++lane) {
     const int32_t n = size.typed_data()[lane];
     const float a = alpha.typed_data()[lane];

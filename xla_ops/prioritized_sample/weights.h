@@ -1,14 +1,29 @@
 // The integer weight of a priority. Integers make the prefix sum associative, hence the same for any number of threads
-// and on any platform. The weight of a float is floor(priority * 2^k): exact in double, whose product with a power of
-// two does not round; for denormals it is taken from the bits, because XLA's CPU threads read them as zero.
+// and on any platform. Powers are taken in single precision from additions, products and one quotient alone, each of
+// which rounds the same everywhere as long as the compiler fuses none of them (-ffp-contract=off, -fmad=false); the C
+// library's would differ between machines. Priorities are read as bits, because XLA's CPU threads take denormals for
+// zero.
 #pragma once
 
-#include <cmath>
 #include <cstring>
 
 #include "xla_ops/common/host_device.h"
 
 namespace pjx {
+
+PJX_HD int32_t BitLength(uint64_t x) {
+#ifdef __CUDA_ARCH__
+  return 64 - __clzll(static_cast<int64_t>(x));
+#else
+  return x == 0 ? 0 : 64 - __builtin_clzll(x);
+#endif
+}
+
+PJX_HD uint32_t FloatBits(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof(bits));
+  return bits;
+}
 
 // A positive float is mantissa * 2^(exponent - 150) with mantissa in [2^23, 2^24), denormals included.
 struct Normalised {
@@ -21,63 +36,100 @@ struct Normalised {
     mantissa = bits;
     for (exponent = 1; mantissa < 0x800000u; --exponent) mantissa <<= 1;
   }
-  // log2(mantissa * 2^-23), in [0, 1).
-  PJX_HD double FractionLog2() const { return log2(static_cast<double>(mantissa) * (1.0 / 8388608.0)); }
 };
+
+// exponent + fraction = log2(x) + 150 - 23, the fraction in [-1/2, 1/2] to within 1.2e-7.
+struct Log2 {
+  int32_t exponent;
+  float fraction;
+
+  PJX_HD explicit Log2(const Normalised& x) : exponent(x.exponent) {
+    float m = static_cast<float>(x.mantissa) * (1.0f / 8388608.0f);
+    if (x.mantissa > 11863283u) {  // 2^23 sqrt(2)
+      m *= 0.5f;
+      ++exponent;
+    }
+    // 2 artanh((m - 1) / (m + 1)) / ln(2); the first term left out is below 2e-9.
+    const float s = (m - 1.0f) / (m + 1.0f), z = s * s;
+    fraction = s * (2.8853901f + z * (0.96179669f + z * (0.57707802f + z * (0.41219858f + z * 0.32059890f))));
+  }
+};
+
+// 2^x for |x| <= 1/2, relative error below 2e-7: the exponential series, whose first term left out is below 6e-9.
+PJX_HD float Exp2Fraction(float x) {
+  float y = 1.5252734e-5f;
+  y = y * x + 1.5403530e-4f;
+  y = y * x + 1.3333558e-3f;
+  y = y * x + 9.6181291e-3f;
+  y = y * x + 5.5504109e-2f;
+  y = y * x + 2.4022651e-1f;
+  y = y * x + 6.9314718e-1f;
+  return y * x + 1.0f;
+}
+
+// alpha as the weights take it: 0 for what is not a positive normal finite number.
+PJX_HD float UsableAlpha(float alpha) { return alpha >= 1.17549435e-38f && alpha <= 3.40282347e38f ? alpha : 0.0f; }
+
+// The first width that `size` >= 1 weights are computed with: below 2^width each, they sum to less than 2^62.
+PJX_HD int32_t FirstWidth(int64_t size) { return 62 - BitLength(static_cast<uint64_t>(size - 1)); }
+
+// Each weight is rounded by less than one unit. Where that could move 2^-30 of the probability (a spike among a great
+// many), the bits that the small sum left free are used; 2^spare * (total + size) bounds the new sum.
+PJX_HD bool NeedsMoreWidth(uint64_t total, int64_t size) { return total < static_cast<uint64_t>(size) << 30; }
+PJX_HD int32_t SecondWidth(int32_t width, uint64_t total, int64_t size) {
+  return width + 62 - BitLength(total + static_cast<uint64_t>(size));
+}
 
 class Weights {
  public:
-  // The largest positive finite priority is that of `top_bits`; alpha > 0. Weights are below 2^width and that of the
-  // largest priority is at least 2^(width - 1); 24 <= width <= 62.
+  // The largest positive finite priority is that of `top_bits`; alpha > 0, usable. Weights are below 2^width and that
+  // of the largest priority is at least 2^(width - 1); 24 <= width <= 62.
   PJX_HD Weights(const float* priorities, uint32_t top_bits, float alpha, int32_t width)
-      : priorities_(priorities), alpha_(alpha), linear_(alpha == 1.0f) {
-    const Normalised top(top_bits);
-    top_exponent_ = top.exponent;
-    top_log2_ = top.FractionLog2();
-    SetWidth(width);
+      : priorities_(priorities), alpha_(alpha), linear_(alpha == 1.0f), width_(width), top_(Normalised(top_bits)) {
+    // Powers are relative to the largest priority, whose power is 1.
+    largest_exponent_ = linear_ ? Normalised(top_bits).exponent : 127;
   }
 
-  PJX_HD void SetWidth(int32_t width) {
-    width_ = width;
-    // Powers are relative to the largest priority, whose power is 1.
-    const int32_t top = linear_ ? top_exponent_ : 127;
-    scale_ = ldexp(1.0, width - 1 - (top - 127));
-    denormal_shift_ = width - 24 - (top - 1);
-  }
+  PJX_HD void SetWidth(int32_t width) { width_ = width; }
   PJX_HD int32_t width() const { return width_; }
 
   // The bits of a float if it is positive and finite, else 0.
   PJX_HD static uint32_t PositiveBits(float priority) {
-    int32_t bits;
-    memcpy(&bits, &priority, sizeof(bits));
+    const auto bits = static_cast<int32_t>(FloatBits(priority));
     return bits > 0 && bits < 0x7F800000 ? static_cast<uint32_t>(bits) : 0;
   }
 
-  // 0 for what must not be drawn, else at least 1.
-  PJX_HD uint64_t operator()(int64_t index) const {
-    const uint32_t bits = PositiveBits(priorities_[index]);
+  // Of the priority with these PositiveBits: 0 for what must not be drawn, else at least 1.
+  PJX_HD uint64_t OfBits(uint32_t bits) const {
     if (bits == 0) return 0;
-    uint64_t weight;
-    if (!linear_) {
-      const Normalised p(bits);
-      const double log2_ratio = (p.exponent - top_exponent_) + (p.FractionLog2() - top_log2_);
-      weight = static_cast<uint64_t>(static_cast<int64_t>(exp2(alpha_ * log2_ratio) * scale_));
-    } else if (bits >= 0x00800000u) {
-      weight = static_cast<uint64_t>(static_cast<int64_t>(static_cast<double>(priorities_[index]) * scale_));
-    } else if (denormal_shift_ >= 0) {
-      weight = static_cast<uint64_t>(bits) << denormal_shift_;
-    } else {
-      weight = bits >> (denormal_shift_ > -31 ? -denormal_shift_ : 31);
-    }
+    const Normalised power = linear_ ? Normalised(bits) : Power(bits);
+    // mantissa * 2^(width - 24 - distance), rounded down.
+    const int32_t shift = 62 - width_ + largest_exponent_ - power.exponent;
+    const uint64_t weight = static_cast<uint64_t>(power.mantissa) << 38 >> (shift < 63 ? shift : 63);
     return weight > 0 ? weight : 1;
   }
+  PJX_HD uint64_t operator()(int64_t index) const { return OfBits(PositiveBits(priorities_[index])); }
 
  private:
+  // (priority / largest)^alpha.
+  PJX_HD Normalised Power(uint32_t bits) const {
+    const Log2 p{Normalised(bits)};
+    const double log2_ratio =
+        static_cast<double>(p.exponent - top_.exponent) + static_cast<double>(p.fraction - top_.fraction);
+    double log2_power = static_cast<double>(alpha_) * log2_ratio;
+    if (!(log2_power < 0.0)) log2_power = 0.0;                  // by an error of the fractions
+    if (log2_power < -100.0) log2_power = -100.0;               // whose weight is 1 at any width
+    const int32_t n = -static_cast<int32_t>(0.5 - log2_power);  // the nearest integer
+    Normalised power(FloatBits(Exp2Fraction(static_cast<float>(log2_power - n))));
+    power.exponent += n;
+    return power;
+  }
+
   const float* priorities_;
   float alpha_;
   bool linear_;
-  int32_t width_, top_exponent_, denormal_shift_;
-  double top_log2_, scale_;
+  int32_t width_, largest_exponent_;
+  Log2 top_;
 };
 
 }  // namespace pjx

@@ -1,0 +1,126 @@
+// The bodies of the CUDA kernels that use shared memory, one thread of the host for each of the GPU's, for `make
+// sanitize`: ThreadSanitizer reports what a missing barrier would let happen on the GPU. The result must be that of the
+// same body with its threads taking turns.
+#include <pthread.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "xla_ops/prioritized_sample/kernels.h"
+
+namespace pjx {
+namespace {
+
+thread_local int thread_index;
+
+// A Team whose phases really run side by side.
+template <int kNumThreads>
+class Threads {
+ public:
+  static constexpr int kThreads = kNumThreads;
+
+  Threads() { pthread_barrier_init(&barrier_, nullptr, kThreads); }
+  ~Threads() { pthread_barrier_destroy(&barrier_); }
+
+  template <typename Phase>
+  void Each(const Phase& phase) const {
+    phase(thread_index);
+    pthread_barrier_wait(&barrier_);
+  }
+  void Max(uint32_t* cell, uint32_t value) const {
+    uint32_t seen = __atomic_load_n(cell, __ATOMIC_RELAXED);
+    while (seen < value && !__atomic_compare_exchange_n(cell, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+  }
+
+  // Calls body(*this) in every thread.
+  template <typename Body>
+  void Run(const Body& body) const {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([this, &body, i] {
+        thread_index = i;
+        body(*this);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+
+ private:
+  mutable pthread_barrier_t barrier_;
+};
+
+struct Sample {
+  std::vector<uint32_t> words;
+  std::vector<float> priorities;
+  int32_t size;
+  float alpha = 1.0f;
+  std::vector<int32_t> indices;
+  std::vector<float> relative;
+  SampleOperands operands;
+
+  // A spike beside very small priorities: from 65,536 entries on the weights need the second width.
+  Sample(int64_t capacity, int64_t num_samples)
+      : words(2 * num_samples),
+        priorities(capacity, 2e-14f),
+        size(static_cast<int32_t>(capacity)),
+        indices(num_samples),
+        relative(num_samples) {
+    for (size_t i = 0; i < words.size(); ++i) words[i] = static_cast<uint32_t>(i * 2654435769u);
+    priorities[capacity / 3] = 1.0f;
+    operands = {words.data(), priorities.data(), &size, &alpha, indices.data(), relative.data(), capacity, num_samples};
+  }
+};
+
+void Expect(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "race_kernels: %s differs\n", what);
+  std::exit(1);
+}
+
+void OneLaunch() {
+  Sample taking_turns(2500, 1500), side_by_side(2500, 1500);
+  OneBlock::Shared shared;
+  OneBlock::Run(Team<OneBlock::kThreads>{}, taking_turns.operands, 0, shared);
+  Threads<OneBlock::kThreads>().Run([&](const auto& team) { OneBlock::Run(team, side_by_side.operands, 0, shared); });
+  Expect(taking_turns.indices == side_by_side.indices, "the one-launch draw");
+}
+
+void ManyLaunches() {
+  using M = ManyBlocks;
+  Sample sample(70'001, 1);
+  const int64_t tiles = M::Tiles(sample.size), bytes = M::ScratchBytes(1, tiles);
+  std::vector<uint64_t> memory[2] = {std::vector<uint64_t>(bytes / 8), std::vector<uint64_t>(bytes / 8)};
+  const M::Scratch turns = M::Divide(memory[0].data(), 1, tiles), beside = M::Divide(memory[1].data(), 1, tiles);
+  M::TileShared tile_shared;
+  M::ScanShared scan_shared;
+  for (int64_t i = 0; i < M::TopBlocks(sample.size); ++i) {
+    M::FindTop(Team<M::kThreads>{}, sample.operands, turns, i);
+    Threads<M::kThreads>().Run([&](const auto& team) { M::FindTop(team, sample.operands, beside, i); });
+  }
+  for (const bool is_second : {false, true}) {
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      M::SumTile(Team<M::kThreads>{}, sample.operands, turns, tile, is_second, tile_shared);
+      Threads<M::kThreads>().Run(
+          [&](const auto& team) { M::SumTile(team, sample.operands, beside, tile, is_second, tile_shared); });
+    }
+    M::ScanTiles(Team<M::kScanThreads>{}, sample.operands, turns, 0, is_second, scan_shared);
+    Threads<M::kScanThreads>().Run(
+        [&](const auto& team) { M::ScanTiles(team, sample.operands, beside, 0, is_second, scan_shared); });
+  }
+  Expect(turns.states->needs_second, "the case: it does not reach the second sums, so it");
+  Expect(memory[0] == memory[1], "the scratch memory of many launches");
+}
+
+}  // namespace
+}  // namespace pjx
+
+int main() {
+  pjx::OneLaunch();
+  pjx::ManyLaunches();
+  std::printf("race_kernels: no findings\n");
+  return 0;
+}

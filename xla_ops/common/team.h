@@ -1,0 +1,54 @@
+// A block of GPU threads, or a loop that stands in for it on the host: a kernel's body is written once, as a function
+// of a Team, and its index arithmetic is tested without a GPU.
+//
+// The body alternates phases and uniform code. A phase is one call of Each: every thread runs it, then waits for the
+// others. Within a phase a thread must not read what another writes; what outlives a phase is in shared memory. Uniform
+// code, between phases, is the same in all threads; it may read shared memory, which the phase after it must then not
+// overwrite.
+#pragma once
+
+#include "xla_ops/common/host_device.h"
+
+namespace pjx {
+
+template <int kNumThreads>
+struct Team {
+  static constexpr int kThreads = kNumThreads;
+  bool backwards = false;  // on the host: the order in which threads take their turns
+
+  template <typename Phase>
+  PJX_HD void Each(const Phase& phase) const {
+#ifdef __CUDA_ARCH__
+    phase(static_cast<int>(threadIdx.x));
+    __syncthreads();
+#else
+    for (int i = 0; i < kThreads; ++i) phase(backwards ? kThreads - 1 - i : i);
+#endif
+  }
+
+  // Inside a phase, by all threads: *cell, shared or global, becomes the largest of itself and their values.
+  PJX_HD void Max(uint32_t* cell, uint32_t value) const {
+#ifdef __CUDA_ARCH__
+    for (int distance = 16; distance > 0; distance /= 2) {
+      const uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, value, distance);
+      value = other > value ? other : value;
+    }
+    if (threadIdx.x % 32 == 0) atomicMax(cell, value);
+#else
+    if (value > *cell) *cell = value;
+#endif
+  }
+};
+
+// sums[i] <- sums[0] + ... + sums[i], modulo 2^64; `spare` is as large. Both in shared memory.
+template <typename AnyTeam>
+PJX_HD void InclusiveScan(const AnyTeam& team, uint64_t* sums, uint64_t* spare) {
+  constexpr int kThreads = AnyTeam::kThreads;
+  for (int distance = 1; distance < kThreads; distance *= 4) {
+    team.Each([&](int i) { spare[i] = sums[i] + (i >= distance ? sums[i - distance] : 0); });
+    team.Each([&](int i) { sums[i] = spare[i] + (i >= 2 * distance ? spare[i - 2 * distance] : 0); });
+  }
+  static_assert(kThreads == 256 || kThreads == 1024, "a power of 4: the last round ends in `sums`");
+}
+
+}  // namespace pjx

@@ -1,0 +1,100 @@
+// Sizes of a linear recurrence; and one column of it through all steps, as a GPU thread walks it.
+#pragma once
+
+#include "xla_ops/common/host_device.h"
+
+namespace pjx {
+
+struct RecurrenceSizes {
+  int64_t lanes, num_steps, flags, group;  // a is [lanes, T, flags, group]: `group` columns share a reset flag
+  PJX_HD int64_t columns() const { return flags * group; }
+  PJX_HD int64_t lane() const { return num_steps * columns(); }
+};
+
+// Where a thread stands on its way through the steps of column `index` of lanes * columns().
+struct RecurrenceCursor {
+  int64_t row, flag_row;  // from one step to the next, in a and in reset
+  int64_t at, flag;       // of the next step
+  float carried = 0.0f;   // from one step to the next
+
+  PJX_HD RecurrenceCursor(const RecurrenceSizes& sizes, int64_t index, int64_t step)
+      : row(sizes.columns()), flag_row(sizes.flags) {
+    const int64_t lane = index / row, column = index % row, steps = lane * sizes.num_steps + step;
+    at = steps * row + column;
+    flag = steps * flag_row + column / sizes.group;
+  }
+};
+
+struct ForwardOperands {
+  const float *a, *b;  // [lanes, T, R, K]
+  const float* h0;     // [lanes, R, K]
+  const bool* reset;   // [lanes, T, R] or null
+  float* h;            // [lanes, T, R, K]
+};
+
+template <int kSteps>
+PJX_HD void ForwardSteps(const ForwardOperands& o, RecurrenceCursor* cursor) {
+  float a[kSteps], b[kSteps];
+  bool reset[kSteps];
+  int64_t at = cursor->at;
+  PJX_UNROLL
+  for (int j = 0; j < kSteps; ++j, at += cursor->row, cursor->flag += cursor->flag_row) {
+    a[j] = o.a[at], b[j] = o.b[at];
+    reset[j] = o.reset != nullptr && o.reset[cursor->flag];
+  }
+  PJX_UNROLL
+  for (int j = 0; j < kSteps; ++j, cursor->at += cursor->row) {
+    cursor->carried = a[j] * (reset[j] ? 0.0f : cursor->carried) + b[j];  // h_t
+    o.h[cursor->at] = cursor->carried;
+  }
+}
+
+// Threads of successive columns read and write successive memory at each step.
+PJX_HD void ForwardColumn(const RecurrenceSizes& sizes, const ForwardOperands& o, int64_t index) {
+  RecurrenceCursor cursor(sizes, index, /*step=*/0);
+  cursor.carried = o.h0[index];
+  int64_t left = sizes.num_steps;
+  for (; left >= kStepsAhead; left -= kStepsAhead) ForwardSteps<kStepsAhead>(o, &cursor);
+  for (; left > 0; --left) ForwardSteps<1>(o, &cursor);
+}
+
+struct BackwardOperands {
+  const float *a, *h;    // [lanes, T, R, K]
+  const float* h0;       // [lanes, R, K]
+  const bool* reset;     // [lanes, T, R] or null
+  const float* h_bar;    // [lanes, T, R, K]
+  float *a_bar, *b_bar;  // [lanes, T, R, K]
+  float* h0_bar;         // [lanes, R, K]
+};
+
+// Steps back from the cursor; `h_first` stands for the state before the last of them where that is step 0, else null.
+template <int kSteps>
+PJX_HD void BackwardSteps(const BackwardOperands& o, const float* h_first, RecurrenceCursor* cursor) {
+  float a[kSteps], previous[kSteps], h_bar[kSteps];
+  bool reset[kSteps];
+  int64_t at = cursor->at;
+  PJX_UNROLL
+  for (int j = 0; j < kSteps; ++j, at -= cursor->row, cursor->flag -= cursor->flag_row) {
+    a[j] = o.a[at], h_bar[j] = o.h_bar[at];
+    previous[j] = j == kSteps - 1 && h_first != nullptr ? *h_first : o.h[at - cursor->row];
+    reset[j] = o.reset != nullptr && o.reset[cursor->flag];
+  }
+  PJX_UNROLL
+  for (int j = 0; j < kSteps; ++j, cursor->at -= cursor->row) {
+    const float g = h_bar[j] + cursor->carried;
+    o.b_bar[cursor->at] = g;
+    o.a_bar[cursor->at] = g * (reset[j] ? 0.0f : previous[j]);
+    cursor->carried = reset[j] ? 0.0f : a[j] * g;  // the cotangent of h_{t-1} by way of h_t
+  }
+}
+
+PJX_HD void BackwardColumn(const RecurrenceSizes& sizes, const BackwardOperands& o, int64_t index) {
+  RecurrenceCursor cursor(sizes, index, /*step=*/sizes.num_steps - 1);
+  int64_t left = sizes.num_steps;
+  for (; left > kStepsAhead; left -= kStepsAhead) BackwardSteps<kStepsAhead>(o, nullptr, &cursor);
+  for (; left > 1; --left) BackwardSteps<1>(o, nullptr, &cursor);
+  BackwardSteps<1>(o, o.h0 + index, &cursor);
+  o.h0_bar[index] = cursor.carried;
+}
+
+}  // namespace pjx
