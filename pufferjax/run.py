@@ -292,9 +292,7 @@ def train(
         if stopped_by.startswith("SIG"):
             dashboard.message(f"stopped by {stopped_by} after {step:,} steps")
         if checkpoint is not None:
-            hint = (
-                f"evaluate it with: pufferjax eval {run_dir}" if has_episodes else "episodes never end: no evaluation"
-            )
+            hint = f"evaluate it with: pufferjax eval {run_dir}" if has_episodes else "its episodes never end"
             dashboard.message(f"checkpoint: {checkpoint}; {hint}")
         if evaluation is not None:
             dashboard.message(

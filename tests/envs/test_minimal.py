@@ -80,9 +80,9 @@ def test_reference_agrees_over_a_hundred_thousand_agent_steps():
     bits, observations, states, rewards, terminated, truncated, info = jax.tree.map(
         np.asarray, native(state, actions, keys)
     )
-    for t in range(num_steps):
+    unpacked = unpack(states.reshape(-1, STATE.itemsize)).reshape(num_steps, num_envs)
+    for t, records in enumerate(unpacked):
         obs, reward, ended, pickups, perf, length = twin.step(bits[t], actions[t])
-        records = unpack(states[t])
         np.testing.assert_array_equal(rewards[t], reward, err_msg=f"step {t}")
         np.testing.assert_array_equal(truncated[t].reshape(-1, K), np.repeat(ended[:, None], K, axis=1))
         np.testing.assert_array_equal(info["score"][t], pickups)
@@ -98,7 +98,7 @@ def test_reference_agrees_over_a_hundred_thousand_agent_steps():
         np.testing.assert_allclose(observations[t], obs, atol=1e-6)
         np.testing.assert_array_equal(records["targets"]["x"], twin.xy[:, K:, 0])
     assert not terminated.any() and truncated.sum() > 100 * K and rewards.sum() > 500
-    places = unpack(states.reshape(-1, STATE.itemsize))["agents"]
+    places = unpacked["agents"]
     assert (places["x"] == 16).any() and (places["x"] == 1064).any() and (places["y"] == 704).any()
 
 
