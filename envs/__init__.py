@@ -3,11 +3,12 @@
 import inspect as _inspect
 from typing import Any
 
-from pufferjax.envs.base import Env, EnvSpec
+from pufferjax.envs.base import EntityLayout, Env, EnvSpec
 from pufferjax.envs.check import EnvCheckError, check_env
 from pufferjax.envs.maze.maze import make_maze
+from pufferjax.envs.minimal.minimal import make_minimal
 
-_FACTORIES = {"maze": make_maze}
+_FACTORIES = {"maze": make_maze, "minimal": make_minimal}
 
 
 def names() -> tuple[str, ...]:
@@ -34,4 +35,4 @@ def make(name: str, **params: Any) -> Env:
     return _FACTORIES[name](**params)
 
 
-__all__ = ["Env", "EnvCheckError", "EnvSpec", "check_env", "make", "names", "parameters"]
+__all__ = ["EntityLayout", "Env", "EnvCheckError", "EnvSpec", "check_env", "make", "names", "parameters"]

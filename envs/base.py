@@ -21,6 +21,16 @@ from pufferjax.xla_ops.checks import check_array
 
 
 @dataclasses.dataclass(frozen=True)
+class EntityLayout:
+    """How an observation lists entities: first the features of the agent itself, then those of one entity after the
+    other. Encoders may take the entities for a set."""
+
+    num_self: int  # features of the agent; 0: none
+    num_entities: int
+    entity_size: int  # features of each entity
+
+
+@dataclasses.dataclass(frozen=True)
 class EnvSpec:
     """Static facts of an environment. N simulators of K agents each give N * K rows of observations and actions."""
 
@@ -31,8 +41,9 @@ class EnvSpec:
     num_actions: tuple[int, ...]  # choices of each action head
     num_agents: int  # K
     state_bytes: int  # S
-    max_episode_steps: int  # an episode is truncated after this many steps
+    max_episode_steps: int  # an episode is truncated after this many steps; 0: episodes never end, in no way
     action_names: tuple[tuple[str, ...], ...]  # names of the choices, per head
+    entities: EntityLayout | None = None  # of the observation, flattened; None: not a list of entities
 
 
 def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,5 +1,6 @@
 """The contract of `pufferjax.envs.base` as executable checks: `check_env(env)` for an environment of your own."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,15 +26,15 @@ def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key:
     Args:
       env: any `Env`, native or not.
       num_envs: simulators in a batch, at least 2.
-      num_steps: length of the long random rollout. Default: past the time limit, at most 20,000; the time-out is
-        checked only if the rollout reaches it.
+      num_steps: length of the long random rollout. Default: past the time limit, at most 20,000, or 1,000 where
+        episodes never end; the time-out is checked only if the rollout reaches it.
       key: of all randomness here; jax.random.key(0) if None.
     """
     if num_envs < 2:
         raise ValueError(f"check_env: num_envs must be at least 2, got {num_envs}")
     key = jax.random.key(0) if key is None else key
     if num_steps is None:
-        num_steps = min(env.spec.max_episode_steps + 16, 20_000)
+        num_steps = min(env.spec.max_episode_steps + 16, 20_000) if env.spec.max_episode_steps else 1000
     _check_spec(env)
     _check_shapes(env, num_envs, key)
     _check_determinism(env, num_envs, key)
@@ -109,10 +110,14 @@ def _check_spec(env: Env) -> None:
     integer = dtype == np.uint8
     _require((spec.obs_max is not None) == integer, env, prop, f"obs_max is {spec.obs_max!r} for {dtype} observations")
     _require(min(spec.num_actions, default=0) >= 1, env, prop, f"num_actions is {spec.num_actions}")
-    for field in ("num_agents", "state_bytes", "max_episode_steps"):
-        _require(getattr(spec, field) >= 1, env, prop, f"{field} is {getattr(spec, field)}")
+    for field, least in (("num_agents", 1), ("state_bytes", 1), ("max_episode_steps", 0)):
+        _require(getattr(spec, field) >= least, env, prop, f"{field} is {getattr(spec, field)}")
     names = tuple(len(head) for head in spec.action_names)
     _require(names == tuple(spec.num_actions), env, prop, f"action_names has {names} names for {spec.num_actions}")
+    layout = spec.entities
+    if layout is not None:
+        size = layout.num_self + layout.num_entities * layout.entity_size
+        _require(size == math.prod(spec.obs_shape), env, prop, f"{layout} has {size} numbers, obs {spec.obs_shape}")
 
 
 def _check_shapes(env: Env, num_envs: int, key: jax.Array) -> None:
@@ -176,6 +181,15 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
     agents = spec.num_agents
     limit = spec.max_episode_steps
 
+    def time_limit(clock, ended, truncated) -> dict[str, jax.Array]:
+        if limit == 0:
+            return {"an episode ended although max_episode_steps is 0": ended}
+        return {
+            "an episode lasts longer than max_episode_steps": clock > limit,
+            "an episode of max_episode_steps steps did not end": ~ended & (clock >= limit),
+            "truncated before max_episode_steps": truncated & (clock != limit),
+        }
+
     def violations(obs, state, reward, terminated, truncated, info, clock) -> dict[str, jax.Array]:
         per_env = [x.reshape(num_envs, agents) for x in (terminated, truncated)]
         terminated_env, truncated_env = (x.any(axis=1) for x in per_env)
@@ -193,9 +207,7 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
                 num_envs, -1
             ).any(axis=1),
             "episode_length is not the number of steps since the episode began": ended & (length != clock),
-            "an episode lasts longer than max_episode_steps": clock > limit,
-            "an episode of max_episode_steps steps did not end": ~ended & (clock >= limit),
-            "truncated before max_episode_steps": truncated_env & (clock != limit),
+            **time_limit(clock, ended, truncated_env),
             "what clock(state) gives is not the number of steps since the episode began": (
                 env.clock(state)[0] != jnp.where(ended, 0, clock)
             ),
@@ -382,6 +394,8 @@ def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> N
     state = env.stagger(key, fresh)
     _require_equal(env, prop, state, env.stagger(key, fresh), "two calls with one key:")
     _require_restorable(env, prop, state, "the staggered state")
+    if spec.max_episode_steps == 0:
+        return  # no time-outs that could coincide
 
     @jax.jit
     def first_ends(state):

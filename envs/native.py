@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pufferjax.envs.base import Env, EnvSpec
+from pufferjax.envs.base import EntityLayout, Env, EnvSpec
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_count, random_words
 
@@ -24,6 +24,7 @@ def make_native(
     obs_max: int | None,
     action_names: tuple[tuple[str, ...], ...],
     render: Callable[[Any], np.ndarray],
+    entities: EntityLayout | None = None,
 ) -> Env:
     """An `Env` over the native simulator `name`; `native_params` are the integers its header parses.
 
@@ -40,6 +41,7 @@ def make_native(
         state_bytes=facts["state_bytes"],
         max_episode_steps=facts["max_episode_steps"],
         action_names=action_names,
+        entities=entities,
     )
     attribute = np.asarray(native_params, np.int64)
     num_agents, state_bytes = spec.num_agents, spec.state_bytes

@@ -215,16 +215,17 @@ def _eval(argv: list[str]) -> int:
         import jax
 
         from pufferjax import render, run
-        from pufferjax.evaluate import evaluate, unseen
+        from pufferjax.evaluate import check_has_episodes, evaluate, unseen
 
-        _, env, policy, train_state = run.load_run(args.run_dir, warn=_warn)
+        config, env, policy, train_state = run.load_run(args.run_dir, warn=_warn)
+        check_has_episodes(env)
         if not args.seen:
             env = unseen(env)
     result = evaluate(env, policy, train_state.params, jax.random.key(args.seed), args.episodes, greedy=args.greedy)
     result = {
         "env": env.spec.name,
         "levels": "seen" if args.seen else "unseen",
-        "step": int(train_state.epoch) * run.read_config(args.run_dir).train.batch_size,
+        "step": int(train_state.epoch) * config.train.sizes(env.spec.num_agents).batch_size,
         **result,
     }
     if args.gif is not None:
@@ -272,7 +273,7 @@ def _states(argv: list[str]) -> int:
 
         config, env, _, train_state = run.load_run(args.run_dir, args.step, _warn)
         states = read_states(env, train_state)
-        step = int(train_state.epoch) * config.train.batch_size
+        step = int(train_state.epoch) * config.train.sizes(env.spec.num_agents).batch_size
         draw_states(env, states, args.output, title=f"{args.run_dir}, step {step:,}")
     print(f"step {step:,}: {len(states.rows)} states")
     if len(states.rows):
@@ -314,7 +315,7 @@ def _envs(argv: list[str]) -> int:
                 " x ".join(map(str, spec.num_actions)),
                 str(spec.num_agents),
                 str(spec.state_bytes),
-                str(spec.max_episode_steps),
+                str(spec.max_episode_steps or "none"),
                 ", ".join(f"{key}={value}" for key, value in env.params.items()),
             )
         )

@@ -48,9 +48,10 @@ class PolicyConfig:
 
     hidden_size: int = 64
     num_layers: int = 2
-    # "one_hot": a table row per (cell, code) of small-integer observations; "linear": the raw numbers; "auto": one_hot
-    # for integer observations of at most 32 codes, linear otherwise.
-    encoder: Literal["auto", "one_hot", "linear"] = "auto"
+    # "one_hot": a table row per (cell, code) of small-integer observations; "entity": the maximum over the entities of
+    # an environment that declares them; "linear": the raw numbers; "auto": entity where they are declared, one_hot for
+    # integer observations of at most 32 codes, linear otherwise.
+    encoder: Literal["auto", "one_hot", "entity", "linear"] = "auto"
     # Adds ReLU and a hidden_size x hidden_size layer to the encoder (0: none, as in the original).
     encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
@@ -60,13 +61,13 @@ class PolicyConfig:
         _check_int("policy.hidden_size", self.hidden_size, 1, 8192)
         _check_int("policy.num_layers", self.num_layers, 0, 32)
         _check_int("policy.encoder_layers", self.encoder_layers, 0, 8)
-        _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "linear"))
+        _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "entity", "linear"))
         _check_bool("policy.previous_action", self.previous_action)
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Clipped PPO with V-trace ratios on minibatches of whole rows (one environment, the full horizon)."""
+    """Clipped PPO with V-trace ratios on minibatches of whole rows (one agent, the full horizon)."""
 
     optimizer: Literal["muon", "adam"] = "muon"
     learning_rate: float = 0.015  # of Muon's hidden matrices, or of everything with adam
@@ -198,12 +199,27 @@ def check_hypers(hypers: Any) -> Hypers:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What the settings of a run come to with environments of K agents.
+
+    A step is the step of one agent, here and in everything that is logged (only the warm-up, which has no agents,
+    counts those of environments): N environments that advance once make N * K steps.
+    """
+
+    num_envs: int  # N
+    num_rows: int  # N * K: the agents of all environments
+    batch_size: int  # samples collected per epoch: steps of all agents
+    num_epochs: int
+    num_minibatches: int  # updates per epoch
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A training run; impossible combinations raise ValueError naming the field."""
 
-    total_steps: int = 100_000_000  # agent steps of training; rounded down to whole epochs of num_envs * horizon
-    num_envs: int = 2048
-    horizon: int = 128  # steps per epoch and environment
+    total_steps: int = 100_000_000  # agent steps of training; rounded down to whole epochs
+    num_envs: int = 2048  # simulators, each with all its agents
+    horizon: int = 128  # steps per epoch and agent
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     state_set: StateSetConfig = dataclasses.field(default_factory=StateSetConfig)
@@ -217,7 +233,6 @@ class TrainConfig:
         _check_int("total_steps", self.total_steps, self.num_envs * self.horizon, 2**63 - 1)
         size, horizon = self.ppo.minibatch_size, self.horizon
         _check("ppo.minibatch_size", size, f"a multiple of horizon = {horizon}", size % horizon == 0)
-        _check("ppo.minibatch_size", size, f"at most num_envs * horizon = {self.batch_size}", size <= self.batch_size)
         interval = self.state_set.interval
         _check("state_set.interval", interval, f"a divisor of horizon = {horizon}", horizon % interval == 0)
         span = self.state_set.replay_span
@@ -227,19 +242,21 @@ class TrainConfig:
             _check("state_set.fraction", fraction, f"0 or at least 1 / num_envs = {1 / self.num_envs:g}",
                    self.num_replayed >= 1)  # fmt: skip
 
-    @property
-    def batch_size(self) -> int:
-        """Samples collected per epoch."""
-        return self.num_envs * self.horizon
-
-    @property
-    def num_epochs(self) -> int:
-        return self.total_steps // self.batch_size
-
-    @property
-    def num_minibatches(self) -> int:
-        """Updates per epoch."""
-        return int(self.ppo.replay_ratio * self.batch_size / self.ppo.minibatch_size)
+    def sizes(self, num_agents: int = 1) -> Sizes:
+        """The counts for environments of `num_agents` agents. ValueError naming the field that does not fit them."""
+        num_rows = self.num_envs * num_agents
+        batch_size, size = num_rows * self.horizon, self.ppo.minibatch_size
+        agents = "" if num_agents == 1 else f" * {num_agents} agents"
+        _check("total_steps", self.total_steps, f"at least num_envs{agents} * horizon = {batch_size}",
+               self.total_steps >= batch_size)  # fmt: skip
+        _check("ppo.minibatch_size", size, f"at most num_envs{agents} * horizon = {batch_size}", size <= batch_size)
+        return Sizes(
+            num_envs=self.num_envs,
+            num_rows=num_rows,
+            batch_size=batch_size,
+            num_epochs=self.total_steps // batch_size,
+            num_minibatches=int(self.ppo.replay_ratio * batch_size / size),
+        )
 
     @property
     def num_replayed(self) -> int:

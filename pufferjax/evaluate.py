@@ -11,7 +11,7 @@ from pufferjax import envs
 from pufferjax.config import PolicyConfig
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, make_policy
-from pufferjax.rollout import act, env_actions, initial_memory, remember
+from pufferjax.rollout import act, env_actions, initial_memory, per_env, remember
 
 _MAX_LANES = 2048
 _UNSEEN_MAZES = 8192
@@ -41,10 +41,14 @@ def unseen(env: Env) -> Env:
 
 
 def as_policy(env: Env, policy: ActorCritic | PolicyConfig) -> ActorCritic:
-    """The policy, made for `env` if only its configuration is given. ValueError for several agents."""
-    if env.spec.num_agents != 1:
-        raise ValueError(f"{env.spec.name}: evaluation needs num_agents = 1, got {env.spec.num_agents}")
+    """The policy, made for `env` if only its configuration is given."""
     return make_policy(env.spec, policy) if isinstance(policy, PolicyConfig) else policy
+
+
+def check_has_episodes(env: Env) -> None:
+    """ValueError if the episodes of `env` never end: there are none to evaluate."""
+    if env.spec.max_episode_steps == 0:
+        raise ValueError(f"{env.spec.name}: its episodes never end (max_episode_steps = 0), so none can be evaluated")
 
 
 def make_step(env: Env, policy: ActorCritic, greedy: bool):
@@ -67,14 +71,17 @@ def make_step(env: Env, policy: ActorCritic, greedy: bool):
             key_env, env_state, env_actions(actions, env)
         )
         ended = terminated | truncated
-        return (env_state, observations, remember(recurrent, actions, ended, reset_memory=True)), ended, info
+        memory = remember(recurrent, actions, ended, reset_memory=True)
+        return (env_state, observations, memory), per_env(ended, env), info
 
     return step
 
 
 def make_first_episodes(env: Env, policy: ActorCritic, num_envs: int, greedy: bool):
     """`play(params, key, counted bool[num_envs]) -> dict of [num_envs]`: the figures of each counted environment's
-    first episode after a reset, and zeros for the others. Runs until the last of them has ended."""
+    first episode after a reset, and zeros for the others. Runs until the last of them has ended. ValueError if none
+    ever does."""
+    check_has_episodes(env)
     step = make_step(env, policy, greedy)
     names = ("perf", "score", "episode_return", "episode_length")
 
@@ -90,7 +97,7 @@ def make_first_episodes(env: Env, policy: ActorCritic, num_envs: int, greedy: bo
             figures = {name: jnp.where(first, info[name].astype(jnp.float32), x) for name, x in figures.items()}
             return agents, waiting & ~ended, figures, t + 1
 
-        agents = (env_state, observations, initial_memory(policy, num_envs))
+        agents = (env_state, observations, initial_memory(policy, len(observations)))
         carry = (agents, counted, figures, jnp.int32(0))
         return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), body, carry)[2]
 
@@ -112,7 +119,7 @@ def evaluate(
     short episodes. Actions are sampled, as in training, or the most likely ones with `greedy`.
 
     Returns a dict: episodes, perf, perf_stderr (standard error of perf; None for one episode), score, episode_return,
-    episode_length, seconds (compilation included).
+    episode_length, seconds (compilation included). Raises ValueError if the episodes of `env` never end.
     """
     if isinstance(num_episodes, bool) or not isinstance(num_episodes, int) or num_episodes < 1:
         raise ValueError(f"evaluate: num_episodes must be an integer >= 1, got {num_episodes!r}")

@@ -18,7 +18,7 @@ from pufferjax.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pufferjax.config import TrainConfig
+from pufferjax.config import Sizes
 from pufferjax.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.run_config import RunOptions
 
@@ -29,14 +29,14 @@ class Journal:
     def __init__(
         self,
         run_dir: Path | None,
-        config: TrainConfig,
+        sizes: Sizes,
         options: RunOptions,
         settings: Mapping[str, Any],
         message: Callable[[str], None],
     ):
         self.records: list[dict[str, Any]] = []
         self.epoch = 0  # of the last `add`
-        self._run_dir, self._config, self._options, self._settings = run_dir, config, options, settings
+        self._run_dir, self._sizes, self._options, self._settings = run_dir, sizes, options, settings
         self._message = message
         self._window: list[dict[str, float]] = []
         self._window_start = 0.0
@@ -106,13 +106,13 @@ class Journal:
         """Writes the line of the epochs that have none yet, if there are any."""
         if not self._window:
             return None
-        batch_size = self._config.batch_size
+        batch_size = self._sizes.batch_size
         record = {
             "step": self.epoch * batch_size,
             "wall_seconds": seconds,
             "epoch": self.epoch,
             "steps_per_second": len(self._window) * batch_size / (seconds - self._window_start),
-            **pool(self._window, self._config.num_envs),
+            **pool(self._window, self._sizes.num_envs),
             **self._constants,
         }
         self._window, self._window_start = [], seconds
@@ -155,7 +155,7 @@ class Journal:
         """The folder of the checkpoint of `progress`, written unless it is there already. Raises OSError."""
         if self._run_dir is not None and self._saved_epoch != progress["epoch"]:
             self._writer.sync()  # a checkpoint must never know of lines that a loss of power can still undo
-            step = progress["epoch"] * self._config.batch_size
+            step = progress["epoch"] * self._sizes.batch_size
             self._saved = save_checkpoint(self._run_dir, step, train_state, progress)
             self._saved_epoch = progress["epoch"]
             delete_old(self._run_dir, self._options.keep_checkpoints)

@@ -12,19 +12,24 @@ from pufferjax.metrics import read_metrics
 
 
 def solve_rate_curve(records: Sequence[Mapping], min_episodes: int = 200) -> dict[str, np.ndarray]:
-    """The solve rate of fresh episodes, neighbouring records pooled until each point stands on `min_episodes`.
+    """`episode_curve` of perf."""
+    return episode_curve(records, "perf", min_episodes)
 
-    Returns step, seconds and perf at the end of each pool; the last one may hold fewer episodes.
+
+def episode_curve(records: Sequence[Mapping], name: str, min_episodes: int = 200) -> dict[str, np.ndarray]:
+    """A figure of fresh episodes, neighbouring records pooled until each point stands on `min_episodes`.
+
+    Returns step, seconds and the mean of `name` at the end of each pool; the last one may hold fewer episodes.
     """
-    points, episodes, solved = [], 0, 0.0
+    points, episodes, total = [], 0, 0.0
     for index, record in enumerate(records):
         episodes += record["episodes"]
-        solved += (record["perf"] or 0.0) * record["episodes"]
+        total += (record[name] or 0.0) * record["episodes"]
         if episodes >= min_episodes or (index == len(records) - 1 and episodes):
-            points.append((record["step"], record["wall_seconds"], solved / episodes))
-            episodes, solved = 0, 0.0
-    step, seconds, perf = np.asarray(points, float).reshape(-1, 3).T
-    return {"step": step, "seconds": seconds, "perf": perf}
+            points.append((record["step"], record["wall_seconds"], total / episodes))
+            episodes, total = 0, 0.0
+    step, seconds, values = np.asarray(points, float).reshape(-1, 3).T
+    return {"step": step, "seconds": seconds, name: values}
 
 
 def plot_runs(runs: Mapping[str, str | os.PathLike], path: str | os.PathLike, title: str = "") -> None:

@@ -10,9 +10,10 @@ import numpy as np
 
 from pufferjax import xla_ops
 from pufferjax.config import PolicyConfig
-from pufferjax.envs import EnvSpec
+from pufferjax.envs import EntityLayout, EnvSpec
 
 _MAX_ONE_HOT_CODES = 32
+_ENTITY_HIDDEN_SIZE = 16
 
 
 def _uniform(scale):
@@ -41,6 +42,39 @@ class OneHotEncoder(nn.Module):
         table = self.param("table", _uniform((2.0 / cells) ** 0.5), (cells, self.num_codes, self.hidden_size))
         bias = self.param("bias", nn.initializers.zeros, (self.hidden_size,))
         return xla_ops.one_hot_linear(x, table, bias)
+
+
+def _entity_encoder(x, w1, b1, w2, b2):
+    # Stands in for xla_ops.entity_encoder, which takes the same arguments and never holds the [..., N, H] of this.
+    return jnp.max(nn.relu(x @ w1 + b1) @ w2 + b2, axis=-2)
+
+
+class EntityEncoder(nn.Module):
+    """Features of the agent itself and a set of entities: x f32[..., F + N * D] -> f32[..., H].
+
+    own W + max over entities of (ReLU(entity W1 + b1) W2 + b2): the order of the entities does not matter, and what is
+    learned about one serves for all.
+    """
+
+    layout: EntityLayout
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, x):
+        layout, width, hidden = self.layout, _ENTITY_HIDDEN_SIZE, self.hidden_size
+        own, entities = jnp.split(x, [layout.num_self], axis=-1)
+        entities = entities.reshape(*x.shape[:-1], layout.num_entities, layout.entity_size)
+        # `kernel` is a hidden matrix; the two others take raw numbers (see muon_labels).
+        entity_kernel = self.param(
+            "entity_kernel", _uniform((2.0 / layout.entity_size) ** 0.5), (layout.entity_size, width)
+        )
+        entity_bias = self.param("entity_bias", nn.initializers.zeros, (width,))
+        kernel = self.param("kernel", _uniform((2.0 / width) ** 0.5), (width, hidden))
+        bias = self.param("bias", nn.initializers.zeros, (hidden,))
+        h = _entity_encoder(entities, entity_kernel, entity_bias, kernel, bias)
+        if layout.num_self:
+            h += own @ self.param("self_kernel", _uniform((2.0 / layout.num_self) ** 0.5), (layout.num_self, hidden))
+        return h
 
 
 class MinGRU(nn.Module):
@@ -98,26 +132,38 @@ class ActorCritic(nn.Module):
     def _encode(self, observations, previous_actions):
         spec, config = self.spec, self.config
         x = observations.reshape(*observations.shape[:2], -1)
-        if config.encoder == "one_hot" or (config.encoder == "auto" and self._is_small_integer()):
+        encoder = encoder_of(spec, config)
+        if encoder == "one_hot":
             num_codes = spec.obs_max
             if config.previous_action:
                 num_codes = max(num_codes, max(spec.num_actions))
                 x = jnp.concatenate([x, previous_actions], axis=-1)
             return OneHotEncoder(num_codes, config.hidden_size, name="encoder")(x)
         x = x.astype(jnp.float32)
-        h = nn.Dense(config.hidden_size, name="encoder", kernel_init=_uniform((2.0 / x.shape[-1]) ** 0.5))(x)
+        if encoder == "entity":
+            h = EntityEncoder(spec.entities, config.hidden_size, name="entity_encoder")(x)
+        else:
+            h = nn.Dense(config.hidden_size, name="encoder", kernel_init=_uniform((2.0 / x.shape[-1]) ** 0.5))(x)
         if config.previous_action:
             h += OneHotEncoder(max(spec.num_actions), config.hidden_size, name="action_encoder")(previous_actions)
         return h
 
-    def _is_small_integer(self):
-        return self.spec.obs_max is not None and self.spec.obs_max <= _MAX_ONE_HOT_CODES
+
+def encoder_of(spec: EnvSpec, config: PolicyConfig) -> str:
+    """The encoder that `config` chooses for an environment: "one_hot", "entity" or "linear"."""
+    if config.encoder != "auto":
+        return config.encoder
+    if spec.entities is not None:
+        return "entity"
+    return "one_hot" if spec.obs_max is not None and spec.obs_max <= _MAX_ONE_HOT_CODES else "linear"
 
 
 def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
     """The policy for an environment. Raises ValueError if the encoder cannot read its observations."""
     if config.encoder == "one_hot" and spec.obs_max is None:
         raise ValueError(f"policy.encoder 'one_hot' needs integer observations, {spec.name} has {spec.obs_dtype}")
+    if config.encoder == "entity" and spec.entities is None:
+        raise ValueError(f"policy.encoder 'entity' needs an environment that declares entities, {spec.name} does not")
     return ActorCritic(spec, config)
 
 
@@ -133,7 +179,8 @@ def muon_labels(params) -> dict:
     """Which optimizer each parameter gets, as a pytree of "muon" and "adam".
 
     Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one
-    row per code), biases, the first layer on raw numbers, and the decoder, whose outputs are not features.
+    row per code), biases, the first layer on raw numbers (of entities and of the agent itself too), and the decoder,
+    whose outputs are not features.
     """
     first_or_last = ("encoder", "action_encoder", "decoder")
 

@@ -44,7 +44,7 @@ def learning_rates(config: TrainConfig, params, hypers: Hypers, learning_rate):
 
 
 def advantages_of(config: TrainConfig, hypers: Hypers, transitions: Transitions, bootstrap_values, values, ratios):
-    """f32[T, N] from the current `values` and `ratios` of every step."""
+    """f32[T, B] from the current `values` and `ratios` of every step."""
     terminated = transitions.terminated
     if config.ppo.truncation == "cut":
         # The value after a time-out is unknown (the observation is that of the next episode): a ratio of 0 gives the
@@ -94,15 +94,16 @@ def train_on(
     bootstrap_values,
     row_importance,
     key,
+    num_minibatches: int,
     axis_name: str | None,
 ):
-    """All minibatches of one epoch, of rows drawn with replacement by trajectory priority.
+    """All minibatches of one epoch, of rows (one agent each) drawn with replacement by trajectory priority.
 
     Priorities come from the advantages of the rollout. A minibatch computes the advantages of its rows from the values
     and ratios of the latest pass over each of them, and its own pass renews those. With `axis_name` every device of
-    that mesh axis brings rows of its own environments to each minibatch, and gradients are averaged.
+    that mesh axis brings rows of its own agents to each minibatch, and gradients are averaged.
 
-    Returns (params, opt_state, values f32[T, N], ratios f32[T, N], LossMetrics).
+    Returns (params, opt_state, values f32[T, B], ratios f32[T, B], LossMetrics).
     """
     learning_rate, entropy_coef = schedule(hypers, progress)
     rates = learning_rates(config, params, hypers, learning_rate)
@@ -162,7 +163,7 @@ def train_on(
     rows, weights = xla_ops.prioritized_sample(
         key,
         jnp.sum(jnp.abs(advantages), axis=0),
-        config.num_minibatches * num_rows,
+        num_minibatches * num_rows,
         hypers.priority_exponent,
         hypers.importance_exponent,
     )

@@ -31,7 +31,8 @@ def episode_gif(
 ) -> dict:
     """Plays fresh episodes and writes the first solved one (the last one, if none is) to `path`, steps skipped evenly.
 
-    Returns a dict: path, perf, solved, steps, frames. Raises OSError if `path` cannot be written.
+    Returns a dict: path, perf, solved, steps, frames. Raises OSError if `path` cannot be written, ValueError if the
+    episodes of `env` never end.
     """
     policy = as_policy(env, policy)
     play = jax.jit(make_first_episodes(env, policy, _NUM_ENVS, greedy))
@@ -65,7 +66,7 @@ def _replay(env, policy, params, key, chosen, steps, greedy):
             agents, _, _ = step(params, jax.random.fold_in(key_steps, t), agents)
             return agents, row
 
-        agents = (env_state, observations, initial_memory(policy, _NUM_ENVS))
+        agents = (env_state, observations, initial_memory(policy, len(observations)))
         return jax.lax.scan(body, agents, jnp.arange(steps, dtype=jnp.int32))[1]
 
     return jax.device_get(jax.jit(replay)(params, key))

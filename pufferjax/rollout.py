@@ -1,4 +1,8 @@
-"""Collecting experience: one jitted scan, policy and simulator together, no Python inside."""
+"""Collecting experience: one jitted scan, policy and simulator together, no Python inside.
+
+N simulators of K agents: what belongs to agents has N * K rows, those of one simulator side by side; what belongs to
+simulators (states, snapshots, episodes) has N.
+"""
 
 import dataclasses
 
@@ -18,9 +22,9 @@ def initial_memory(policy: ActorCritic, num_agents: int) -> Memory:
 
 
 def act(policy: ActorCritic, params, observations, memory: Memory, uniforms):
-    """One step of N agents: (actions i32[N, A], log_probs f32[N], values f32[N], recurrent f32[L, N, H]).
+    """One step of B agents: (actions i32[B, A], log_probs f32[B], values f32[B], recurrent f32[L, B, H]).
 
-    uniforms f32[N, A] in [0, 1) decide the actions.
+    uniforms f32[B, A] in [0, 1) decide the actions.
     """
     no_starts = jnp.zeros((1, observations.shape[0]), bool)  # `remember` has already cut the memory
     logits, values, recurrent = policy.apply(
@@ -32,7 +36,7 @@ def act(policy: ActorCritic, params, observations, memory: Memory, uniforms):
 
 
 def remember(recurrent, actions, ended, reset_memory: bool) -> Memory:
-    """The memory after a step; agents whose episode `ended` (bool[N]) start anew."""
+    """The memory after a step; agents whose episode `ended` (bool[B]) start anew."""
     if reset_memory:
         recurrent = jnp.where(ended[None, :, None], 0.0, recurrent)
     return Memory(recurrent, jnp.where(ended[:, None], 0, actions + 1).astype(jnp.uint8))
@@ -41,6 +45,16 @@ def remember(recurrent, actions, ended, reset_memory: bool) -> Memory:
 def env_actions(actions, env: Env):
     """Actions in the shape `env.step` takes: a single head has no axis of its own."""
     return actions if len(env.spec.num_actions) > 1 else actions[:, 0]
+
+
+def per_agent(x, env: Env):
+    """[N * K, ...]: what [N, ...] says of each simulator, for each of its agents."""
+    return jnp.repeat(x, env.spec.num_agents, axis=0)
+
+
+def per_env(flags, env: Env):
+    """bool[N]: whether the episode of a simulator has ended, from the flags bool[N * K] of its agents."""
+    return jnp.any(flags.reshape(-1, env.spec.num_agents), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +81,18 @@ def rollout(
 ):
     """`horizon` steps of every environment; is_restarted bool[N] marks those that begin at a state-set snapshot.
 
+    env_state u8[N, S] and is_fresh bool[N] are of simulators, observations [N * K, ...] and memory of agents.
+
     Returns (env_state, observations, memory, is_fresh, transitions, snapshots u8[T / interval, num_fresh, S],
     fresh: EpisodeSums over episodes of the first num_fresh environments that began with a reset,
     restarted: EpisodeSums over the first episode end of each restarted environment).
     """
-    num_envs = env_state.shape[0]
+    num_envs, num_rows = env_state.shape[0], observations.shape[0]
     heads = len(env.spec.num_actions)
     key_env, key_action = jax.random.split(key)
     chunks = (config.horizon // config.interval, config.interval)
     env_keys = jax.random.split(key_env, chunks)
-    uniforms = jax.random.uniform(key_action, (*chunks, num_envs, heads))
+    uniforms = jax.random.uniform(key_action, (*chunks, num_rows, heads))
     in_fresh_group = jnp.arange(num_envs) < config.num_fresh
     zeros = EpisodeSums(*(jnp.float32(0) for _ in dataclasses.fields(EpisodeSums)))
 
@@ -99,15 +115,16 @@ def rollout(
         next_observations, env_state, rewards, terminated, truncated, info = env.step(
             env_key, env_state, env_actions(actions, env)
         )
-        ended = terminated | truncated
+        agents_ended = terminated | truncated
+        ended = per_env(agents_ended, env)
         transition = Transitions(
             observations, memory.previous_actions, starts, actions, log_probs, values, rewards, terminated, truncated
         )
         fresh = add(fresh, ended & is_fresh & in_fresh_group, info)
         restarted = add(restarted, ended & is_restarted, info)
-        memory = remember(recurrent, actions, ended, config.reset_memory)
+        memory = remember(recurrent, actions, agents_ended, config.reset_memory)
         is_fresh, is_restarted = is_fresh | ended, is_restarted & ~ended
-        carry = (env_state, next_observations, memory, ended, is_fresh, is_restarted, fresh, restarted)
+        carry = (env_state, next_observations, memory, agents_ended, is_fresh, is_restarted, fresh, restarted)
         return carry, transition
 
     def chunk(carry, xs):
@@ -115,7 +132,7 @@ def rollout(
         carry, transitions = jax.lax.scan(step, carry, xs)
         return carry, (transitions, snapshots)
 
-    starts = jnp.zeros(num_envs, bool)
+    starts = jnp.zeros(num_rows, bool)
     carry = (env_state, observations, memory, starts, is_fresh, is_restarted, zeros, zeros)
     carry, (transitions, snapshots) = jax.lax.scan(chunk, carry, (env_keys, uniforms))
     transitions = jax.tree.map(lambda x: x.reshape(config.horizon, *x.shape[2:]), transitions)

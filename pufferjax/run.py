@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax.checkpoint import load_checkpoint
-from pufferjax.config import TrainConfig
+from pufferjax.config import Sizes, TrainConfig
 from pufferjax.dashboard import Dashboard
 from pufferjax.envs import Env
 from pufferjax.evaluate import evaluate, unseen, wait
@@ -89,14 +89,14 @@ def _write_config(run_dir: Path, config: RunConfig) -> None:
         raise OSError(f"run directory {run_dir} cannot be written: {error.strerror}") from None
 
 
-def _summary_if_finished(run_dir: Path, config: RunConfig) -> dict[str, Any] | None:
+def _summary_if_finished(run_dir: Path, config: RunConfig, sizes: Sizes) -> dict[str, Any] | None:
     """summary.json, if nothing is left to do with the total_steps and max_seconds of `config`."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         summary = json.loads((run_dir / "summary.json").read_text())
         had, has = read_table(run_dir)["run"].get("max_seconds"), config.options.max_seconds
         is_out_of_time = summary["stopped_by"] == "max_seconds" and None not in (had, has) and has <= had
         is_interrupted = summary["stopped_by"].startswith("SIG")  # perhaps only in its final evaluation
-        if is_out_of_time or (summary["epochs"] >= config.train.num_epochs and not is_interrupted):
+        if is_out_of_time or (summary["epochs"] >= sizes.num_epochs and not is_interrupted):
             return summary
     return None
 
@@ -105,7 +105,8 @@ def _summary_if_finished(run_dir: Path, config: RunConfig) -> dict[str, Any] | N
 class TrainResult:
     train_state: TrainState
     metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
-    evaluation: dict[str, Any] | None  # on unseen levels; None if it was not asked for or the run was stopped
+    # On unseen levels; None if it was not asked for, the run was stopped, or episodes never end.
+    evaluation: dict[str, Any] | None
     stopped_by: str  # "total_steps", "max_seconds", "SIGINT" or "SIGTERM"
     summary: dict[str, Any]  # as in summary.json
     run_dir: Path | None
@@ -201,7 +202,7 @@ def train(
     """Trains on `env` until `total_steps`, `max_seconds`, Ctrl-C or SIGTERM, whichever comes first.
 
     Args:
-      env: an environment with one agent.
+      env: any environment.
       config: the training settings.
       seed: of everything random; without max_seconds, the same seed gives the same metrics but for the times in them.
       run_dir: folder for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or empty, unless
@@ -240,6 +241,7 @@ def train(
     mesh_devices = choose_devices(config, devices)
     options = dataclasses.replace(options, devices=len(mesh_devices))
     policy = policy or make_policy(env.spec, config.policy)
+    sizes = config.sizes(env.spec.num_agents)
     init, warmup, update = make_parallel(env, config, mesh_devices, policy)
     run_config = RunConfig(env.spec.name, dict(env.params), config, options)
     title = f"pufferjax train {env.spec.name}" + (f"  {run_dir}" if run_dir else "")
@@ -254,7 +256,7 @@ def train(
                 _write_config(run_dir, run_config)
             stack.enter_context(locked(run_dir))
         if resume:
-            summary = _summary_if_finished(run_dir, run_config)
+            summary = _summary_if_finished(run_dir, run_config, sizes)
             if summary is not None:
                 return _as_it_is(run_dir, env, run_config, policy, summary, dashboard)
             _write_config(run_dir, run_config)
@@ -263,19 +265,20 @@ def train(
         with contextlib.ExitStack() as training:
             signals = training.enter_context(_StopSignals())
             journal = training.enter_context(
-                Journal(run_dir, config, options, settings(run_config.to_table()), dashboard.message)
+                Journal(run_dir, sizes, options, settings(run_config.to_table()), dashboard.message)
             )
             clock = _Clock(start, options.max_seconds)
             train_state, progress, stopped_by = _loop(
-                config, options, jax.jit(init), jax.jit(warmup), jax.jit(update, donate_argnums=0),
-                clock, dashboard, signals, journal, resume,
+                sizes.num_epochs, config.hypers(), options, jax.jit(init), jax.jit(warmup),
+                jax.jit(update, donate_argnums=0), clock, dashboard, signals, journal, resume,
             )  # fmt: skip
             train_seconds = clock.elapsed()
             records = journal.records
             step = records[-1]["step"]
             checkpoint = journal.save(train_state, progress)
         evaluation = None
-        if options.eval_episodes and not stopped_by.startswith("SIG"):
+        has_episodes = env.spec.max_episode_steps > 0
+        if options.eval_episodes and has_episodes and not stopped_by.startswith("SIG"):
             try:
                 evaluation = evaluate(
                     unseen(env),
@@ -289,7 +292,8 @@ def train(
         if stopped_by.startswith("SIG"):
             dashboard.message(f"stopped by {stopped_by} after {step:,} steps")
         if checkpoint is not None:
-            dashboard.message(f"checkpoint: {checkpoint}; evaluate it with: pufferjax eval {run_dir}")
+            hint = f"evaluate it with: pufferjax eval {run_dir}" if has_episodes else "its episodes never end"
+            dashboard.message(f"checkpoint: {checkpoint}; {hint}")
         if evaluation is not None:
             dashboard.message(
                 f"unseen levels: perf {evaluation['perf']:.4f} over {evaluation['episodes']} fresh episodes, "
@@ -330,10 +334,9 @@ def _as_it_is(run_dir, env, config, policy, summary, dashboard) -> TrainResult:
     return TrainResult(train_state, records, summary["evaluation"], summary["stopped_by"], summary, run_dir)
 
 
-def _loop(config, options, init, warmup, update, clock, dashboard, signals, journal, resume):
+def _loop(num_epochs, hypers, options, init, warmup, update, clock, dashboard, signals, journal, resume):
     """Epochs until something ends the run. Returns (train_state, progress, stopped_by), the first two for the last
     checkpoint."""
-    hypers = config.hypers()
     train_state = init(jax.random.key(options.seed))
     checkpoint = journal.resume(train_state) if resume else journal.start()
     if checkpoint is None:
@@ -364,12 +367,12 @@ def _loop(config, options, init, warmup, update, clock, dashboard, signals, jour
 
     def show(record, last=False):
         if record is not None:
-            seconds_left = clock.seconds_left(config.num_epochs - record["epoch"])
+            seconds_left = clock.seconds_left(num_epochs - record["epoch"])
             share = record["wall_seconds"] / options.max_seconds if options.max_seconds else 0.0
-            dashboard.update(record, max(record["epoch"] / config.num_epochs, share), seconds_left, last=last)
+            dashboard.update(record, max(record["epoch"] / num_epochs, share), seconds_left, last=last)
 
     epoch, stopped_by, running, record = journal.epoch, None, None, None
-    if epoch >= config.num_epochs:  # killed in its final evaluation
+    if epoch >= num_epochs:  # killed in its final evaluation
         stopped_by = "total_steps"
     elif epoch and clock.would_overrun():
         stopped_by = "max_seconds"
@@ -378,7 +381,7 @@ def _loop(config, options, init, warmup, update, clock, dashboard, signals, jour
         # The next epoch consumes the train state, so one that is to be saved is copied first; it is written while that
         # epoch runs.
         copied = jax.tree.map(jnp.copy, train_state) if journal.is_due(epoch, clock.elapsed()) else None
-        progress = max(epoch / config.num_epochs, clock.progress())
+        progress = max(epoch / num_epochs, clock.progress())
         train_state, metrics = update(train_state, hypers, jnp.float32(progress))
         epoch += 1
         if running is not None:
@@ -388,7 +391,7 @@ def _loop(config, options, init, warmup, update, clock, dashboard, signals, jour
         running = metrics
         if signals.received is not None:
             stopped_by = signals.received
-        elif epoch == config.num_epochs:
+        elif epoch == num_epochs:
             stopped_by = "total_steps"
         elif clock.would_overrun():
             stopped_by = "max_seconds"

@@ -15,18 +15,12 @@ from pufferjax.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.diagnostics import entered_slots, state_set_metrics
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
-from pufferjax.rollout import RolloutConfig, initial_memory, rollout
+from pufferjax.rollout import RolloutConfig, initial_memory, per_agent, rollout
 from pufferjax.state_set import StateSet
 from pufferjax.types import EpisodeSums, Memory, TrainState
 
 RECENT_DECAY = 0.9  # per epoch, of the sums behind the recent solve rate
 WARMUP_CHUNK = 8192  # steps of each warm-up environment between looks at the count of rewards
-
-
-def _policy_of(env: Env, config: TrainConfig, policy: ActorCritic | None) -> ActorCritic:
-    if env.spec.num_agents != 1:
-        raise ValueError(f"{env.spec.name}: training needs num_agents = 1, got {env.spec.num_agents}")
-    return policy or make_policy(env.spec, config.policy)
 
 
 def _own(key: jax.Array, axis_name: str | None) -> jax.Array:
@@ -40,7 +34,7 @@ def _total(x, axis_name: str | None):
 
 def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
     """`init(key) -> TrainState`: a fresh policy, environments with spread-out clocks, an empty state set."""
-    policy = _policy_of(env, config, policy)
+    policy = policy or make_policy(env.spec, config.policy)
 
     def init(key: jax.Array) -> TrainState:
         key, key_params, key_own = jax.random.split(key, 3)
@@ -52,7 +46,7 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, 
             opt_state=ppo.make_optimizer(config).init(params),
             env_state=env.stagger(key_stagger, env_state),
             observations=observations,
-            memory=initial_memory(policy, config.num_envs),
+            memory=initial_memory(policy, len(observations)),
             is_fresh=jnp.zeros(config.num_envs, bool),  # staggered episodes have less time than fresh ones
             recent_episodes=jnp.zeros(2),
             state_set=StateSet.create(config.state_set.capacity, env.spec.state_bytes),
@@ -124,7 +118,7 @@ def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
 def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainState, key, axis_name: str | None):
     """Restores the last environments from sampled snapshots, once the set holds enough.
 
-    Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], slots i32[C], row_importance f32[N],
+    Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], slots i32[C], row_importance f32[N * K],
     rows u8[C, S], where the environments that may restart begin).
     """
     num_envs, num_replayed, num_walked = config.num_envs, config.num_replayed, config.num_walked
@@ -147,12 +141,14 @@ def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainSt
         walked = _walk(env, config, key_walk, rows[-num_walked:])
         rows = rows.at[-num_walked:].set(jnp.where(is_replayed[-num_walked:, None], walked, rows[-num_walked:]))
     env_state = env.restore(train_state.env_state, rows, replayed_envs)
-    # Snapshots hold the simulator, not the agent: a restarted agent begins with an empty memory.
+    # Snapshots hold the simulator, not its agents: those of a restarted one begin with an empty memory.
+    forgets = per_agent(is_restarted, env)
     memory = Memory(
-        recurrent=jnp.where(is_restarted[None, :, None], 0.0, memory.recurrent),
-        previous_actions=jnp.where(is_restarted[:, None], jnp.uint8(0), memory.previous_actions),
+        recurrent=jnp.where(forgets[None, :, None], 0.0, memory.recurrent),
+        previous_actions=jnp.where(forgets[:, None], jnp.uint8(0), memory.previous_actions),
     )
-    row_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, importance, 1.0))
+    env_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, importance, 1.0))
+    row_importance = per_agent(env_importance, env)
     is_fresh = train_state.is_fresh & ~is_restarted
     return env_state, env.observe(env_state), memory, is_fresh, is_restarted, slots, row_importance, rows
 
@@ -170,7 +166,12 @@ def _walk(env: Env, config: TrainConfig, key, rows):
 
 
 def _share(env: Env, config: TrainConfig, train_state: TrainState, axis_name: str | None):
-    """How much of the restarted fraction is in use, f32[] in [0, 1], from the recent solve rate of fresh episodes."""
+    """How much of the restarted fraction is in use, f32[] in [0, 1], from the recent solve rate of fresh episodes.
+
+    All of it where episodes never end: there is no solve rate.
+    """
+    if env.spec.max_episode_steps == 0:
+        return jnp.float32(1)
     perf, episodes = train_state.recent_episodes
     # While the first episodes are under way only solved ones have ended, so at least as many count as would have ended
     # if each took all its time.
@@ -182,9 +183,10 @@ def _share(env: Env, config: TrainConfig, train_state: TrainState, axis_name: st
 
 
 def _scores(config: TrainConfig, advantages):
-    """(candidates f32[T / interval * F], replayed f32[C]): sum of |advantage| over the steps after each snapshot."""
+    """(candidates f32[T / interval * F], replayed f32[C]): sum of |advantage|, f32[T, N * K], over all agents of a
+    simulator and the steps after each snapshot."""
     num_fresh = config.num_envs - config.num_replayed
-    magnitude = jnp.abs(advantages)
+    magnitude = jnp.sum(jnp.abs(advantages).reshape(config.horizon, config.num_envs, -1), axis=-1)
     chunks = magnitude[:, :num_fresh].reshape(-1, config.state_set.interval, num_fresh)
     return jnp.sum(chunks, axis=1).reshape(-1), jnp.sum(magnitude[: config.state_set.replay_span, num_fresh:], axis=0)
 
@@ -197,7 +199,8 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     axis_name: of a mesh axis whose devices each run `config.num_envs` environments and keep a state set of their own;
     see `pufferjax.parallel`.
     """
-    policy = _policy_of(env, config, policy)
+    policy = policy or make_policy(env.spec, config.policy)
+    sizes = config.sizes(env.spec.num_agents)
     optimizer = ppo.make_optimizer(config)
     num_replayed = config.num_replayed
     rollout_config = RolloutConfig(
@@ -208,7 +211,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         key, key_own = jax.random.split(train_state.key)
         key_slots, key_rollout, key_train = jax.random.split(_own(key_own, axis_name), 3)
         num_envs = config.num_envs
-        is_restarted, row_importance = jnp.zeros(num_envs, bool), jnp.ones(num_envs)
+        is_restarted, row_importance = jnp.zeros(num_envs, bool), jnp.ones(sizes.num_rows)
         env_state, observations = train_state.env_state, train_state.observations
         memory, is_fresh, state_set = train_state.memory, train_state.is_fresh, train_state.state_set
         if num_replayed:
@@ -220,7 +223,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             rollout_config, env, policy, train_state.params, key_rollout, env_state, observations, memory, is_fresh,
             is_restarted,
         )  # fmt: skip
-        no_starts = jnp.zeros((1, num_envs), bool)
+        no_starts = jnp.zeros((1, sizes.num_rows), bool)
         _, bootstrap_values, _ = policy.apply(
             {"params": train_state.params},
             observations[None], memory.previous_actions[None], memory.recurrent, no_starts,
@@ -232,7 +235,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         def learn(params, opt_state):
             return ppo.train_on(
                 config, policy, optimizer, hypers, progress, params, opt_state, transitions, first_recurrent,
-                bootstrap_values, row_importance, key_train, axis_name,
+                bootstrap_values, row_importance, key_train, sizes.num_minibatches, axis_name,
             )  # fmt: skip
 
         def wait(params, opt_state):
@@ -242,7 +245,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
 
         can_learn = reward_seen if config.ppo.wait_for_reward else jnp.bool_(True)
         params, opt_state, values, ratios, losses = jax.lax.cond(
-            can_learn & (config.num_minibatches > 0), learn, wait, train_state.params, train_state.opt_state
+            can_learn & (sizes.num_minibatches > 0), learn, wait, train_state.params, train_state.opt_state
         )
 
         rescored = state_set
@@ -312,14 +315,15 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
     init = make_init(env, config, policy)
     warmup = make_warmup(env, config)
     update = make_update(env, config, policy)
+    num_epochs = config.sizes(env.spec.num_agents).num_epochs
 
     def train(key: jax.Array, hypers: Hypers | None = None):
         hypers = config.hypers() if hypers is None else check_hypers(hypers)
         train_state = warmup(init(key), hypers)
 
         def epoch(train_state, index):
-            return update(train_state, hypers, index / config.num_epochs)
+            return update(train_state, hypers, index / num_epochs)
 
-        return jax.lax.scan(epoch, train_state, jnp.arange(config.num_epochs, dtype=jnp.float32))
+        return jax.lax.scan(epoch, train_state, jnp.arange(num_epochs, dtype=jnp.float32))
 
     return train

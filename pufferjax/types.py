@@ -1,4 +1,7 @@
-"""What flows between rollout, losses and update. T horizon, N agents, L layers, H hidden size, A action heads."""
+"""What flows between rollout, losses and update.
+
+T horizon, N simulators, B = N * K agents (those of a simulator side by side), L layers, H hidden size, A action heads.
+"""
 
 import dataclasses
 from typing import Any
@@ -13,8 +16,8 @@ from pufferjax.state_set import StateSet
 class Memory:
     """What an agent carries from step to step besides the simulator."""
 
-    recurrent: jax.Array  # f32[L, N, H]
-    previous_actions: jax.Array  # u8[N, A]: 0 at the start of an episode, else 1 + the action
+    recurrent: jax.Array  # f32[L, B, H]
+    previous_actions: jax.Array  # u8[B, A]: 0 at the start of an episode, else 1 + the action
 
 
 @jax.tree_util.register_dataclass
@@ -22,15 +25,15 @@ class Memory:
 class Transitions:
     """One rollout, time-major."""
 
-    observations: jax.Array  # [T, N, *obs_shape]
-    previous_actions: jax.Array  # u8[T, N, A]
-    starts: jax.Array  # bool[T, N]: an episode began with this step, so the memory is cut before it (never at t = 0)
-    actions: jax.Array  # i32[T, N, A]
-    log_probs: jax.Array  # f32[T, N], summed over heads
-    values: jax.Array  # f32[T, N]
-    rewards: jax.Array  # f32[T, N], outcome of the action
-    terminated: jax.Array  # bool[T, N]
-    truncated: jax.Array  # bool[T, N]
+    observations: jax.Array  # [T, B, *obs_shape]
+    previous_actions: jax.Array  # u8[T, B, A]
+    starts: jax.Array  # bool[T, B]: an episode began with this step, so the memory is cut before it (never at t = 0)
+    actions: jax.Array  # i32[T, B, A]
+    log_probs: jax.Array  # f32[T, B], summed over heads
+    values: jax.Array  # f32[T, B]
+    rewards: jax.Array  # f32[T, B], outcome of the action
+    terminated: jax.Array  # bool[T, B]
+    truncated: jax.Array  # bool[T, B]
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +56,7 @@ class TrainState:
     params: Any
     opt_state: Any
     env_state: jax.Array  # u8[N, S]
-    observations: jax.Array  # [N, *obs_shape]
+    observations: jax.Array  # [B, *obs_shape]
     memory: Memory
     is_fresh: jax.Array  # bool[N]: the running episode began with a reset and a full clock
     recent_episodes: jax.Array  # f32[2]: sums of perf and of 1 over recent fresh episodes, older epochs fading out

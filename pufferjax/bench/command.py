@@ -124,14 +124,15 @@ def _bench_train(argv: Sequence[str]) -> None:
     from pufferjax.config import PolicyConfig, PPOConfig, TrainConfig
     from pufferjax.parallel import choose_devices
 
+    env = _env(args)
     config = TrainConfig(
-        total_steps=max(args.num_envs * args.horizon, 1),
+        total_steps=max(args.num_envs * env.spec.num_agents * args.horizon, 1),
         num_envs=args.num_envs,
         horizon=args.horizon,
         policy=PolicyConfig(hidden_size=args.hidden_size, num_layers=args.num_layers),
         ppo=PPOConfig(minibatch_size=args.minibatch_size, replay_ratio=args.replay_ratios[0]),
     )
-    env, devices = _env(args), choose_devices(config, args.devices)
+    devices = choose_devices(config, args.devices)
     if args.profile:
         result = profile.bench_profile(env, config, args.epochs, devices)
         _finish(args, result, profile.describe(result))

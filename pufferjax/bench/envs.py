@@ -1,4 +1,7 @@
-"""Simulator speed: random actions with observations, and the random walk without them, on all cores."""
+"""Simulator speed: random actions with observations, and the random walk without them, on all cores.
+
+A step is that of a simulator, with all its agents.
+"""
 
 from typing import Any
 

@@ -64,18 +64,19 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
     policy = make_policy(env.spec, config.policy)
     key = jax.random.key(0)
     params = init_params(policy, key)
-    num_envs, horizon, hidden = config.num_envs, config.horizon, config.policy.hidden_size
-    num_minibatches, num_rows = config.num_minibatches, config.ppo.minibatch_size // config.horizon
+    sizes = config.sizes(env.spec.num_agents)
+    num_envs, num_agents, horizon, hidden = config.num_envs, sizes.num_rows, config.horizon, config.policy.hidden_size
+    num_minibatches, num_rows = sizes.num_minibatches, config.ppo.minibatch_size // config.horizon
     observations, env_state = env.reset(key, num_envs)
     env_state = env.stagger(key, env_state)
-    memory = initial_memory(policy, num_envs)
+    memory = initial_memory(policy, num_agents)
     heads = env.spec.num_actions
     seed = jnp.arange(2, dtype=jnp.uint32)  # a raw key can be copied to devices like any array
     result: dict[str, float] = {}
 
     # --- rollout
     def env_steps(key, env_state):
-        shape = (horizon, num_envs, len(heads))
+        shape = (horizon, num_agents, len(heads))
         actions = jax.random.randint(key, shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
         actions = actions[..., 0] if len(heads) == 1 else actions
 
@@ -86,7 +87,7 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
         return jax.lax.scan(step, env_state, actions)
 
     def policy_steps(key, params, observations, memory):
-        uniforms = jax.random.uniform(key, (horizon, num_envs, len(heads)))
+        uniforms = jax.random.uniform(key, (horizon, num_agents, len(heads)))
 
         def step(memory, uniform):
             actions, log_probs, values, recurrent = act(policy, params, observations, memory, uniform)
@@ -94,11 +95,13 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
 
         return jax.lax.scan(step, memory, uniforms)
 
-    sizes = RolloutConfig(horizon, config.state_set.interval, num_envs - config.num_replayed, config.ppo.reset_memory)
+    rollout_config = RolloutConfig(
+        horizon, config.state_set.interval, num_envs - config.num_replayed, config.ppo.reset_memory
+    )
 
     def whole_rollout(key, params, env_state, observations, memory):
         flags = jnp.zeros(num_envs, bool)
-        return rollout(sizes, env, policy, params, key, env_state, observations, memory, flags, flags)
+        return rollout(rollout_config, env, policy, params, key, env_state, observations, memory, flags, flags)
 
     result["rollout"] = time(whole_rollout, seed, params, env_state, observations, memory)
     result["rollout: env steps"] = time(env_steps, seed, env_state)
@@ -108,12 +111,12 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
     *_, transitions, snapshots, _, _ = jax.jit(whole_rollout)(seed, params, env_state, observations, memory)
     optimizer = ppo.make_optimizer(config)
     opt_state, hypers = optimizer.init(params), config.hypers()
-    zeros, ones = jnp.zeros(num_envs), jnp.ones(num_envs)
+    zeros, ones = jnp.zeros(num_agents), jnp.ones(num_agents)
 
     def train(key, params, opt_state, transitions, recurrent, hypers):
         return ppo.train_on(
             config, policy, optimizer, hypers, jnp.float32(0.5), params, opt_state, transitions, recurrent, zeros,
-            ones, key, None,
+            ones, key, num_minibatches, None,
         )  # fmt: skip
 
     batch = jax.tree.map(lambda x: x[:, :num_rows], (transitions, memory.recurrent))

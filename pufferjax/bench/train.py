@@ -64,6 +64,7 @@ def bench_train(
     results = []
     for replay_ratio in replay_ratios:
         own = dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, replay_ratio=replay_ratio))
+        sizes = own.sizes(env.spec.num_agents)
         run = Run(env, own, devices)
         run.epoch()
         with _Compilations() as compilations:
@@ -71,8 +72,8 @@ def bench_train(
         results.append(
             {
                 "replay_ratio": replay_ratio,
-                "minibatches": own.num_minibatches,
-                "steps_per_second": timing.per_second(own.batch_size, times),
+                "minibatches": sizes.num_minibatches,
+                "steps_per_second": timing.per_second(sizes.batch_size, times),
                 "epoch_seconds": timing.summarize(times),
                 "compilations_after_first_epoch": compilations.count,
                 "peak_memory_bytes": peak_memory_bytes(),

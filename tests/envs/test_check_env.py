@@ -105,6 +105,17 @@ def observation_too_large():
     return dataclasses.replace(env, spec=dataclasses.replace(env.spec, obs_max=1))
 
 
+def episodes_that_should_never_end():
+    env = make()
+    return dataclasses.replace(env, spec=dataclasses.replace(env.spec, max_episode_steps=0))
+
+
+def entities_that_do_not_fill_the_observation():
+    env = make()
+    layout = envs.EntityLayout(num_self=1, num_entities=5, entity_size=5)
+    return dataclasses.replace(env, spec=dataclasses.replace(env.spec, entities=layout))
+
+
 def batch_matters():
     return changed_step(lambda _, o: {**o, "reward": o["reward"] + o["reward"].shape[0]})
 
@@ -193,6 +204,8 @@ def picture_in_floats():
         (reward_not_finite, "every step: a reward is not finite"),
         (time_out_early, "every step: truncated before max_episode_steps"),
         (observation_too_large, "every step: an observation is above obs_max = 1, first in step 0"),
+        (episodes_that_should_never_end, "every step: an episode ended although max_episode_steps is 0"),
+        (entities_that_do_not_fill_the_observation, r"spec: EntityLayout\(.*\) has 26 numbers, obs \(5, 5\)"),
         (batch_matters, "batch-size independence: the first 4 of 8, step 0: reward differs"),
         (one_call_per_lane, "vmap of single-env calls: reset makes"),
         (clips_actions, "step refuses bad actions and states: action -1 of 5 in head 0 was accepted"),

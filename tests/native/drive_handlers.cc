@@ -412,46 +412,77 @@ void StateHeap() {
   }
 }
 
+// A call whose operands may be refused: it must end, whatever it says.
+void Survive(const std::string& target, std::vector<Tensor> operands, const std::vector<Shape>& shapes,
+             const Attributes& attributes) {
+  std::vector<Tensor> results;
+  for (const Shape& shape : shapes) results.emplace_back(shape.dtype, shape.dims);
+  CallOnce(target, operands, results, attributes, 2);
+}
+
+// Every function that all simulators have, on `n` of them; returns the states it ends in.
+Tensor DriveEnv(const std::string& env, const std::vector<int64_t>& params, int64_t n) {
+  const EnvDescription facts = Descriptions().at(env)(params);
+  if (!facts.error.empty()) Fail(facts.error);
+  const std::string prefix = "pufferjax." + env + ".";
+  const int64_t s = facts.state_bytes;
+  const auto heads = static_cast<int64_t>(facts.num_actions.size());
+  const auto states = [&](int64_t count) { return U8({count, s}); };
+  const auto observations = [&](int64_t count) {
+    std::vector<int64_t> dims = {count * facts.num_agents};
+    dims.insert(dims.end(), facts.obs_shape.begin(), facts.obs_shape.end());
+    return facts.obs_dtype == "uint8" ? U8(dims) : F32(dims);
+  };
+  const auto outputs = [&](int64_t count) {
+    const int64_t agents = count * facts.num_agents;
+    return std::vector<Shape>{states(count), observations(count), F32({agents}), Pred({agents}), Pred({agents}),
+                              F32({count}),  I32({count}),        F32({count}),  F32({count})};
+  };
+  const auto actions = [&](int64_t count) {
+    Tensor x = Ints({count * facts.num_agents, heads}, 0, 0);
+    for (int64_t i = 0; i < x.Count(); ++i) x.As<int32_t>()[i] = Random()() % facts.num_actions[i % heads];
+    return x;
+  };
+  Tensor state = Call(prefix + "reset", {Words({2})}, {states(n), observations(n)}, {params})[0];
+  state = Call(prefix + "stagger", {Words({2}), state}, {states(n)}, {params}, {1})[0];
+  for (int t = 0; t < 8; ++t) {
+    state = Call(prefix + "step", {Words({2}), state, actions(n)}, outputs(n), {params}, {1})[0];
+  }
+  const int64_t snapshots = 3;
+  state = Call(prefix + "random_walk", {Words({2}), state}, {states(n), U8({n, snapshots, s}), I32({n}), I32({n})},
+               {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
+  Call(prefix + "observe", {state}, {observations(n)}, {params});
+  Call(prefix + "clock", {state}, {I32({n}), states(n)}, {params});
+  Tensor rows(XLA_FFI_DataType_U8, {10, s});
+  std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
+  Call(prefix + "restore", {state, rows, Ints({10}, 0, static_cast<int32_t>(n) - 1)}, {states(n)}, {params}, {0});
+
+  // Bytes that no simulator wrote must be refused or survived, never followed out of bounds.
+  for (int i = 0; i < 200; ++i) {
+    Tensor garbage = Bytes({4, s}, i % 2 ? 255 : 3);
+    Survive(prefix + "observe", {garbage}, {observations(4)}, {params});
+    Survive(prefix + "clock", {garbage}, {I32({4}), states(4)}, {params});
+    Survive(prefix + "restore", {state, garbage, Counting(4)}, {states(n)}, {params});
+    Survive(prefix + "step", {Words({2}), garbage, i % 3 ? actions(4) : Ints({4 * facts.num_agents, heads}, -9, 9)},
+            outputs(4), {params});
+  }
+  return state;
+}
+
 void MazeEnv() {
   for (const std::vector<int64_t>& params : {std::vector<int64_t>{5, 0, 7, 3}, {9, 16, 1, 11}, {35, 3, 2, 31}}) {
-    const EnvDescription facts = Descriptions().at("maze")(params);
-    if (!facts.error.empty()) Fail(facts.error);
-    const int64_t n = params[0] == 35 ? 301 : 1501, s = facts.state_bytes, size = params[0], vision = params[3];
-    const Shape states = U8({n, s}), observations = U8({n, vision, vision});
-    Tensor state = Call("pufferjax.maze.reset", {Words({2})}, {states, observations}, {params})[0];
-    state = Call("pufferjax.maze.stagger", {Words({2}), state}, {states}, {params}, {1})[0];
-    for (int t = 0; t < 8; ++t) {
-      state = Call("pufferjax.maze.step", {Words({2}), state, Ints({n}, 0, 4)},
-                   {states, observations, F32({n}), Pred({n}), Pred({n}), F32({n}), I32({n}), F32({n}), F32({n})},
-                   {params}, {1})[0];
-    }
-    const int64_t snapshots = 3;
-    state = Call("pufferjax.maze.random_walk", {Words({2}), state}, {states, U8({n, snapshots, s}), I32({n}), I32({n})},
-                 {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
-    Call("pufferjax.maze.observe", {state}, {observations}, {params});
+    const int64_t size = params[0], n = size == 35 ? 301 : 1501;
+    const Tensor state = DriveEnv("maze", params, n);
     Call("pufferjax.maze.inspect", {state}, {U8({n, size, size}), I32({n, 4})}, {params});
-    Tensor rows(XLA_FFI_DataType_U8, {10, s});
-    std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
-    Call("pufferjax.maze.restore", {state, rows, Ints({10}, 0, static_cast<int32_t>(n) - 1)}, {states}, {params}, {0});
-
-    // Bytes that no simulator wrote must be refused or survived, never followed out of bounds.
     for (int i = 0; i < 200; ++i) {
-      Tensor garbage = Bytes({4, s}, i % 2 ? 255 : 3);
-      for (const char* function : {"observe", "inspect"}) {
-        std::vector<Tensor> operands = {garbage}, results;
-        results.emplace_back(XLA_FFI_DataType_U8, function[0] == 'o' ? std::vector<int64_t>{4, vision, vision}
-                                                                     : std::vector<int64_t>{4, size, size});
-        if (function[0] == 'i') results.emplace_back(XLA_FFI_DataType_S32, std::vector<int64_t>{4, 4});
-        CallOnce(std::string("pufferjax.maze.") + function, operands, results, {params}, 2);
-      }
-      std::vector<Tensor> operands = {Words({2}), garbage, Ints({4}, -9, 9)}, results;
-      for (const Shape& shape : {U8({4, s}), U8({4, vision, vision}), F32({4}), Pred({4}), Pred({4}), F32({4}),
-                                 I32({4}), F32({4}), F32({4})}) {
-        results.emplace_back(shape.dtype, shape.dims);
-      }
-      CallOnce("pufferjax.maze.step", operands, results, {params}, 2);
+      Survive("pufferjax.maze.inspect", {Bytes({4, state.dims[1]}, i % 2 ? 255 : 3)},
+              {U8({4, size, size}), I32({4, 4})}, {params});
     }
   }
+}
+
+void MinimalEnv() {
+  for (const int64_t max_steps : {0, 40}) DriveEnv("minimal", {max_steps}, 301);
 }
 
 // Many short loops: the caller must not return while a helper still works for it.
@@ -464,7 +495,7 @@ void ShortLoops() {
 
 int Main() {
   for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
-                          StateHeap, MazeEnv, ShortLoops}) {
+                          StateHeap, MazeEnv, MinimalEnv, ShortLoops}) {
     run();
   }
   std::string missing;

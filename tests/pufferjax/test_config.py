@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
+from pufferjax.config import Sizes
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,9 @@ from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
         (lambda: TrainConfig(horizon=0), "horizon"),
         (lambda: TrainConfig(total_steps=1000), "total_steps"),
         (lambda: TrainConfig(ppo=PPOConfig(minibatch_size=1000)), "ppo.minibatch_size"),
-        (lambda: TrainConfig(num_envs=8, ppo=PPOConfig(minibatch_size=2048)), "ppo.minibatch_size"),
+        (lambda: TrainConfig(num_envs=8, ppo=PPOConfig(minibatch_size=2048)).sizes(1), "ppo.minibatch_size"),
+        (lambda: TrainConfig(num_envs=8, ppo=PPOConfig(minibatch_size=8320)).sizes(8), "ppo.minibatch_size"),
+        (lambda: TrainConfig(total_steps=2048 * 128 * 8 - 1).sizes(8), "total_steps"),
         (lambda: TrainConfig(state_set=StateSetConfig(interval=100)), "state_set.interval"),
         (lambda: TrainConfig(state_set=StateSetConfig(replay_span=129)), "state_set.replay_span"),
         (lambda: TrainConfig(num_envs=64, state_set=StateSetConfig(fraction=0.01)), "state_set.fraction"),
@@ -50,7 +53,9 @@ def test_derived_counts():
     config = TrainConfig(
         total_steps=1_000_000, num_envs=100, horizon=64, ppo=PPOConfig(minibatch_size=640, replay_ratio=0.5)
     )
-    assert (config.batch_size, config.num_epochs, config.num_minibatches, config.num_replayed) == (6400, 156, 5, 40)
+    assert config.sizes(1) == Sizes(num_envs=100, num_rows=100, batch_size=6400, num_epochs=156, num_minibatches=5)
+    assert config.sizes(8) == Sizes(num_envs=100, num_rows=800, batch_size=51200, num_epochs=19, num_minibatches=40)
+    assert config.num_replayed == 40
 
 
 def test_hypers_are_the_configured_numbers():

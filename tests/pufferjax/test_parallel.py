@@ -16,7 +16,9 @@ def test_shares_of_a_device():
     config = TrainConfig(num_envs=2048, ppo=PPOConfig(minibatch_size=8192))
     local = local_config(config, 2)
     assert (local.num_envs, local.ppo.minibatch_size, local.state_set.capacity) == (1024, 4096, 128)
-    assert (local.num_epochs, local.num_minibatches) == (config.num_epochs, config.num_minibatches)
+    for num_agents in (1, 8):
+        ours, whole = local.sizes(num_agents), config.sizes(num_agents)
+        assert (ours.num_epochs, ours.num_minibatches) == (whole.num_epochs, whole.num_minibatches)
 
 
 @pytest.mark.parametrize(
@@ -62,14 +64,14 @@ def test_two_devices_learn_like_one():
             state = warmup(init(jax.random.key(0)), hypers)
             # Compiled ahead, as the shell does: it refuses a state placed otherwise than the first one.
             update = update.lower(state, hypers, jnp.float32(0)).compile()
-            perf = []
-            for epoch in range(config.num_epochs):
-                state, metrics = update(state, hypers, jnp.float32(epoch / config.num_epochs))
+            perf, num_epochs = [], config.sizes().num_epochs
+            for epoch in range(num_epochs):
+                state, metrics = update(state, hypers, jnp.float32(epoch / num_epochs))
                 perf.append((float(metrics["perf"]), float(metrics["episodes"])))
             solved, episodes = map(sum, zip(*perf[-5:]))
             filled = np.asarray(filled_slots(state.state_set))
             middle = round((filled.sum() - 1) / 2)
-            ages = config.num_epochs - 1 - np.asarray(state.born)[filled]
+            ages = num_epochs - 1 - np.asarray(state.born)[filled]
             priorities = np.asarray(state.state_set.priorities)[filled]
             shards = [shard.data for shard in state.params["decoder"]["kernel"].addressable_shards]
             result[count] = {

@@ -11,6 +11,7 @@ from pufferjax import PolicyConfig, PPOConfig, TrainConfig, envs, ppo
 from pufferjax.policy import init_params, make_policy, muon_labels
 
 SPEC = envs.make("maze", size=5, num_mazes=4).spec
+ENTITIES = envs.make("minimal").spec  # 2 features of the agent, then 16 entities of 4
 
 
 def forward(policy, params, observations, previous_actions, starts):
@@ -62,6 +63,60 @@ def test_one_hot_needs_integers():
         make_policy(spec, PolicyConfig(encoder="one_hot"))
 
 
+def entity_forward(config, observations, seed=0):
+    """Values f32[T, B] of a fresh policy whose decoder lets every hidden feature through; and its parameters."""
+    policy = make_policy(ENTITIES, config)
+    params = init_params(policy, jax.random.key(seed))
+    params["decoder"]["kernel"] = jax.random.normal(jax.random.key(9), params["decoder"]["kernel"].shape)
+    previous_actions = jnp.zeros((*observations.shape[:2], 2), jnp.uint8)
+    starts = jnp.zeros(observations.shape[:2], bool)
+    return forward(policy, params, observations, previous_actions, starts)[1], params
+
+
+def test_the_encoder_is_that_of_the_environment():
+    def modules(spec, encoder):
+        return set(init_params(make_policy(spec, PolicyConfig(encoder=encoder)), jax.random.key(0)))
+
+    assert {"entity_encoder", "action_encoder"} < modules(ENTITIES, "auto") == modules(ENTITIES, "entity")
+    assert "encoder" in modules(ENTITIES, "linear") and "entity_encoder" not in modules(ENTITIES, "linear")
+    assert modules(SPEC, "auto") == modules(SPEC, "one_hot")
+    with pytest.raises(ValueError, match=r"policy\.encoder 'entity' needs an environment that declares entities, maze"):
+        make_policy(SPEC, PolicyConfig(encoder="entity"))
+
+
+def test_entities_are_a_set():
+    observations = jax.random.normal(jax.random.key(1), (2, 3, 66))
+    entities = observations[..., 2:].reshape(2, 3, 16, 4)[:, :, ::-1].reshape(2, 3, 64)
+    reordered = jnp.concatenate([observations[..., :2], entities], axis=-1)
+    for encoder, is_same in (("entity", True), ("linear", False)):
+        config = PolicyConfig(encoder=encoder, hidden_size=8)
+        first, second = (entity_forward(config, x)[0] for x in (observations, reordered))
+        assert np.allclose(first, second, rtol=1e-5, atol=1e-5) == is_same
+        own = observations.at[..., 0].add(1.0)  # a feature of the agent, which no order can hide
+        assert not np.allclose(entity_forward(config, own)[0], first, rtol=1e-3)
+
+
+def test_entity_encoder_by_hand():
+    observations = jax.random.normal(jax.random.key(1), (1, 5, 66))
+    config = PolicyConfig(encoder="entity", hidden_size=8, num_layers=0, previous_action=False)
+    values, params = entity_forward(config, observations)
+    weights = {name: np.asarray(x, np.float64) for name, x in params["entity_encoder"].items()}
+    for row, value in zip(np.asarray(observations[0], np.float64), np.asarray(values[0]), strict=True):
+        hidden = np.full(8, -np.inf)
+        for entity in row[2:].reshape(16, 4):
+            inner = np.maximum(entity @ weights["entity_kernel"] + weights["entity_bias"], 0)
+            hidden = np.maximum(hidden, inner @ weights["kernel"] + weights["bias"])
+        hidden += row[:2] @ weights["self_kernel"]
+        assert value == pytest.approx(hidden @ np.asarray(params["decoder"]["kernel"], np.float64)[:, -1], rel=1e-4)
+
+
+def test_an_observation_of_entities_alone():
+    layout = envs.EntityLayout(num_self=0, num_entities=11, entity_size=6)
+    spec = dataclasses.replace(ENTITIES, entities=layout)
+    params = init_params(make_policy(spec, PolicyConfig()), jax.random.key(0))["entity_encoder"]
+    assert params["entity_kernel"].shape == (6, 16) and "self_kernel" not in params
+
+
 def test_muon_gets_the_hidden_matrices_and_nothing_else():
     policy = make_policy(SPEC, PolicyConfig(num_layers=2, encoder_layers=1))
     labels = muon_labels(init_params(policy, jax.random.key(0)))
@@ -75,6 +130,10 @@ def test_muon_gets_the_hidden_matrices_and_nothing_else():
     linear = make_policy(SPEC, PolicyConfig(encoder="linear"))
     labels = muon_labels(init_params(linear, jax.random.key(0)))
     assert labels["encoder"] == {"kernel": "adam", "bias": "adam"} and labels["action_encoder"]["table"] == "adam"
+    entity = make_policy(ENTITIES, PolicyConfig())
+    assert muon_labels(init_params(entity, jax.random.key(0)))["entity_encoder"] == {
+        "entity_kernel": "adam", "entity_bias": "adam", "kernel": "muon", "bias": "adam", "self_kernel": "adam",
+    }  # fmt: skip
 
 
 def test_muon_steps_are_orthogonal_and_adam_steps_a_tenth():

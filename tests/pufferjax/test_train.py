@@ -27,7 +27,7 @@ def test_vmap_over_seeds_is_separate_runs(tiny_env, tiny_config):
     single = jax.jit(train)
     for i in range(2):
         state, alone = single(keys[i])
-        assert metrics["loss"].shape == (2, config.num_epochs)
+        assert metrics["loss"].shape == (2, config.sizes().num_epochs)
         # The simulator and the state set are integers until the policies differ; sums are in another order under vmap.
         for name in ("episodes", "perf", "state_set_size"):
             np.testing.assert_array_equal(metrics[name][i][:2], alone[name][:2], err_msg=name)

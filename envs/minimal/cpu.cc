@@ -1,0 +1,38 @@
+// The minimal environment on the CPU: parameter checks and registration.
+#include "envs/minimal/minimal.h"
+
+#include "envs/common/vec_env.h"
+
+namespace pjx {
+
+template <>
+std::string ParseParams<Minimal>(const int64_t* values, int64_t count, Minimal::Params* params) {
+  if (count != 1) return "minimal: params must be (max_steps), got " + std::to_string(count) + " numbers";
+  if (values[0] < 0 || values[0] > INT32_MAX) {
+    return "minimal: max_steps must be 0 (an episode never ends) to 2147483647, got " + std::to_string(values[0]);
+  }
+  params->max_steps = static_cast<uint32_t>(values[0]);
+  return "";
+}
+
+namespace {
+
+EnvDescription DescribeMinimal(const std::vector<int64_t>& values) {
+  EnvDescription description;
+  Minimal::Params p;
+  description.error = ParseParams<Minimal>(values.data(), static_cast<int64_t>(values.size()), &p);
+  if (!description.error.empty()) return description;
+  description.obs_shape = {Minimal::ObsSize(p)};
+  description.obs_dtype = "float32";
+  description.num_actions = {Minimal::NumActions(p, 0), Minimal::NumActions(p, 1)};
+  description.num_agents = Minimal::kNumAgents;
+  description.state_bytes = Minimal::StateBytes(p);
+  description.max_episode_steps = p.max_steps;
+  return description;
+}
+
+PJX_REGISTER("minimal", Describe(DescribeMinimal));
+const bool kRegistered = (VecEnv<Minimal>::Register("minimal"), true);
+
+}  // namespace
+}  // namespace pjx
