@@ -204,14 +204,50 @@ struct FourRooms {
     return seen;
   }
 
+  // The bytes of a column of seven cells, three each: `object` and `colour` in those chosen (bit j: cell j), else 0.
+  struct ColumnBytes {
+    uint64_t words[3];  // 21 bytes, little-endian
+    PJX_HD constexpr ColumnBytes() : words() {}
+    PJX_HD constexpr ColumnBytes(uint32_t chosen, uint64_t object, uint64_t colour) : words() {
+      for (uint32_t j = 0; j < kView; ++j) {
+        const uint32_t byte = 3 * j;
+        if (!(chosen >> j & 1)) continue;
+        words[byte / 8] |= object << (byte % 8 * 8);
+        words[(byte + 1) / 8] |= colour << ((byte + 1) % 8 * 8);
+      }
+    }
+  };
+  // Every seen cell is shown as empty, and what a wall is more is added; the CPU takes both from tables, which is twice
+  // as fast for a whole step.
+  PJX_HD static ColumnBytes Shown(uint32_t seen, uint32_t walls) {
+#ifdef __CUDA_ARCH__
+    ColumnBytes shown(seen, 1, 0);
+    const ColumnBytes more(walls, 1, 5);
+#else
+    struct Tables {
+      ColumnBytes empty[128], more[128];
+      constexpr Tables() : empty(), more() {
+        for (uint32_t chosen = 0; chosen < 128; ++chosen) {
+          empty[chosen] = ColumnBytes(chosen, 1, 0);
+          more[chosen] = ColumnBytes(chosen, 1, 5);
+        }
+      }
+    };
+    static constexpr Tables kTables;
+    ColumnBytes shown = kTables.empty[seen];
+    const ColumnBytes& more = kTables.more[walls];
+#endif
+    for (int i = 0; i < 3; ++i) shown.words[i] += more.words[i];
+    return shown;
+  }
+
   PJX_HD static void Observe(const State& s, const Params& p, Obs* obs) {
-    const uint64_t walls = WallsInView(s, p), seen = Seen(walls), seen_walls = seen & walls;
-    for (int cell = 0; cell < kView * kView; ++cell) {
-      const auto is_seen = static_cast<uint8_t>(seen >> cell & 1),
-                 is_wall = static_cast<uint8_t>(seen_walls >> cell & 1);
-      obs[3 * cell] = static_cast<uint8_t>(is_seen + is_wall);
-      obs[3 * cell + 1] = static_cast<uint8_t>(5 * is_wall);
-      obs[3 * cell + 2] = 0;
+    const uint64_t walls = WallsInView(s, p), seen = Seen(walls);
+    for (int i = 0; i < kView; ++i) {
+      const auto seen_column = static_cast<uint32_t>(seen >> (i * kView) & kColumn);
+      const ColumnBytes shown = Shown(seen_column, static_cast<uint32_t>(walls >> (i * kView)) & seen_column);
+      // The words of a column end in the next one, which is written afterwards; those of the last must not.
+      memcpy(obs + i * 3 * kView, shown.words, i < kView - 1 ? 24 : 21);
     }
     if (const uint64_t goal = InView(s, s.goal_x, s.goal_y) & seen) {
       int cell = 0;

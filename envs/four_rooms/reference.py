@@ -37,6 +37,8 @@ class FourRooms:
         self.heading = [0] * num_envs
         self.goal = [(0, 0)] * num_envs
         self.walls = np.ones((num_envs, size, size), bool)  # [x, y]
+        # The same as 0 empty, 1 wall, 2 goal, with VIEW cells of wall around it.
+        self.framed = np.ones((num_envs, size + 2 * VIEW, size + 2 * VIEW), np.uint8)
 
     def reset(self, words: np.ndarray) -> np.ndarray:
         for env in range(len(self.tick)):
@@ -74,17 +76,12 @@ class FourRooms:
 
     def _view(self, env: int) -> np.ndarray:
         """[i, j]: 0 empty, 1 wall, 2 goal; turned so that the agent looks at column j = 0 from (3, 6)."""
-        cells = self.walls[env].astype(np.uint8)
-        cells[self.goal[env]] = 2
-        margin = VIEW
-        cells = np.pad(cells, margin, constant_values=1)
         (x, y), (dx, dy) = self.agent[env], AHEAD[self.heading[env]]
         half = VIEW // 2
         # The corner of the square that has the agent in the middle of one side and lies ahead of it.
-        left = x + margin - half + half * dx
-        top = y + margin - half + half * dy
+        left, top = x + VIEW - half + half * dx, y + VIEW - half + half * dy
         # [x, y] looking north is the view itself; every turn of the agent to the right turns the rest.
-        return np.rot90(cells[left : left + VIEW, top : top + VIEW], -(self.heading[env] + 1))
+        return np.rot90(self.framed[env, left : left + VIEW, top : top + VIEW], -(self.heading[env] + 1))
 
     def _begin(self, env: int, random: Philox) -> None:
         half = self.size // 2
@@ -103,4 +100,6 @@ class FourRooms:
         self.goal[env] = cells[random.below(len(cells))]
         self.heading[env] = random.below(4)
         self.walls[env] = walls
+        self.framed[env] = np.pad(walls.astype(np.uint8), VIEW, constant_values=1)
+        self.framed[env, self.goal[env][0] + VIEW, self.goal[env][1] + VIEW] = 2
         self.tick[env] = 0

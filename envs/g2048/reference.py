@@ -1,9 +1,10 @@
-"""2048 once more, slowly: plain Python integers and NumPy, written from the rules in g2048.h. For tests.
+"""2048 once more, slowly: plain Python integers, written from the rules in g2048.h. For tests.
 
 Randomness is the same Philox stream, so games agree bit for bit with the native simulator.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -13,7 +14,18 @@ UP, DOWN, LEFT, RIGHT = range(4)
 _POWERS = (100, 283, 520, 800, 1118, 1470, 1852, 2263, 2700, 3162, 3648)  # 100 j^1.5, j from 1
 
 
-def push(line: list[int]) -> tuple[list[int], list[int]]:
+# The cells of each line, from the side that an action moves it to.
+_LINES = (
+    [[0 + i, 4 + i, 8 + i, 12 + i] for i in range(4)],
+    [[12 + i, 8 + i, 4 + i, 0 + i] for i in range(4)],
+    [[4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3] for i in range(4)],
+    [[4 * i + 3, 4 * i + 2, 4 * i + 1, 4 * i] for i in range(4)],
+)
+_NEIGHBOURS = [(i, i + 4) for i in range(12)] + [(i, i + 1) for i in range(16) if i % 4 < 3]
+
+
+@functools.cache
+def push(line: tuple[int, ...]) -> tuple[list[int], list[int]]:
     """A line moved to its beginning, and the exponents that merges made."""
     tiles, merges, moved = [x for x in line if x], [], []
     while tiles:
@@ -25,18 +37,19 @@ def push(line: list[int]) -> tuple[list[int], list[int]]:
     return moved + [0] * (len(line) - len(moved)), merges
 
 
-def move(board: np.ndarray, action: int) -> tuple[np.ndarray, list[int]]:
-    """The board i64[4, 4] after a move, before a tile appears, and the exponents that merges made."""
-    turned = board.T if action in (UP, DOWN) else board
-    turned = turned[:, ::-1] if action in (DOWN, RIGHT) else turned
-    lines = [push(line) for line in turned.tolist()]
-    moved = np.array([line for line, _ in lines])
-    moved = moved[:, ::-1] if action in (DOWN, RIGHT) else moved
-    return (moved.T if action in (UP, DOWN) else moved), [x for _, merges in lines for x in merges]
+def move(board: list[int], action: int) -> tuple[list[int], list[int]]:
+    """The 16 cells after a move, before a tile appears, and the exponents that merges made."""
+    after, all_merges = [0] * 16, []
+    for cells in _LINES[action]:
+        moved, merges = push(tuple(board[cell] for cell in cells))
+        for cell, exponent in zip(cells, moved, strict=True):
+            after[cell] = exponent
+        all_merges += merges
+    return after, all_merges
 
 
-def is_over(board: np.ndarray) -> bool:
-    return bool(board.all() and (board[1:] != board[:-1]).all() and (board[:, 1:] != board[:, :-1]).all())
+def is_over(board: list[int]) -> bool:
+    return 0 not in board and all(board[a] != board[b] for a, b in _NEIGHBOURS)
 
 
 def merge_reward(exponent: int) -> int:
@@ -46,7 +59,7 @@ def merge_reward(exponent: int) -> int:
 
 @dataclasses.dataclass
 class Game:
-    board: np.ndarray  # i64[4, 4], exponents
+    board: list[int]  # exponents, row-major
     tick: int = 0
     score: int = 0
     reward_units: int = 0  # of 1e-4
@@ -60,7 +73,7 @@ class Games:
 
     def __init__(self, num_envs: int, *, scaffolding: float):
         self.scaffolding = scaffolding
-        self.games = [Game(np.zeros((4, 4), int)) for _ in range(num_envs)]
+        self.games = [Game([0] * 16) for _ in range(num_envs)]
 
     def reset(self, words: np.ndarray) -> np.ndarray:
         for env in range(len(self.games)):
@@ -77,7 +90,7 @@ class Games:
             game, random = self.games[env], Philox(words[0], words[1], env)
             moved, merges = move(game.board, action)
             units, over = -500, False
-            if (moved != game.board).any():
+            if moved != game.board:
                 units = sum(merge_reward(exponent) for exponent in merges)
                 game.board, game.has_moved = moved, True
                 game.score += sum(2**exponent for exponent in merges)
@@ -90,7 +103,7 @@ class Games:
             limit = max(1000 * max(1, game.best - 8), game.score / 4) if game.has_moved else 1000
             terminated[env] = over or game.tick >= limit
             if terminated[env]:
-                highest = int(game.board.max())
+                highest = max(game.board)
                 if not game.is_scaffolding:
                     game.best = max(game.best, highest)
                 info["episode_return"][env] = np.float32(game.reward_units) / np.float32(10_000)
@@ -101,11 +114,11 @@ class Games:
         return self.observe(), reward, terminated, np.zeros(num_envs, bool), info
 
     def observe(self) -> np.ndarray:
-        return np.stack([game.board for game in self.games]).astype(np.uint8)
+        return np.array([game.board for game in self.games], np.uint8).reshape(-1, 4, 4)
 
     def _begin(self, env: int, random: Philox) -> None:
         best = self.games[env].best
-        game = self.games[env] = Game(np.zeros((4, 4), int), best=best)
+        game = self.games[env] = Game([0] * 16, best=best)
         game.is_scaffolding = self.scaffolding > 0 and random.uniform() < self.scaffolding
         if not game.is_scaffolding:
             self._spawn(game.board, random)
@@ -120,10 +133,10 @@ class Games:
             self._place(game.board, tile, random.next())
 
     @staticmethod
-    def _place(board: np.ndarray, exponent: int, word: int) -> None:
-        empty = np.flatnonzero(board.reshape(-1) == 0)
-        board[np.unravel_index(empty[word * len(empty) >> 32], board.shape)] = exponent
+    def _place(board: list[int], exponent: int, word: int) -> None:
+        empty = [cell for cell in range(16) if not board[cell]]
+        board[empty[word * len(empty) >> 32]] = exponent
 
-    def _spawn(self, board: np.ndarray, random: Philox) -> None:
+    def _spawn(self, board: list[int], random: Philox) -> None:
         word = random.next()
         self._place(board, 2 if random.below(10) == 0 else 1, word)

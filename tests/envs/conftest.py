@@ -57,18 +57,20 @@ class NativeCase:
         ):
             self.env.restore(self.reset(2), rows, np.array([1, 0], np.int32)).block_until_ready()
 
-    def assert_survives_garbage(self, trials=150):
+    def assert_survives_garbage(self, trials=90):
         """Rows that no simulator wrote are refused or stepped, never followed out of bounds."""
         env, random = self.env, np.random.default_rng(0)
         functions = {
-            "step": jax.jit(lambda s: env.step(jax.random.key(0), s, jnp.ones(2, jnp.int32))),
-            "observe": jax.jit(env.observe),
-            "stagger": jax.jit(lambda s: env.stagger(jax.random.key(0), s)),
-            "random_walk": jax.jit(lambda s: env.random_walk(jax.random.key(0), s, 50, 4, 2)),
+            "step": lambda s: env.step(jax.random.key(0), s, np.ones(1, np.int32)),
+            "observe": env.observe,
+            "stagger": lambda s: env.stagger(jax.random.key(0), s),
+            "random_walk": lambda s: env.random_walk(jax.random.key(0), s, 50, 4, 2),
         }
         refused, accepted = set(), set()
         for trial in range(trials):
-            rows = random.integers(0, (256, 20, 4)[trial % 3], (2, env.spec.state_bytes), dtype=np.uint8)
+            # Anything; small numbers, of which more are valid; and mostly zeros.
+            shape, (top, share) = (1, env.spec.state_bytes), [(256, 1.0), (20, 1.0), (4, 0.2)][trial % 3]
+            rows = random.integers(0, top, shape, dtype=np.uint8) * (random.random(shape) < share)
             for name, function in functions.items():
                 try:
                     jax.block_until_ready(function(rows))

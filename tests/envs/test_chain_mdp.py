@@ -16,20 +16,13 @@ def case(native_case):
     return lambda **params: native_case(envs.make("chain_mdp", **params), STATE)
 
 
-@pytest.mark.parametrize("num_states", [3, 128])
-def test_it_keeps_the_contract(case, num_states):
-    envs.check_env(case(num_states=num_states).env, num_envs=4)
+def test_it_keeps_the_contract(case):
+    envs.check_env(case(num_states=20).env, num_envs=4)
 
 
-CASES = [(3, 256, 60), (20, 256, 100), (128, 256, 300), (256, 16, 600)]
-
-
-def test_the_steps_compared_are_enough():
-    assert sum(num_envs * num_steps for _, num_envs, num_steps in CASES) >= 100_000
-
-
-@pytest.mark.parametrize("num_states, num_envs, num_steps", CASES)
-def test_reference_agrees(case, num_states, num_envs, num_steps):
+@pytest.mark.parametrize("num_states", [5, 128])
+def test_reference_agrees_for_50_000_steps(case, num_states):
+    num_envs, num_steps = 250, 200
     case, twin = case(num_states=num_states), reference.Chains(num_envs, num_states=num_states)
     state = case.reset(num_envs)
     np.testing.assert_array_equal(case.env.observe(state), twin.observe())

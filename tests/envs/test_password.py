@@ -14,28 +14,25 @@ def case(native_case):
     return lambda **params: native_case(envs.make("password", **params), STATE)
 
 
-@pytest.mark.parametrize("length", [1, 5, 128])
-def test_it_keeps_the_contract(case, length):
-    envs.check_env(case(length=length).env, num_envs=4)
+def test_it_keeps_the_contract(case):
+    envs.check_env(case(length=5).env, num_envs=4)
 
 
-@pytest.mark.parametrize("length, num_envs, num_steps", [(1, 64, 50), (7, 256, 200), (128, 256, 200), (512, 16, 100)])
-def test_reference_agrees(case, length, num_envs, num_steps):
+@pytest.mark.parametrize("length", [7, 128])
+def test_reference_agrees_for_50_000_steps(case, length):
+    num_envs, num_steps = 500, 100
     case, twin = case(length=length), reference.Passwords(num_envs, length=length)
     state = case.reset(num_envs)
-    # Random guesses alone never come far: start everywhere, the last symbol included.
+    # Random guesses alone never come far: start everywhere, and many before the last symbol.
     twin.position[1::2] = np.linspace(0, length - 1, num_envs // 2).astype(int)
-    twin.tick[1::2] = twin.position[1::2] // 2
+    twin.position[2::4] = length - 1
+    twin.tick[:] = twin.position // 2
     state = case.edited(state, position=twin.position, tick=twin.tick)
     np.testing.assert_array_equal(case.env.observe(state), twin.observe())
     state, terminated, truncated, info = case.assert_agrees(twin, state, num_steps, seed=length)
     np.testing.assert_array_equal(case.fields(state)["position"], twin.position)
     np.testing.assert_array_equal(case.env.clock(state)[0], twin.tick)
     assert terminated.any() and not truncated.any() and (info["perf"] == 1).any()
-
-
-def test_the_steps_compared_are_enough():
-    assert 64 * 50 + 256 * 200 + 256 * 200 + 16 * 100 >= 100_000
 
 
 def test_the_secret_is_that_of_the_generator(case):
@@ -69,11 +66,16 @@ def test_the_first_wrong_guess_ends_the_episode(case):
 
 def test_random_play_knows_k_symbols_with_probability_9_to_the_minus_k(case):
     case = case()
-    _, snapshots, _, rewarded = case.env.random_walk(jax.random.key(0), case.reset(1000), 2000, 1, 8)
+    _, snapshots, counts, rewarded = case.env.random_walk(jax.random.key(0), case.reset(4000), 500, 1, 8)
     # One step in nine is rewarded; the standard deviation of the share is sqrt(8/81 / 2e6).
     assert abs(np.asarray(rewarded).sum() / 2e6 - 1 / 9) < 5 * np.sqrt(8 / 81 / 2e6)
-    depths = case.fields(np.asarray(snapshots).reshape(-1, case.env.spec.state_bytes))["position"].max()
-    assert 3 <= depths <= 7
+    # The last reward was the first of its episode with probability 8/9, else there are snapshots of earlier ones.
+    depths = np.asarray(counts) - 1
+    for k in (1, 2):
+        assert abs((depths >= k).sum() - 4000 / 9**k) < 5 * np.sqrt(4000 / 9**k)
+    np.testing.assert_array_equal(case.fields(snapshots[:, 0])["position"], 0)
+    deep = depths >= 1
+    np.testing.assert_array_equal(case.fields(snapshots[deep, 1])["position"], 1)
 
 
 def test_a_stagger_leaves_all_as_it_is(case):

@@ -371,46 +371,85 @@ void StateHeap() {
   }
 }
 
+Shape Observations(const EnvDescription& facts, int64_t n) {
+  std::vector<int64_t> dims = facts.obs_shape;
+  dims.insert(dims.begin(), n * facts.num_agents);
+  return facts.obs_dtype == "uint8" ? U8(dims) : F32(dims);
+}
+
+Tensor Actions(const EnvDescription& facts, int64_t n) {
+  Tensor actions(XLA_FFI_DataType_S32, {n * facts.num_agents, static_cast<int64_t>(facts.num_actions.size())});
+  for (int64_t i = 0; i < actions.Count(); ++i) {
+    const int64_t choices = facts.num_actions[i % facts.num_actions.size()];
+    actions.As<int32_t>()[i] = static_cast<int32_t>(Random()() % choices);
+  }
+  return actions;
+}
+
+std::vector<Shape> StepResults(const EnvDescription& facts, int64_t n) {
+  const int64_t agents = n * facts.num_agents;
+  return {U8({n, facts.state_bytes}),
+          Observations(facts, n),
+          F32({agents}),
+          Pred({agents}),
+          Pred({agents}),
+          F32({n}),
+          I32({n}),
+          F32({n}),
+          F32({n})};
+}
+
+// Every handler that all simulators have, on n environments. Returns their states.
+Tensor DriveEnv(const std::string& name, const std::vector<int64_t>& params, int64_t n) {
+  const EnvDescription facts = Descriptions().at(name)(params);
+  if (!facts.error.empty()) Fail(facts.error);
+  const std::string prefix = "pufferjax." + name + ".";
+  const int64_t s = facts.state_bytes, snapshots = 3;
+  const Shape states = U8({n, s}), observations = Observations(facts, n);
+  Tensor state = Call(prefix + "reset", {Words({2})}, {states, observations}, {params})[0];
+  state = Call(prefix + "stagger", {Words({2}), state}, {states}, {params}, {1})[0];
+  for (int t = 0; t < 8; ++t) {
+    state = Call(prefix + "step", {Words({2}), state, Actions(facts, n)}, StepResults(facts, n), {params}, {1})[0];
+  }
+  state = Call(prefix + "random_walk", {Words({2}), state}, {states, U8({n, snapshots, s}), I32({n}), I32({n})},
+               {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
+  Call(prefix + "observe", {state}, {observations}, {params});
+  Call(prefix + "clock", {state}, {I32({n}), states}, {params});
+  Tensor rows(XLA_FFI_DataType_U8, {10, s});
+  std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
+  Call(prefix + "restore", {state, rows, Ints({10}, 0, static_cast<int32_t>(n) - 1)}, {states}, {params}, {0});
+
+  // Bytes that no simulator wrote must be refused or survived, never followed out of bounds.
+  for (int i = 0; i < 300; ++i) {
+    const Tensor garbage = Bytes({4, s}, i % 3 == 0 ? 255 : i % 3 == 1 ? 20 : 3);
+    std::vector<Tensor> operands = {garbage}, results = {Tensor(observations.dtype, Observations(facts, 4).dims)};
+    CallOnce(prefix + "observe", operands, results, {params}, 2);
+    operands = {Words({2}), garbage, Ints(Actions(facts, 4).dims, -9, 9)}, results.clear();
+    for (const Shape& shape : StepResults(facts, 4)) results.emplace_back(shape.dtype, shape.dims);
+    CallOnce(prefix + "step", operands, results, {params}, 2);
+  }
+  return state;
+}
+
 void MazeEnv() {
   for (const std::vector<int64_t>& params : {std::vector<int64_t>{5, 0, 7, 3}, {9, 16, 1, 11}, {35, 3, 2, 31}}) {
-    const EnvDescription facts = Descriptions().at("maze")(params);
-    if (!facts.error.empty()) Fail(facts.error);
-    const int64_t n = params[0] == 35 ? 301 : 1501, s = facts.state_bytes, size = params[0], vision = params[3];
-    const Shape states = U8({n, s}), observations = U8({n, vision, vision});
-    Tensor state = Call("pufferjax.maze.reset", {Words({2})}, {states, observations}, {params})[0];
-    state = Call("pufferjax.maze.stagger", {Words({2}), state}, {states}, {params}, {1})[0];
-    for (int t = 0; t < 8; ++t) {
-      state = Call("pufferjax.maze.step", {Words({2}), state, Ints({n}, 0, 4)},
-                   {states, observations, F32({n}), Pred({n}), Pred({n}), F32({n}), I32({n}), F32({n}), F32({n})},
-                   {params}, {1})[0];
-    }
-    const int64_t snapshots = 3;
-    state = Call("pufferjax.maze.random_walk", {Words({2}), state}, {states, U8({n, snapshots, s}), I32({n}), I32({n})},
-                 {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
-    Call("pufferjax.maze.observe", {state}, {observations}, {params});
+    const int64_t size = params[0], n = size == 35 ? 301 : 1501;
+    const Tensor state = DriveEnv("maze", params, n);
     Call("pufferjax.maze.inspect", {state}, {U8({n, size, size}), I32({n, 4})}, {params});
-    Tensor rows(XLA_FFI_DataType_U8, {10, s});
-    std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
-    Call("pufferjax.maze.restore", {state, rows, Ints({10}, 0, static_cast<int32_t>(n) - 1)}, {states}, {params}, {0});
-
-    // Bytes that no simulator wrote must be refused or survived, never followed out of bounds.
     for (int i = 0; i < 200; ++i) {
-      Tensor garbage = Bytes({4, s}, i % 2 ? 255 : 3);
-      for (const char* function : {"observe", "inspect"}) {
-        std::vector<Tensor> operands = {garbage}, results;
-        results.emplace_back(XLA_FFI_DataType_U8, function[0] == 'o' ? std::vector<int64_t>{4, vision, vision}
-                                                                     : std::vector<int64_t>{4, size, size});
-        if (function[0] == 'i') results.emplace_back(XLA_FFI_DataType_S32, std::vector<int64_t>{4, 4});
-        CallOnce(std::string("pufferjax.maze.") + function, operands, results, {params}, 2);
-      }
-      std::vector<Tensor> operands = {Words({2}), garbage, Ints({4}, -9, 9)}, results;
-      for (const Shape& shape : {U8({4, s}), U8({4, vision, vision}), F32({4}), Pred({4}), Pred({4}), F32({4}),
-                                 I32({4}), F32({4}), F32({4})}) {
-        results.emplace_back(shape.dtype, shape.dims);
-      }
-      CallOnce("pufferjax.maze.step", operands, results, {params}, 2);
+      std::vector<Tensor> operands = {Bytes({4, state.dims[1]}, i % 2 ? 255 : 3)}, results;
+      results.emplace_back(XLA_FFI_DataType_U8, std::vector<int64_t>{4, size, size});
+      results.emplace_back(XLA_FFI_DataType_S32, std::vector<int64_t>{4, 4});
+      CallOnce("pufferjax.maze.inspect", operands, results, {params}, 2);
     }
   }
+}
+
+void SmallEnvs() {
+  for (const int64_t length : {1, 128, 512}) DriveEnv("password", {length}, 1501);
+  for (const int64_t num_states : {3, 128, 256}) DriveEnv("chain_mdp", {num_states}, 1501);
+  for (const int64_t scaffolding : {0, 1 << 23}) DriveEnv("g2048", {scaffolding}, 1501);
+  for (const int64_t size : {5, 19, 49}) DriveEnv("four_rooms", {size}, 1501);
 }
 
 // Many short loops: the caller must not return while a helper still works for it.
@@ -422,8 +461,8 @@ void ShortLoops() {
 }
 
 int Main() {
-  for (const auto& run :
-       {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv, ShortLoops}) {
+  for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv,
+                          SmallEnvs, ShortLoops}) {
     run();
   }
   std::string missing;
