@@ -4,11 +4,22 @@ import inspect as _inspect
 from typing import Any
 
 from pufferjax.envs.base import EntityLayout, Env, EnvSpec
+from pufferjax.envs.chain_mdp.chain_mdp import make_chain_mdp
 from pufferjax.envs.check import EnvCheckError, check_env
+from pufferjax.envs.four_rooms.four_rooms import make_four_rooms
+from pufferjax.envs.g2048.g2048 import make_g2048
 from pufferjax.envs.maze.maze import make_maze
 from pufferjax.envs.minimal.minimal import make_minimal
+from pufferjax.envs.password.password import make_password
 
-_FACTORIES = {"maze": make_maze, "minimal": make_minimal}
+_FACTORIES = {
+    "maze": make_maze,
+    "chain_mdp": make_chain_mdp,
+    "four_rooms": make_four_rooms,
+    "g2048": make_g2048,
+    "minimal": make_minimal,
+    "password": make_password,
+}
 
 
 def names() -> tuple[str, ...]:

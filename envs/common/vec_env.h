@@ -2,10 +2,12 @@
 //
 // A simulator E offers Params, State (POD), Obs, Outcome, the sizes, and Reset / Step / Observe / Stagger / Clock /
 // IsSafe / Impossible as in envs/maze/maze.h, plus a host-side `ParseParams<E>` that turns the integer attribute
-// `params` into Params or says why not. State rows are u8[..., N, S]; leading axes come from vmap, each lane with its
-// own key. Environment i of a lane draws from the counter-based stream (key, i): results do not depend on the batch
-// size, the number of threads or the platform. A simulator may also offer ReadsSoon(state, params), the address from
-// which Step and Observe will read about 128 bytes; it is asked a few rows ahead, before the row is checked.
+// `params` into Params or says why not. Reset finds zeros in a new row, and in one that begins anew the state in which
+// its episode ended: what a simulator leaves standing outlives the episode. State rows are u8[..., N, S]; leading axes
+// come from vmap, each lane with its own key. Environment i of a lane draws from the counter-based stream (key, i):
+// results do not depend on the batch size, the number of threads or the platform. A simulator may also offer
+// ReadsSoon(state, params), the address from which Step and Observe will read about 128 bytes; it is asked a few rows
+// ahead, before the row is checked.
 #pragma once
 
 #include <cstring>
@@ -19,6 +21,22 @@
 #include "xla_ops/common/simd.h"
 
 namespace pjx {
+
+// What Python must know of E with these parameters, or why they are refused.
+template <typename E>
+EnvDescription DescribeEnv(const std::vector<int64_t>& values) {
+  EnvDescription description;
+  typename E::Params p;
+  description.error = ParseParams<E>(values.data(), static_cast<int64_t>(values.size()), &p);
+  if (!description.error.empty()) return description;
+  description.obs_shape = E::ObsShape(p);
+  description.obs_dtype = std::is_same_v<typename E::Obs, uint8_t> ? "uint8" : "float32";
+  for (int head = 0; head < E::kNumHeads; ++head) description.num_actions.push_back(E::NumActions(p, head));
+  description.num_agents = E::kNumAgents;
+  description.state_bytes = E::StateBytes(p);
+  description.max_episode_steps = E::MaxEpisodeSteps(p);
+  return description;
+}
 
 template <typename E>
 class VecEnv {
@@ -132,6 +150,7 @@ class VecEnv {
     const int64_t obs_size = E::ObsSize(batch.params) * E::kNumAgents;
     if (auto e = Expect("reset", "key", keys.element_count(), 2 * batch.lanes); e.failure()) return e;
     if (auto e = Expect("reset", "obs", obs->element_count(), batch.rows * obs_size); e.failure()) return e;
+    memset(state->typed_data(), 0, state->size_bytes());
     ParallelFor(pool, batch.rows, 32, [&](int64_t begin, int64_t end) {
       Streams streams(keys.typed_data(), batch, begin);
       for (int64_t row = begin; row < end; ++row) {

@@ -5,20 +5,6 @@
 namespace pjx {
 namespace {
 
-EnvDescription DescribeMaze(const std::vector<int64_t>& values) {
-  EnvDescription description;
-  Maze::Params p;
-  description.error = ParseParams<Maze>(values.data(), static_cast<int64_t>(values.size()), &p);
-  if (!description.error.empty()) return description;
-  description.obs_shape = {p.vision, p.vision};
-  description.obs_dtype = "uint8";
-  description.num_actions = {Maze::NumActions(p, 0)};
-  description.num_agents = Maze::kNumAgents;
-  description.state_bytes = Maze::StateBytes(p);
-  description.max_episode_steps = p.step_limit;
-  return description;
-}
-
 // What a person wants to see of states u8[N, S]: cells u8[N, size, size] (0 empty, 1 wall, 2 agent, 4 goal) and
 // facts i32[N, 4] (level, tick, x, y).
 ffi::Error InspectCpu(ffi::Buffer<ffi::U8> state, ffi::Span<const int64_t> attr, ffi::ResultBuffer<ffi::U8> cells,
@@ -55,7 +41,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(Inspect, InspectCpu,
                                   .Ret<ffi::Buffer<ffi::S32>>()  // facts [N, 4]
 );
 PJX_REGISTER("pufferjax.maze.inspect", Inspect);
-PJX_REGISTER("maze", Describe(DescribeMaze));
+PJX_REGISTER("maze", Describe(DescribeEnv<Maze>));
 const bool kRegistered = (VecEnv<Maze>::Register("maze"), true);
 
 }  // namespace

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstring>
+#include <vector>
 
 #include "xla_ops/common/random.h"
 
@@ -59,6 +60,8 @@ struct Maze {
   };
 
   // --- sizes ---------------------------------------------------------------------------------------------------------
+  static std::vector<int64_t> ObsShape(const Params& p) { return {p.vision, p.vision}; }
+  PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.step_limit; }
   PJX_HD static int64_t StateBytes(const Params& p) { return sizeof(State) + (p.num_mazes ? 0 : p.level_bytes); }
   PJX_HD static int64_t ObsSize(const Params& p) { return static_cast<int64_t>(p.vision) * p.vision; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 5; }

@@ -485,6 +485,13 @@ void MinimalEnv() {
   for (const int64_t max_steps : {0, 40}) DriveEnv("minimal", {max_steps}, 301);
 }
 
+void SmallEnvs() {
+  for (const int64_t length : {1, 128, 512}) DriveEnv("password", {length}, 1501);
+  for (const int64_t num_states : {3, 128, 256}) DriveEnv("chain_mdp", {num_states}, 1501);
+  for (const int64_t scaffolding : {0, 1 << 23}) DriveEnv("g2048", {scaffolding}, 1501);
+  for (const int64_t size : {5, 19, 49}) DriveEnv("four_rooms", {size}, 1501);
+}
+
 // Many short loops: the caller must not return while a helper still works for it.
 void ShortLoops() {
   for (int i = 0; i < 300; ++i) {
@@ -495,7 +502,7 @@ void ShortLoops() {
 
 int Main() {
   for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
-                          StateHeap, MazeEnv, MinimalEnv, ShortLoops}) {
+                          StateHeap, MazeEnv, MinimalEnv, SmallEnvs, ShortLoops}) {
     run();
   }
   std::string missing;
