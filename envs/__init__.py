@@ -4,10 +4,12 @@ import inspect as _inspect
 from typing import Any
 
 from pufferjax.envs.base import Env, EnvSpec
+from pufferjax.envs.boxoban.boxoban import make_boxoban
+from pufferjax.envs.breakout.breakout import make_breakout
 from pufferjax.envs.check import EnvCheckError, check_env
 from pufferjax.envs.maze.maze import make_maze
 
-_FACTORIES = {"maze": make_maze}
+_FACTORIES = {"maze": make_maze, "breakout": make_breakout, "boxoban": make_boxoban}
 
 
 def names() -> tuple[str, ...]:
