@@ -39,8 +39,8 @@ def make_boxoban(
       seed: of the generated levels, 0 to 2**63 - 1. Another seed gives levels never seen before.
       num_pulls: how many times a box is pulled backwards from the solution to make a level, 1 to 1000: its difficulty.
         Every level can be solved in max_steps steps.
-      levels: path of a level file in the public Boxoban text format, or of a folder of them (*.txt), instead of generated
-        levels; num_levels, seed and num_pulls then mean nothing. Read once per process.
+      levels: path of a level file in the public Boxoban text format, or of a folder of them (*.txt), instead of
+        generated levels; num_levels, seed and num_pulls then mean nothing. Read once per process.
       max_steps: the episode is truncated after so many steps, 1 to 65535.
       int_r_coeff: reward for covering a target for the first time in an episode, 0 to 1000; 0: reward only at the end.
       target_loss_penalty: taken from the reward when a box leaves a target, 0 to 1000.

@@ -29,12 +29,13 @@ class BoxobanGenerator {
   // Level `index` of the set.
   Level Generate(uint32_t index) {
     Philox random(static_cast<uint32_t>(seed_), static_cast<uint32_t>(seed_ >> 32), index, /*stream1=*/1);
-    const int wanted = static_cast<int>(std::min(num_pulls_, Boxoban::kBoxes));
+    const int wanted = std::min(static_cast<int>(num_pulls_), kBoxes);
     for (int attempt = 0;; ++attempt) {
       Carve(random);
-      PlayBackwards(random);
-      // Some floors do not allow it: in the end one displaced box must do.
-      if (static_cast<int>(Boxoban::kBoxes) - BoxesOnTargets() >= (attempt < kAttempts ? wanted : 1)) return Result();
+      const bool is_long = PlayBackwards(random);
+      const int displaced = kBoxes - BoxesOnTargets();
+      // Few pulls in few steps may ask for too much: in the end one displaced box must do.
+      if (attempt < kAttempts ? is_long && displaced >= wanted : displaced >= 1) return Result();
     }
   }
 
@@ -71,7 +72,8 @@ class BoxobanGenerator {
     }
   }
 
-  void PlayBackwards(Philox& random) {
+  // Whether at least half of the pulls or of the steps were made.
+  bool PlayBackwards(Philox& random) {
     int floor[kCells], num_floor = 0;
     for (int cell = 0; cell < kCells; ++cell) {
       if (is_floor_[cell]) floor[num_floor++] = cell;
@@ -85,23 +87,32 @@ class BoxobanGenerator {
       box_at_[floor[box]] = box;
     }
     agent_ = kNone;
-    int steps = 0, last_box = kNone, last_direction = kNone;
-    for (uint32_t left = num_pulls_; left > 0; --left) {
+    int steps = 0;
+    Pull last = kNoPull, banned = kNoPull;
+    uint32_t left = num_pulls_;
+    for (; left > 0; --left) {
       Measure();
-      std::vector<Pull> pulls = PossiblePulls(static_cast<int>(max_steps_) - steps, last_box, last_direction);
+      std::vector<Pull> pulls = PossiblePulls(static_cast<int>(max_steps_) - steps, last, banned);
+      if (pulls.empty()) {
+        // The agent has shut itself in, or time is up: once, try another pull instead of the last.
+        if (last.box == kNone || banned.box != kNone) break;
+        Move(last.box, boxes_[last.box] - Offset(last.direction));
+        agent_ = last.agent;
+        steps -= last.cost;
+        banned = last;
+        last = kNoPull;
+        continue;
+      }
       const bool must_spread = static_cast<int>(left) <= BoxesOnTargets();
-      bool drags_on = last_box != kNone && !must_spread && random.Below(4) != 0;
-      drags_on = drags_on && Keep(pulls, [&](const Pull& pull) { return pull.box == last_box; });
-      if (!drags_on) Keep(pulls, [&](const Pull& pull) { return is_target_[boxes_[pull.box]]; });
-      if (pulls.empty()) break;
-      const Pull pull = pulls[random.Below(static_cast<uint32_t>(pulls.size()))];
-      const int stand = boxes_[pull.box] + Offset(pull.direction);
-      steps += pull.cost;
-      box_at_[boxes_[pull.box]] = kNone;
-      box_at_[stand] = pull.box;
-      boxes_[pull.box] = stand;
-      agent_ = stand + Offset(pull.direction);
-      last_box = pull.box, last_direction = pull.direction;
+      const bool wants_same = last.box != kNone && !must_spread && random.Below(4) != 0;
+      if (!wants_same || !Keep(pulls, [&](const Pull& pull) { return pull.box == last.box; })) {
+        Keep(pulls, [&](const Pull& pull) { return is_target_[boxes_[pull.box]]; });
+      }
+      last = pulls[random.Below(static_cast<uint32_t>(pulls.size()))];
+      banned = kNoPull;
+      Move(last.box, boxes_[last.box] + Offset(last.direction));
+      agent_ = boxes_[last.box] + Offset(last.direction);
+      steps += last.cost;
     }
     Measure();
     std::vector<int> starts;
@@ -109,22 +120,33 @@ class BoxobanGenerator {
       if (distance_[cell] != kNone && steps + distance_[cell] <= static_cast<int>(max_steps_)) starts.push_back(cell);
     }
     agent_ = starts[random.Below(static_cast<uint32_t>(starts.size()))];
+    return 2 * left <= num_pulls_ || 2 * static_cast<uint32_t>(steps) >= max_steps_;
   }
 
   struct Pull {
     int box, direction;
-    int cost;  // steps of the walk before it, and its own
+    int cost;   // steps of the walk before it, and its own
+    int agent;  // where the agent was before the walk
   };
+  static constexpr Pull kNoPull = {kNone, kNone, 0, kNone};
 
-  // All pulls that cost at most `budget`, but for the one that would take back the last.
-  std::vector<Pull> PossiblePulls(int budget, int last_box, int last_direction) const {
+  void Move(int box, int cell) {
+    box_at_[boxes_[box]] = kNone;
+    box_at_[cell] = box;
+    boxes_[box] = cell;
+  }
+
+  // All pulls that cost at most `budget`, but for `banned` and the one that would drag the last box straight back.
+  std::vector<Pull> PossiblePulls(int budget, const Pull& last, const Pull& banned) const {
     std::vector<Pull> pulls;
     for (int box = 0; box < kBoxes; ++box) {
       for (int direction = 0; direction < 4; ++direction) {
-        if (box == last_box && direction == (last_direction ^ 1)) continue;
+        if (box == last.box && direction == (last.direction ^ 1)) continue;
+        if (box == banned.box && direction == banned.direction) continue;
         const int stand = boxes_[box] + Offset(direction), end = stand + Offset(direction);
         if (distance_[stand] == kNone || !is_floor_[end] || box_at_[end] != kNone) continue;
-        if (distance_[stand] + 1 <= budget) pulls.push_back({box, direction, distance_[stand] + 1});
+        const int cost = distance_[stand] + 1;
+        if (cost <= budget) pulls.push_back({box, direction, cost, agent_});
       }
     }
     return pulls;

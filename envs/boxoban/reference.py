@@ -4,6 +4,7 @@ Randomness is the same Philox4x32-10 stream, so levels and trajectories agree bi
 """
 
 import dataclasses
+import itertools
 from collections import deque
 
 import numpy as np
@@ -118,15 +119,17 @@ def walk(free: set[int], start: int, end: int) -> list[int]:
     return actions
 
 
-def play_backwards(floor: set[int], random: Philox, num_pulls: int, max_steps: int) -> tuple[Level, int]:
-    """A level on this floor, with its solution, and how many of its boxes are off all targets."""
+def play_backwards(floor: set[int], random: Philox, num_pulls: int, max_steps: int) -> tuple[Level, int, bool]:
+    """A level on this floor, with its solution; how many of its boxes are off all targets; whether at least half of the
+    pulls or of the steps were made."""
     cells = sorted(floor)
     for i in range(4):
         j = i + random.below(len(cells) - i)
         cells[i], cells[j] = cells[j], cells[i]
     boxes, targets = cells[:4], set(cells[:4])
-    agent, steps, last = None, 0, None
+    agent, steps, last, banned = None, 0, None, None  # pulls are (box, direction)
     pushes = []  # in reverse: (the cell from which the agent pushes, action, cells that are free during the walk to it)
+    undo = None  # the boxes, the agent and the steps before the last pull
     for left in range(num_pulls, 0, -1):
         free = floor - set(boxes)
         reached = dict.fromkeys(free, 0) if agent is None else distances(free, agent)
@@ -134,18 +137,25 @@ def play_backwards(floor: set[int], random: Philox, num_pulls: int, max_steps: i
         for box in range(4):
             for direction, offset in enumerate(DIRECTIONS):
                 stand = boxes[box] + offset
-                if last is not None and (box, direction) == (last[0], last[1] ^ 1):
+                if (box, direction) == banned or (last is not None and (box, direction) == (last[0], last[1] ^ 1)):
                     continue
                 if stand in reached and stand + offset in free and steps + reached[stand] + 1 <= max_steps:
                     pulls.append((box, direction))
+        if not pulls:
+            if last is None or banned is not None:
+                break
+            boxes, agent, steps = undo
+            pushes.pop()
+            last, banned = None, last
+            continue
         on_targets = sum(box in targets for box in boxes)
         same_box = []
         if last is not None and left > on_targets and random.below(4) != 0:
             same_box = [pull for pull in pulls if pull[0] == last[0]]
         pulls = same_box or [pull for pull in pulls if boxes[pull[0]] in targets] or pulls
-        if not pulls:
-            break
+        undo = list(boxes), agent, steps
         box, direction = last = pulls[random.below(len(pulls))]
+        banned = None
         stand = boxes[box] + DIRECTIONS[direction]
         steps += reached[stand] + 1
         boxes[box], agent = stand, stand + DIRECTIONS[direction]
@@ -163,18 +173,18 @@ def play_backwards(floor: set[int], random: Philox, num_pulls: int, max_steps: i
         return np.isin(np.arange(100), list(members))
 
     level = Level(~cell_set(floor), cell_set(targets), cell_set(boxes), start, tuple(solution))
-    return level, sum(box not in targets for box in boxes)
+    is_long = 2 * len(pushes) >= num_pulls or 2 * steps >= max_steps
+    return level, sum(box not in targets for box in boxes), is_long
 
 
 def generate(seed: int, index: int, num_pulls: int, max_steps: int) -> Level:
     """Level `index` of the set `seed`, with a solution."""
     random = Philox(seed & _MASK, seed >> 32, index, 1)
-    attempt = 0
-    while True:
-        level, displaced = play_backwards(carve(random), random, num_pulls, max_steps)
-        if displaced >= (min(num_pulls, 4) if attempt < 64 else 1):
+    for attempt in itertools.count():
+        level, displaced, is_long = play_backwards(carve(random), random, num_pulls, max_steps)
+        if (is_long and displaced >= min(num_pulls, 4)) if attempt < 64 else displaced >= 1:
             return level
-        attempt += 1
+    raise AssertionError
 
 
 # --- the simulator ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@
 // paddle hit after the first is cleared. The reward of a step is its points, or with clip_reward 1 if there were any.
 //
 // Departures from the original: a step ends with its episode instead of playing the remaining frames in the next one,
-// there is a time limit, and a ball that touches a side and the top wall at once cannot slip out of the field.
+// there is a time limit, a ball that touches a side and the top wall at once cannot slip out of the field, and the
+// velocity is observed per second: per frame it is a hundredth of the other numbers, and a network takes long to see
+// it.
 //
 // All arithmetic is +, -, * and / on 32-bit floats in the order written, so results do not depend on the machine.
 #pragma once
@@ -315,8 +317,8 @@ struct Breakout {
     obs[1] = kPaddleTop / kHeight;
     obs[2] = s.ball_x / kWidth;
     obs[3] = s.ball_y / kHeight;
-    obs[4] = s.ball_vx / 512.0f;
-    obs[5] = s.ball_vy / 512.0f;
+    obs[4] = s.ball_vx * 60.0f / 512.0f;  // pixels per second over 512
+    obs[5] = s.ball_vy * 60.0f / 512.0f;
     obs[6] = s.is_served / 5.0f;
     obs[7] = static_cast<float>(s.score) / kMaxPoints;
     obs[8] = static_cast<float>(s.lives) / kLives;

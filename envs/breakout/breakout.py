@@ -18,9 +18,9 @@ _ROW_COLOURS = ((229, 57, 53), (240, 98, 60), (251, 140, 0), (253, 190, 45), (67
 def make_breakout(*, frame_skip: int = 4, max_steps: int = 20_000, clip_reward: bool = True) -> Env:
     """Breakout with six balls and two boards of bricks; perf is the share of its 864 points.
 
-    Observations are f32[118]: paddle x and y, ball x and y in units of the field, the ball's velocity in pixels per frame
-    over 512, whether it is served over 5, the score over 864, lives over 5, the paddle's width over its full width, and
-    for each brick, row by row from the top, 1 if it is destroyed.
+    Observations are f32[118]: paddle x and y, ball x and y in units of the field, the ball's velocity in pixels per
+    second over 512, whether it is served over 5, the score over 864, lives over 5, the paddle's width over its full
+    width, and for each brick, row by row from the top, 1 if it is destroyed.
 
     Args:
       frame_skip: frames of 1/60 s that a step takes with one action, 1 to 64.

@@ -11,7 +11,7 @@ from pufferjax.envs.breakout.reference import ROW, pack_bricks, unpack_bricks
 
 STAY, LEFT, RIGHT = range(3)
 KEY = jax.random.key(0)
-FULL = (1 << 108) - 1
+REFUSAL = (ValueError, jax.errors.JaxRuntimeError)  # before or after the call has returned
 
 
 def make(**params):
@@ -88,7 +88,7 @@ def chase(key, obs):
     return jnp.where(is_random, jax.random.randint(key_action, towards.shape, 0, 3), towards).astype(jnp.int32)
 
 
-CASES = [(4, 10_000, True, 240), (1, 150, False, 200), (7, 300, False, 60)]  # frame_skip, max_steps, clip, num_steps
+CASES = [(1, 150, False, 390), (4, 10_000, True, 70), (7, 60, False, 24)]  # frame_skip, max_steps, clip, num_steps
 NUM_ENVS = 208
 
 
@@ -145,7 +145,7 @@ def test_spec_and_contract():
     assert spec.obs_shape == (118,) and spec.obs_dtype == np.float32 and spec.obs_max is None
     assert spec.num_actions == (3,) and spec.num_agents == 1 and spec.state_bytes == ROW.itemsize == 52
     assert spec.action_names == (("stay", "left", "right"),) and spec.max_episode_steps == 20_000
-    envs.check_env(make(frame_skip=4, max_steps=60, clip_reward=True), num_envs=6)
+    envs.check_env(make(frame_skip=4, max_steps=20, clip_reward=True), num_envs=4)
 
 
 def test_the_serve_goes_down_to_a_random_side_and_the_paddle_waits():
@@ -377,14 +377,14 @@ def test_make_refuses(params, error, text):
     ],
 )
 def test_restore_refuses_impossible_rows(fields, reason):
-    with pytest.raises(jax.errors.JaxRuntimeError, match=rf"rows\[0\] is not a snapshot of this simulator: {reason}"):
+    with pytest.raises(REFUSAL, match=rf"rows\[0\] is not a snapshot of this simulator: {reason}"):
         step(make(), row(**fields))
 
 
 def test_restore_refuses_bricks_outside_the_board():
     before = row()
     before["is_destroyed"][0, 3] = 1 << 12
-    with pytest.raises(jax.errors.JaxRuntimeError, match="there are bricks outside the board"):
+    with pytest.raises(REFUSAL, match="there are bricks outside the board"):
         step(make(), before)
 
 
@@ -407,6 +407,6 @@ def test_garbage_never_crashes():
             try:
                 jax.block_until_ready(function(garbage))
                 accepted += 1
-            except jax.errors.JaxRuntimeError as error:
+            except REFUSAL as error:
                 assert "is not a state of this simulator" in str(error)
     assert accepted == 300

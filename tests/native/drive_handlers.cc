@@ -388,6 +388,7 @@ void MazeEnv() {
     state = Call("pufferjax.maze.random_walk", {Words({2}), state}, {states, U8({n, snapshots, s}), I32({n}), I32({n})},
                  {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
     Call("pufferjax.maze.observe", {state}, {observations}, {params});
+    Call("pufferjax.maze.clock", {state}, {I32({n}), states}, {params});
     Call("pufferjax.maze.inspect", {state}, {U8({n, size, size}), I32({n, 4})}, {params});
     Tensor rows(XLA_FFI_DataType_U8, {10, s});
     std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
@@ -413,6 +414,66 @@ void MazeEnv() {
   }
 }
 
+// What every simulator offers, over `n` environments with one agent and one action head.
+void NativeEnv(const std::string& name, const std::vector<int64_t>& params, int64_t n) {
+  const EnvDescription facts = Descriptions().at(name)(params);
+  if (!facts.error.empty()) Fail(facts.error);
+  const int64_t s = facts.state_bytes, snapshots = 3;
+  const auto last_action = static_cast<int32_t>(facts.num_actions[0]) - 1;
+  const std::string prefix = "pufferjax." + name + ".";
+  const auto observations = [&](int64_t count) {
+    std::vector<int64_t> dims = {count};
+    dims.insert(dims.end(), facts.obs_shape.begin(), facts.obs_shape.end());
+    return facts.obs_dtype == "uint8" ? U8(dims) : F32(dims);
+  };
+  const auto step_results = [&](int64_t count) {
+    return std::vector<Shape>{U8({count, s}), observations(count), F32({count}), Pred({count}), Pred({count}),
+                              F32({count}),   I32({count}),        F32({count}), F32({count})};
+  };
+  const Shape states = U8({n, s});
+  Tensor state = Call(prefix + "reset", {Words({2})}, {states, observations(n)}, {params})[0];
+  state = Call(prefix + "stagger", {Words({2}), state}, {states}, {params}, {1})[0];
+  for (int t = 0; t < 8; ++t) {
+    state = Call(prefix + "step", {Words({2}), state, Ints({n}, 0, last_action)}, step_results(n), {params}, {1})[0];
+  }
+  state = Call(prefix + "random_walk", {Words({2}), state}, {states, U8({n, snapshots, s}), I32({n}), I32({n})},
+               {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
+  Call(prefix + "observe", {state}, {observations(n)}, {params});
+  Call(prefix + "clock", {state}, {I32({n}), states}, {params});
+  Tensor rows(XLA_FFI_DataType_U8, {10, s});
+  std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
+  Call(prefix + "restore", {state, rows, Ints({10}, 0, static_cast<int32_t>(n) - 1)}, {states}, {params}, {0});
+
+  // Bytes that no simulator wrote, alone or in one place of a state, must be refused or survived.
+  for (int i = 0; i < 400; ++i) {
+    Tensor garbage = Bytes({4, s}, i % 2 ? 255 : 3);
+    if (i % 4 > 1) {
+      const uint8_t byte = garbage.data.get()[0];
+      std::memcpy(garbage.data.get(), state.data.get(), garbage.Bytes());
+      for (int64_t row = 0; row < 4; ++row) garbage.data.get()[row * s + i / 4 % s] = byte;
+    }
+    std::vector<Tensor> seen, stepped;
+    const Shape seen_shape = observations(4);
+    seen.emplace_back(seen_shape.dtype, seen_shape.dims);
+    for (const Shape& shape : step_results(4)) stepped.emplace_back(shape.dtype, shape.dims);
+    std::vector<Tensor> one = {garbage}, three = {Words({2}), garbage, Ints({4}, -1, last_action)};
+    CallOnce(prefix + "observe", one, seen, {params}, 2);
+    CallOnce(prefix + "step", three, stepped, {params}, 2);
+    std::vector<Tensor> restoring = {state, garbage, Ints({4}, 0, 3)}, restored = {state.Copy()};
+    CallOnce(prefix + "restore", restoring, restored, {params}, 2);
+  }
+}
+
+void BreakoutEnv() {
+  NativeEnv("breakout", {4, 10'000, 1}, 1501);
+  NativeEnv("breakout", {1, 200, 0}, 301);
+}
+
+void BoxobanEnv() {
+  NativeEnv("boxoban", {16, 1, 20, 60, 0x3E800000, 0, 0xBF800000}, 1501);
+  NativeEnv("boxoban", {1, 7, 1, 1, 0, 0, 0}, 301);
+}
+
 // Many short loops: the caller must not return while a helper still works for it.
 void ShortLoops() {
   for (int i = 0; i < 300; ++i) {
@@ -422,8 +483,8 @@ void ShortLoops() {
 }
 
 int Main() {
-  for (const auto& run :
-       {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv, ShortLoops}) {
+  for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, PrioritizedSample, StateHeap, MazeEnv,
+                          BreakoutEnv, BoxobanEnv, ShortLoops}) {
     run();
   }
   std::string missing;
