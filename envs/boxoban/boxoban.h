@@ -5,7 +5,9 @@
 // (truncated) with timeout_reward. Before that, covering a target for the first time in the episode earns int_r_coeff,
 // and a box that leaves a target costs target_loss_penalty: with both 0 the only reward is that of the solution.
 //
-// The observation is four planes of 10 x 10 cells, 0 or 1: the agent, walls, boxes, targets. Levels are shared by all
+// The observation is four planes of 10 x 10 cells, 0 or 1: the agent, walls, boxes, targets. With egocentric they are
+// rolled, what leaves on one side entering on the other, until the agent is in cell (5, 5): then what is beside the
+// agent is always in the same place, which a network without convolutions cannot work out. Levels are shared by all
 // environments; where they come from is levels.h. Cells are numbered 10 * y + x, y down, and sets of cells are bit
 // sets.
 //
@@ -25,6 +27,7 @@ struct Boxoban {
   static constexpr int kNumAgents = 1;
   static constexpr int kNumHeads = 1;
   static constexpr uint32_t kSide = 10, kCells = kSide * kSide, kWords = 4;
+  static constexpr uint32_t kCentre = 5 * kSide + 5;  // where an egocentric observation has the agent
   static constexpr uint32_t kBoxes = 4;
   static constexpr int64_t kMaxLevels = 1 << 20, kMaxMaxSteps = 65535;
 
@@ -42,6 +45,7 @@ struct Boxoban {
     uint32_t num_levels;
     uint32_t max_steps;
     float int_r_coeff, target_loss_penalty, timeout_reward;
+    uint32_t egocentric;  // 0 or 1
   };
 
   struct State {
@@ -150,10 +154,17 @@ struct Boxoban {
   PJX_HD static void Observe(const State& s, const Params& p, Obs* obs) {
     const Level& level = p.levels[s.level];
     memset(obs, 0, kCells);
-    obs[s.agent] = 1;
-    Plane(level.walls, obs + kCells);
-    Plane(s.boxes, obs + 2 * kCells);
-    Plane(level.targets, obs + 3 * kCells);
+    if (p.egocentric) {
+      obs[kCentre] = 1;
+      RolledPlane(level.walls, s.agent, obs + kCells);
+      RolledPlane(s.boxes, s.agent, obs + 2 * kCells);
+      RolledPlane(level.targets, s.agent, obs + 3 * kCells);
+    } else {
+      obs[s.agent] = 1;
+      Plane(level.walls, obs + kCells);
+      Plane(s.boxes, obs + 2 * kCells);
+      Plane(level.targets, obs + 3 * kCells);
+    }
   }
 
   PJX_HD static void Plane(const uint32_t* set, uint8_t* out) {
@@ -165,6 +176,23 @@ struct Boxoban {
     }
     const uint64_t cells = SpreadBits(set[kCells / 32] & 0xF);
     memcpy(out, &cells, kCells % 32);
+  }
+
+  // The plane rolled until the cell `agent` is at kCentre.
+  PJX_HD static void RolledPlane(const uint32_t* set, uint32_t agent, uint8_t* out) {
+    constexpr uint32_t kRow = (1u << kSide) - 1;
+    const uint32_t right = (agent % kSide + kSide - kCentre % kSide) % kSide;
+    uint32_t y = (agent / kSide + kSide - kCentre / kSide) % kSide;
+    for (uint32_t row = 0; row < kSide; ++row, out += kSide) {
+      uint32_t bits;
+      memcpy(&bits, reinterpret_cast<const uint8_t*>(set) + kSide * y / 8, sizeof(bits));
+      bits = bits >> (kSide * y % 8) & kRow;
+      bits = (bits >> right | bits << (kSide - right)) & kRow;
+      const uint64_t first = SpreadBits(bits & 0xFF), last = SpreadBits(bits >> 8);
+      memcpy(out, &first, 8);
+      memcpy(out + 8, &last, 2);
+      y = y + 1 == kSide ? 0 : y + 1;
+    }
   }
 
   // Where Step and Observe will read outside the state; computes an address and reads nothing.

@@ -28,6 +28,7 @@ def make_boxoban(
     int_r_coeff: float = 0.25,
     target_loss_penalty: float = 0.0,
     timeout_reward: float = 0.0,
+    egocentric: bool = False,
 ) -> Env:
     """Sokoban on 10 x 10 cells with four boxes; perf is 1 for a solved level and 0 otherwise.
 
@@ -45,6 +46,7 @@ def make_boxoban(
       int_r_coeff: reward for covering a target for the first time in an episode, 0 to 1000; 0: reward only at the end.
       target_loss_penalty: taken from the reward when a box leaves a target, 0 to 1000.
       timeout_reward: reward of the step that runs out of time, -1000 to 1000 (the original gives -1).
+      egocentric: roll the planes, what leaves on one side entering on the other, until the agent is at (5, 5).
 
     Raises TypeError or ValueError naming the argument and the valid range, or the file and the level that is wrong.
     """
@@ -60,24 +62,23 @@ def make_boxoban(
     for name, value in rewards.items():
         check_scalar("boxoban", name, value, -1000 if name == "timeout_reward" else 0, 1000)
         rewards[name] = float(value)
+    if not isinstance(egocentric, bool):
+        raise TypeError(f"boxoban: egocentric must be True or False, got {egocentric!r}")
     # A run is resumed from another folder as well.
     path = os.path.abspath(levels) if os.fspath(levels) else ""
     bits = [int(np.float32(x).view(np.uint32)) for x in rewards.values()]
-    env: Env
+    params = {**counts, "levels": path, **rewards, "egocentric": egocentric}
+
+    def native(egocentric: bool, render) -> Env:
+        numbers = (*counts.values(), *bits, int(egocentric), *os.fsencode(path))
+        return make_native("boxoban", params, numbers, obs_max=1, action_names=(ACTIONS,), render=render)
 
     def render(row) -> np.ndarray:
-        row = check_array("boxoban.render", "row", row, (env.spec.state_bytes,), jnp.uint8)
-        return upscale(_cells(np.asarray(env.observe(row[None])[0]) == 1), _PALETTE)
+        row = check_array("boxoban.render", "row", row, (pictured.spec.state_bytes,), jnp.uint8)
+        return upscale(_cells(np.asarray(pictured.observe(row[None])[0]) == 1), _PALETTE)
 
-    env = make_native(
-        "boxoban",
-        {**counts, "levels": path, **rewards},
-        (*counts.values(), *bits, *os.fsencode(path)),
-        obs_max=1,
-        action_names=(ACTIONS,),
-        render=render,
-    )
-    return env
+    pictured = native(False, render)
+    return native(egocentric, render)
 
 
 def _cells(planes: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@
 namespace pjx {
 namespace {
 
-constexpr int64_t kNumbers = 7;  // before the bytes of the path
+constexpr int64_t kNumbers = 8;  // before the bytes of the path
 
 // Level sets are made once per (num_levels, seed, num_pulls, max_steps) or path, shared read-only, and kept for the
 // life of the process: compiled programs refer to them by these numbers only, and a file may change meanwhile.
@@ -39,12 +39,12 @@ std::string SharedLevels(const int64_t* values, int64_t count, Boxoban::Params* 
 }  // namespace
 
 // values: num_levels, seed, num_pulls, max_steps, the bits of the floats int_r_coeff, target_loss_penalty and
-// timeout_reward, then the bytes of the path of a level file, none if the levels are generated.
+// timeout_reward, egocentric, then the bytes of the path of a level file, none if the levels are generated.
 template <>
 std::string ParseParams<Boxoban>(const int64_t* values, int64_t count, Boxoban::Params* params) {
   if (count < kNumbers) {
     return "boxoban: params must be (num_levels, seed, num_pulls, max_steps, int_r_coeff, target_loss_penalty, "
-           "timeout_reward, path...), got " +
+           "timeout_reward, egocentric, path...), got " +
            std::to_string(count) + " numbers";
   }
   const auto check = [values](int i, const char* name, int64_t low, int64_t high) {
@@ -56,6 +56,7 @@ std::string ParseParams<Boxoban>(const int64_t* values, int64_t count, Boxoban::
   if (const auto error = check(1, "seed", 0, INT64_MAX); !error.empty()) return error;
   if (const auto error = check(2, "num_pulls", 1, 1000); !error.empty()) return error;
   if (const auto error = check(3, "max_steps", 1, Boxoban::kMaxMaxSteps); !error.empty()) return error;
+  if (const auto error = check(7, "egocentric", 0, 1); !error.empty()) return error;
   const char* names[] = {"int_r_coeff", "target_loss_penalty", "timeout_reward"};
   float rewards[3];
   for (int i = 0; i < 3; ++i) {
@@ -69,7 +70,8 @@ std::string ParseParams<Boxoban>(const int64_t* values, int64_t count, Boxoban::
   for (int64_t i = kNumbers; i < count; ++i) {
     if (values[i] < 1 || values[i] > 255) return "boxoban: levels: the path holds a byte that is none";
   }
-  *params = {nullptr, 0, static_cast<uint32_t>(values[3]), rewards[0], rewards[1], rewards[2]};
+  *params = {nullptr,    0,          static_cast<uint32_t>(values[3]), rewards[0],
+             rewards[1], rewards[2], static_cast<uint32_t>(values[7])};
   return SharedLevels(values, count, params);
 }
 

@@ -11,8 +11,8 @@ from pufferjax.envs.maze.reference import Philox
 
 ROWS, COLUMNS = 6, 18
 POINTS = np.repeat([7, 7, 4, 4, 1, 1], COLUMNS)
-LEFT = np.tile(32.0 * np.arange(COLUMNS), ROWS).astype(np.float32)  # of each brick
-TOP = np.repeat(50.0 + 12.0 * np.arange(ROWS), COLUMNS).astype(np.float32)
+LEFT = np.float32(32) * np.arange(COLUMNS, dtype=np.float32)  # of the bricks in each column
+TOP = np.float32(50) + np.float32(12) * np.arange(ROWS, dtype=np.float32)  # and row
 WALL_LEFT_RIGHT, WALL_TOP, PADDLE = range(2 * ROWS * COLUMNS, 2 * ROWS * COLUMNS + 3)  # after both kinds of faces
 
 ROW = np.dtype(
@@ -207,28 +207,27 @@ class Breakouts:
         row = self.row
         x, y, vx, vy = (row[name][:, None] for name in ("ball_x", "ball_y", "ball_vx", "ball_vy"))
         paddle_x, ball = row["paddle_x"][:, None], np.float32(32)
-        one, zero = np.float32(1), np.float32(0)
-        never = np.float32(np.inf)
+        zero, never = np.float32(0), np.float32(np.inf)
+        standing = ~self.destroyed.reshape(-1, ROWS, COLUMNS)
         with np.errstate(divide="ignore", invalid="ignore"):
+            line = np.where(vy < 0, TOP + np.float32(12), TOP)  # [N, 6]
             edge = np.where(vy < 0, y, y + ball)
-            line = np.where(vy < 0, TOP + np.float32(12), TOP)
-            along = (line - edge) / vy
-            left = x + vx * along
+            reached = (line - edge) / vy
+            reached = np.where((vy != 0) & (reached > 0) & (reached <= 1), reached, never)
+            left = (x + vx * reached)[:, :, None]
             along_overlap = np.minimum(left + ball, LEFT + np.float32(32)) - np.maximum(left, LEFT)
-            along = np.where(
-                (vy != 0) & (along > 0) & (along <= 1) & (along_overlap > 0) & ~self.destroyed, along, never
-            )
-            along_at = np.where(vy < 0, line, line - ball)
+            along = np.where((along_overlap > 0) & standing, reached[:, :, None], never)
+            along_at = np.where(vy < 0, line, line - ball)[:, :, None]
 
+            line = np.where(vx > 0, LEFT, LEFT + np.float32(32))  # [N, 18]
             edge = np.where(vx > 0, x + ball, x)
-            line = np.where(vx > 0, LEFT, LEFT + np.float32(32))
-            across = (line - edge) / vx
-            top = y + vy * across
-            across_overlap = np.minimum(top + ball, TOP + np.float32(12)) - np.maximum(top, TOP)
-            across = np.where(
-                (vx != 0) & (across > 0) & (across <= 1) & (across_overlap > 0) & ~self.destroyed, across, never
-            )
-            across_at = np.where(vx > 0, line - ball, line)
+            reached = (line - edge) / vx
+            reached = np.where((vx != 0) & (reached > 0) & (reached <= 1), reached, never)
+            top = (y + vy * reached)[:, None, :]
+            bottoms = TOP[:, None] + np.float32(12)
+            across_overlap = np.minimum(top + ball, bottoms) - np.maximum(top, TOP[:, None])
+            across = np.where((across_overlap > 0) & standing, reached[:, None, :], never)
+            across_at = np.where(vx > 0, line - ball, line)[:, None, :]
 
             side_at = np.where(vx < 0, zero, np.float32(544))
             side = (side_at - x) / vx
@@ -242,10 +241,15 @@ class Breakouts:
                 left, paddle_x
             )
             paddle = np.where((vy > 0) & (gap > 0) & (paddle <= 1) & (paddle_overlap > 0), paddle, never)
-        times = np.concatenate([along, across, side, top_wall, paddle], axis=1)
-        wall = np.full_like(side, ball)
-        overlaps = np.concatenate([along_overlap, across_overlap, wall, wall, paddle_overlap], axis=1)
-        places = np.concatenate([along_at, across_at, side_at, zero * side_at, zero * side_at], axis=1)
+
+        def joined(along, across, *others):
+            bricks = [np.broadcast_to(part, standing.shape).reshape(len(row), -1) for part in (along, across)]
+            return np.concatenate([*bricks, *others], axis=1)
+
+        wall, none = np.full_like(side, ball), np.zeros_like(side)
+        times = joined(along, across, side, top_wall, paddle)
+        overlaps = joined(along_overlap, across_overlap, wall, wall, paddle_overlap)
+        places = joined(along_at, across_at, side_at, none, none)
         time = times.min(axis=1)
-        first = np.argmax(np.where(times == time[:, None], overlaps, -one), axis=1)
+        first = np.argmax(np.where(times == time[:, None], overlaps, zero - 1), axis=1)
         return time, places[np.arange(len(row)), first].astype(np.float32), first

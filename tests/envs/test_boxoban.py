@@ -232,6 +232,17 @@ def test_spec_and_contract(tmp_path):
     envs.check_env(make(num_levels=50, max_steps=20, timeout_reward=-1.0), num_envs=4)
 
 
+def test_egocentric_planes_are_rolled_until_the_agent_is_in_the_middle():
+    plain, egocentric = make(num_levels=50), make(num_levels=50, egocentric=True)
+    _, state = plain.reset(KEY, 100)
+    obs = np.asarray(plain.observe(state))
+    for seen, planes, row in zip(np.asarray(egocentric.observe(state)), obs, np.asarray(state), strict=True):
+        y, x = divmod(int(row.view(ROW)[0]["agent"]), 10)
+        np.testing.assert_array_equal(seen, np.roll(planes, (5 - y, 5 - x), axis=(1, 2)))
+        assert seen[0, 5, 5] == 1
+    np.testing.assert_array_equal(egocentric.render(state[0]), plain.render(state[0]))
+
+
 def test_moves_pushes_and_what_blocks_them(room):
     env, state = room()
     # The agent at (2, 3) has the box (2, 2) above, and two walls' worth of room around.
@@ -329,6 +340,7 @@ def test_render_tells_everything_apart(room):
         ({"int_r_coeff": -0.1}, ValueError, r"int_r_coeff must be a finite number in \[0, 1000\], got -0.1"),
         ({"target_loss_penalty": float("nan")}, ValueError, "target_loss_penalty must be a finite number"),
         ({"timeout_reward": "no"}, TypeError, "timeout_reward must be a finite number"),
+        ({"egocentric": 1}, TypeError, "egocentric must be True or False, got 1"),
         ({"levels": 3}, TypeError, "levels must be a path, got 3"),
         ({"size": 10}, ValueError, "boxoban has no argument 'size'; valid are num_levels, seed, num_pulls, levels"),
     ],

@@ -470,8 +470,8 @@ void BreakoutEnv() {
 }
 
 void BoxobanEnv() {
-  NativeEnv("boxoban", {16, 1, 20, 60, 0x3E800000, 0, 0xBF800000}, 1501);
-  NativeEnv("boxoban", {1, 7, 1, 1, 0, 0, 0}, 301);
+  NativeEnv("boxoban", {16, 1, 20, 60, 0x3E800000, 0, 0xBF800000, 0}, 1501);
+  NativeEnv("boxoban", {1, 7, 1, 1, 0, 0, 0, 1}, 301);
 }
 
 // Many short loops: the caller must not return while a helper still works for it.
