@@ -88,7 +88,7 @@ def chase(key, obs):
     return jnp.where(is_random, jax.random.randint(key_action, towards.shape, 0, 3), towards).astype(jnp.int32)
 
 
-CASES = [(1, 150, False, 390), (4, 10_000, True, 70), (7, 60, False, 24)]  # frame_skip, max_steps, clip, num_steps
+CASES = [(1, 150, False, 430), (4, 1000, True, 60)]  # frame_skip, max_steps, clip, num_steps
 NUM_ENVS = 208
 
 
