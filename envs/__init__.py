@@ -4,6 +4,8 @@ import inspect as _inspect
 from typing import Any
 
 from pufferjax.envs.base import EntityLayout, Env, EnvSpec
+from pufferjax.envs.boxoban.boxoban import make_boxoban
+from pufferjax.envs.breakout.breakout import make_breakout
 from pufferjax.envs.chain_mdp.chain_mdp import make_chain_mdp
 from pufferjax.envs.check import EnvCheckError, check_env
 from pufferjax.envs.four_rooms.four_rooms import make_four_rooms
@@ -14,6 +16,8 @@ from pufferjax.envs.password.password import make_password
 
 _FACTORIES = {
     "maze": make_maze,
+    "boxoban": make_boxoban,
+    "breakout": make_breakout,
     "chain_mdp": make_chain_mdp,
     "four_rooms": make_four_rooms,
     "g2048": make_g2048,

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <vector>
 
+#include "envs/common/bits.h"
 #include "xla_ops/common/random.h"
 
 namespace pjx {
@@ -206,27 +207,6 @@ struct Maze {
     uint64_t word;
     memcpy(&word, from, sizeof(word));
     return word;
-  }
-
-  // Eight bits to eight bytes of 0 or 1, lowest bit first (little-endian store).
-  PJX_HD static constexpr uint64_t ComputeSpread(uint64_t byte) {
-    const uint64_t one_bit_each = (byte * 0x0101010101010101ULL) & 0x8040201008040201ULL;
-    return ((one_bit_each + 0x7F7F7F7F7F7F7F7FULL) >> 7) & 0x0101010101010101ULL;
-  }
-  // The same from a table of 2 KiB on the CPU: twice as fast for a window.
-  PJX_HD static uint64_t SpreadBits(uint64_t byte) {
-#ifdef __CUDA_ARCH__
-    return ComputeSpread(byte);
-#else
-    struct Table {
-      uint64_t words[256];
-      constexpr Table() : words() {
-        for (uint64_t i = 0; i < 256; ++i) words[i] = ComputeSpread(i);
-      }
-    };
-    static constexpr Table kTable;
-    return kTable.words[byte];
-#endif
   }
 
   // Where Step and Observe will read outside the state, so that the executor can fetch it early. The state may still be

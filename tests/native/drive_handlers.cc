@@ -457,9 +457,15 @@ Tensor DriveEnv(const std::string& env, const std::vector<int64_t>& params, int6
   std::memcpy(rows.data.get(), state.data.get(), rows.Bytes());
   Call(prefix + "restore", {state, rows, Ints({10}, 0, static_cast<int32_t>(n) - 1)}, {states(n)}, {params}, {0});
 
-  // Bytes that no simulator wrote must be refused or survived, never followed out of bounds.
-  for (int i = 0; i < 200; ++i) {
+  // Bytes that no simulator wrote, alone or in one place of a state, must be refused or survived, never followed out of
+  // bounds.
+  for (int i = 0; i < 400; ++i) {
     Tensor garbage = Bytes({4, s}, i % 2 ? 255 : 3);
+    if (i % 4 > 1) {
+      const uint8_t byte = garbage.data.get()[0];
+      std::memcpy(garbage.data.get(), state.data.get(), garbage.Bytes());
+      for (int64_t row = 0; row < 4; ++row) garbage.data.get()[row * s + i / 4 % s] = byte;
+    }
     Survive(prefix + "observe", {garbage}, {observations(4)}, {params});
     Survive(prefix + "clock", {garbage}, {I32({4}), states(4)}, {params});
     Survive(prefix + "restore", {state, garbage, Counting(4)}, {states(n)}, {params});
@@ -492,6 +498,16 @@ void SmallEnvs() {
   for (const int64_t size : {5, 19, 49}) DriveEnv("four_rooms", {size}, 1501);
 }
 
+void BreakoutEnv() {
+  DriveEnv("breakout", {4, 10'000, 1}, 1501);
+  DriveEnv("breakout", {1, 200, 0}, 301);
+}
+
+void BoxobanEnv() {
+  DriveEnv("boxoban", {16, 1, 20, 60, 0x3E800000, 0, 0xBF800000, 0}, 1501);
+  DriveEnv("boxoban", {1, 7, 1, 1, 0, 0, 0, 1}, 301);
+}
+
 // Many short loops: the caller must not return while a helper still works for it.
 void ShortLoops() {
   for (int i = 0; i < 300; ++i) {
@@ -501,8 +517,9 @@ void ShortLoops() {
 }
 
 int Main() {
-  for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
-                          StateHeap, MazeEnv, MinimalEnv, SmallEnvs, ShortLoops}) {
+  for (const auto& run :
+       {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample, StateHeap, MazeEnv,
+        MinimalEnv, SmallEnvs, BreakoutEnv, BoxobanEnv, ShortLoops}) {
     run();
   }
   std::string missing;
