@@ -78,7 +78,9 @@ def from_gymnax(
     """
     for method in ("reset", "step"):
         if not callable(getattr(env, method, None)):
-            raise TypeError(f"from_gymnax: env must have reset and step as in gymnax, {type(env).__name__} has no {method}")
+            raise TypeError(
+                f"from_gymnax: env must have reset and step as in gymnax, {type(env).__name__} has no {method}"
+            )
     name = str(name or getattr(env, "name", type(env).__name__))
     params = getattr(env, "default_params", None) if params is None else params
     limit = _time_limit(name, params, max_episode_steps)
@@ -128,7 +130,9 @@ def from_gymnax(
         key_step, key_state, _ = jax.random.split(key, 3)
         before = layout.unpack(row, key_state)
         clock = before.clock + 1
-        outputs = _step_outputs(name, env.step(key_step, before.state, action.astype(action_dtype), params), clock >= limit)
+        outputs = _step_outputs(
+            name, env.step(key_step, before.state, action.astype(action_dtype), params), clock >= limit
+        )
         is_valid = (action >= 0) & (action < num_actions)
         reward = jnp.where(is_valid, outputs.reward.astype(jnp.float32), jnp.nan)
         episode_return = before.episode_return + reward
@@ -233,9 +237,7 @@ def from_gymnax(
         if _is_concrete(env_ids):
             ids = np.asarray(env_ids)
             for i in np.flatnonzero((ids < 0) | (ids >= state.shape[0]))[:1]:
-                raise ValueError(
-                    f"{name}.restore: env_ids[{i}] is {ids[i]}, valid are 0 to {state.shape[0] - 1}"
-                )
+                raise ValueError(f"{name}.restore: env_ids[{i}] is {ids[i]}, valid are 0 to {state.shape[0] - 1}")
         if _is_concrete(rows):
             refuse_foreign(np.asarray(rows))
         return restore_batch(state, rows, env_ids) if rows.shape[0] else state

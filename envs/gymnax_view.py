@@ -119,8 +119,8 @@ class GymnaxView:
     def _check(self, params: Any) -> None:
         if params is not None and params != self.default_params:
             raise ValueError(
-                f"{self.name}: its parameters were fixed when it was made; params must be None or {self.default_params}, "
-                f"got {params!r}"
+                f"{self.name}: its parameters were fixed when it was made; params must be None or "
+                f"{self.default_params}, got {params!r}"
             )
 
 

@@ -18,9 +18,9 @@ def picture(observation: np.ndarray) -> np.ndarray:
     The brightest is the largest magnitude, or 1 if all are smaller. Channels (a third axis) have a hue each and the
     strongest one shows; a vector is broken into rows of 16; u8[H, W, 3] is taken for a picture already.
     """
-    if observation.ndim == 3 and observation.shape[2] == 3 and observation.dtype == np.uint8:
-        if observation.max(initial=0) > 1:
-            return observation
+    is_rgb = observation.ndim == 3 and observation.shape[2] == 3 and observation.dtype == np.uint8
+    if is_rgb and observation.max(initial=0) > 1:  # not three channels of flags
+        return observation
     values = np.nan_to_num(observation.astype(np.float64), posinf=1e30, neginf=-1e30)
     if values.ndim <= 1:
         values = values.reshape(-1)
@@ -54,7 +54,9 @@ def to_rgb(name: str, drawn: Any) -> np.ndarray:
         return image
     image = np.asarray(drawn)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TypeError(f"{name}: render must give u8[H, W, 3] or a matplotlib figure, gives {image.dtype}{image.shape}")
+        raise TypeError(
+            f"{name}: render must give u8[H, W, 3] or a matplotlib figure, gives {image.dtype}{image.shape}"
+        )
     return image
 
 

@@ -65,7 +65,8 @@ class RowLayout:
 
     @classmethod
     def of(cls, tree: Any) -> "RowLayout":
-        """The layout of pytrees like `tree` (arrays, or their shapes and dtypes). ValueError for a dtype without bytes."""
+        """The layout of pytrees like `tree`, arrays or shapes with dtypes. ValueError for a dtype of less than a byte
+        that is no integer."""
         paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
         offsets, size = [], 0
         for path, leaf in paths_and_leaves:

@@ -106,6 +106,8 @@ def play(
                 agents, ended, info = step(params, jax.random.fold_in(key_steps, total), agents)
                 ended, t, total = bool(ended[0]), t + 1, total + 1
                 time.sleep(max(0.0, due - time.perf_counter()))
-            played.append({name: float(info[name][0]) for name in ("perf", "score", "episode_return", "episode_length")})
+            played.append(
+                {name: float(info[name][0]) for name in ("perf", "score", "episode_return", "episode_length")}
+            )
             time.sleep(min(_MIN_PAUSE, 5 / fps))
     return played
