@@ -1,6 +1,9 @@
 """Simulators with settable state, under one contract (`pufferjax.envs.base`)."""
 
+import dataclasses as _dataclasses
+import functools as _functools
 import inspect as _inspect
+from collections.abc import Callable as _Callable
 from typing import Any
 
 from pufferjax.envs.base import EntityLayout, Env, EnvSpec
@@ -10,6 +13,8 @@ from pufferjax.envs.chain_mdp.chain_mdp import make_chain_mdp
 from pufferjax.envs.check import EnvCheckError, check_env
 from pufferjax.envs.four_rooms.four_rooms import make_four_rooms
 from pufferjax.envs.g2048.g2048 import make_g2048
+from pufferjax.envs.gymnax import from_gymnax
+from pufferjax.envs.gymnax_view import as_gymnax
 from pufferjax.envs.maze.maze import make_maze
 from pufferjax.envs.minimal.minimal import make_minimal
 from pufferjax.envs.password.password import make_password
@@ -50,4 +55,42 @@ def make(name: str, **params: Any) -> Env:
     return _FACTORIES[name](**params)
 
 
-__all__ = ["EntityLayout", "Env", "EnvCheckError", "EnvSpec", "check_env", "make", "names", "parameters"]
+def register(name: str, factory: _Callable[..., Env]) -> None:
+    """Lets `make` know an environment of your own, and with it all that reads run directories, in this process.
+
+    factory: makes it from keyword arguments that all have defaults and that TOML can hold; `spec.name` and `params` of
+    what it returns become `name` and these arguments.
+
+    Raises ValueError for a name that is taken or a parameter without a default.
+    """
+    if not isinstance(name, str) or not name or name in _FACTORIES:
+        raise ValueError(f"envs.register: name must be a text other than {', '.join(_FACTORIES)}, got {name!r}")
+    known = _inspect.signature(factory).parameters
+    for parameter in known.values():
+        is_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if not is_keyword or parameter.default is parameter.empty:
+            raise ValueError(f"envs.register: the parameter {parameter} of {name} must have a name and a default")
+    defaults = {argument: parameter.default for argument, parameter in known.items()}
+
+    @_functools.wraps(factory)
+    def make_registered(**params: Any) -> Env:
+        env = factory(**params)
+        spec = _dataclasses.replace(env.spec, name=name)
+        return _dataclasses.replace(env, spec=spec, params={**defaults, **params})
+
+    _FACTORIES[name] = make_registered
+
+
+__all__ = [
+    "EntityLayout",
+    "Env",
+    "EnvCheckError",
+    "EnvSpec",
+    "as_gymnax",
+    "check_env",
+    "from_gymnax",
+    "make",
+    "names",
+    "parameters",
+    "register",
+]

@@ -17,6 +17,8 @@ usage: pufferjax COMMAND ...
       go on with a run, stopped or killed, from its latest good checkpoint
   pufferjax eval RUN_DIR [--episodes 2000] [--json] [--seen] [--greedy] [--seed 0] [--gif out.gif]
       solve rate of a run over fresh episodes, on levels it was not trained on unless --seen
+  pufferjax play RUN_DIR [--episodes 3] [--fps 15] [--seen] [--greedy] [--seed 0] [--gif out.gif]
+      watch its policy in the terminal
   pufferjax bench envs|train|ops [--json out.json]
       how fast simulators, training and ops are on this machine (pufferjax bench train --help)
   pufferjax envs
@@ -54,7 +56,7 @@ def _refusals() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for a refusal, 130 for Ctrl-C, 143 for SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = {"train": _train, "eval": _eval, "bench": _bench, "envs": _envs, "states": _states}
+    commands = {"train": _train, "eval": _eval, "play": _play, "bench": _bench, "envs": _envs, "states": _states}
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(_USAGE, end="")
@@ -214,13 +216,10 @@ def _eval(argv: list[str]) -> int:
             raise ValueError(f"--episodes must be an integer >= 1, got {args.episodes}")
         import jax
 
-        from pufferjax import render, run
-        from pufferjax.evaluate import check_has_episodes, evaluate, unseen
+        from pufferjax.evaluate import check_has_episodes, evaluate
 
-        config, env, policy, train_state = run.load_run(args.run_dir, warn=_warn)
+        config, env, policy, train_state = _load_to_watch(args)
         check_has_episodes(env)
-        if not args.seen:
-            env = unseen(env)
     result = evaluate(env, policy, train_state.params, jax.random.key(args.seed), args.episodes, greedy=args.greedy)
     result = {
         "env": env.spec.name,
@@ -229,12 +228,7 @@ def _eval(argv: list[str]) -> int:
         **result,
     }
     if args.gif is not None:
-        try:
-            result["gif"] = render.episode_gif(
-                env, policy, train_state.params, jax.random.key(args.seed), args.gif, greedy=args.greedy
-            )
-        except OSError as error:
-            raise _fail(error) from None
+        result["gif"] = _write_gif(env, policy, train_state, args)
     if args.json:
         print(json.dumps(result, allow_nan=False))
     else:
@@ -250,7 +244,83 @@ def _print_result(result: dict[str, Any]) -> None:
     print(f"episode return  {result['episode_return']:.4f}")
     print(f"episode length  {result['episode_length']:.1f}")
     if "gif" in result:
-        print(f"gif             {result['gif']['path']} ({'solved' if result['gif']['solved'] else 'not solved'})")
+        print(f"gif             {_gif_line(result['gif'])}")
+
+
+def _load_to_watch(args: Any) -> tuple[Any, Any, Any, Any]:
+    """(config, env, policy, train_state) of args.run_dir, on levels it was not trained on unless args.seen."""
+    from pufferjax import run
+    from pufferjax.evaluate import unseen
+
+    config, env, policy, train_state = run.load_run(args.run_dir, warn=_warn)
+    return config, env if args.seen else unseen(env), policy, train_state
+
+
+def _write_gif(env: Any, policy: Any, train_state: Any, args: Any) -> dict[str, Any]:
+    import jax
+
+    from pufferjax import render
+
+    try:
+        return render.episode_gif(
+            env, policy, train_state.params, jax.random.key(args.seed), args.gif, greedy=args.greedy
+        )
+    except OSError as error:
+        raise _fail(error) from None
+
+
+def _gif_line(facts: dict[str, Any]) -> str:
+    return f"{facts['path']} ({'solved' if facts['solved'] else 'not solved'})"
+
+
+def _play(argv: list[str]) -> int:
+    import math
+
+    import tyro
+
+    @dataclasses.dataclass
+    class Args:
+        """Shows the policy of a run at work, in the terminal."""
+
+        run_dir: tyro.conf.Positional[Path]
+        episodes: int = 3
+        fps: float = 15.0
+        """Steps shown per second."""
+        seen: tyro.conf.FlagCreatePairsOff[bool] = False
+        """On the levels of training instead of others."""
+        greedy: tyro.conf.FlagCreatePairsOff[bool] = False
+        """Take the most likely action instead of a random one."""
+        seed: int = 0
+        gif: Path | None = None
+        """Instead of showing episodes, write one, a solved one if there is any, as an animation."""
+
+    args = tyro.cli(Args, args=argv, prog="pufferjax play")
+    with _refusals():
+        if args.episodes < 1:
+            raise ValueError(f"--episodes must be an integer >= 1, got {args.episodes}")
+        if not 0 < args.fps < math.inf:
+            raise ValueError(f"--fps must be a number > 0, got {args.fps}")
+        if args.gif is None and not sys.stdout.isatty():
+            raise ValueError("play draws on a terminal, and stdout is none; --gif PATH writes an animation instead")
+        _, env, policy, train_state = _load_to_watch(args)
+    if args.gif is not None:
+        print(f"gif: {_gif_line(_write_gif(env, policy, train_state, args))}")
+        return 0
+    import jax
+    from rich.console import Console
+
+    from pufferjax.play import play
+
+    played = play(
+        env, policy, train_state.params, jax.random.key(args.seed), Console(),
+        episodes=args.episodes, fps=args.fps, greedy=args.greedy,
+    )  # fmt: skip
+    for number, figures in enumerate(played, start=1):
+        print(
+            f"episode {number}: perf {figures['perf']:g}, return {figures['episode_return']:g}, "
+            f"{figures['episode_length']:.0f} steps"
+        )
+    return 0
 
 
 def _states(argv: list[str]) -> int:

@@ -27,12 +27,13 @@ def wait(array: jax.Array) -> None:
 
 
 def unseen(env: Env) -> Env:
-    """The same environment with levels it was never trained on: another `seed`; itself if it has no such parameter.
+    """The same environment with levels it was never trained on: another `seed`; itself if it has no such parameter, or
+    if `envs.make` does not know it.
 
     A small level set is widened to 8192, so that the figure does not hang on a few levels.
     """
     params = dict(env.params)
-    if "seed" not in params:
+    if "seed" not in params or env.spec.name not in envs.names():
         return env
     params["seed"] = (params["seed"] + _SEED_OFFSET) % 2**63
     if 0 < params.get("num_mazes", 0) < _UNSEEN_MAZES:

@@ -5,6 +5,7 @@ The only file that touches `jax.ffi`. An op calls `native_call` inside its nativ
     ffi.select("pufferjax.gae_vtrace", native_branch, reference_branch, *operands)
 """
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 _MODULES = {"cpu": ("_cpu", "cpu"), "cuda": ("_cuda", "CUDA")}
 
 _modules: dict[str, Any] = {}
+_user_modules: list[Any] = []  # on the CPU, beside _cpu
 _targets: dict[str, frozenset[str]] = {}
 _load_errors: dict[str, str] = {}
 
@@ -36,6 +38,22 @@ def _load() -> None:
 
 
 _load()
+
+
+def register_module(module: Any) -> None:
+    """Makes the handlers and simulators of a native CPU module of your own known, for this process.
+
+    `module` is built like `_cpu`, from xla_ops/common/bindings.cc and sources of yours (docs/new_env.md shows how).
+    Raises ValueError for a target that is registered already.
+    """
+    registrations = module.registrations()
+    taken = sorted(_targets["cpu"] & set(registrations))
+    if taken:
+        raise ValueError(f"register_module: the target {taken[0]} is registered already; choose another name")
+    for target, capsule in registrations.items():
+        jax.ffi.register_ffi_target(target, capsule, platform="cpu")
+    _user_modules.append(module)
+    _targets["cpu"] |= frozenset(registrations)
 
 
 def has_native(target: str, platform: str) -> bool:
@@ -61,6 +79,9 @@ def describe_env(name: str, params: Sequence[int]) -> dict[str, Any]:
 
     Raises RuntimeError if the CPU module is missing, ValueError (from the simulator) if it refuses `params`.
     """
+    for module in _user_modules:
+        with contextlib.suppress(KeyError):  # not one of its simulators
+            return module.describe(name, list(params))
     if "cpu" not in _modules:
         raise RuntimeError(
             "pufferjax's native module _cpu could not be imported, and simulators have no pure-JAX twin: "
@@ -74,8 +95,8 @@ def limit_threads(limit: int) -> None:
 
     Host devices share XLA's pool: with a device per core, one thread per handler is what keeps every core busy.
     """
-    if "cpu" in _modules:
-        _modules["cpu"].limit_threads(limit)
+    for module in (*_user_modules, *filter(None, [_modules.get("cpu")])):
+        module.limit_threads(limit)
 
 
 def native_call(

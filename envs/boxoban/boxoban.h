@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstring>
+#include <vector>
 
 #include "envs/common/bits.h"
 #include "xla_ops/common/random.h"
@@ -68,6 +69,8 @@ struct Boxoban {
   // --- sizes ---------------------------------------------------------------------------------------------------------
   PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
   PJX_HD static int64_t ObsSize(const Params&) { return 4 * kCells; }
+  static std::vector<int64_t> ObsShape(const Params&) { return {4, kSide, kSide}; }
+  PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.max_steps; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 5; }
 
   // --- sets of cells -------------------------------------------------------------------------------------------------

@@ -77,21 +77,7 @@ std::string ParseParams<Boxoban>(const int64_t* values, int64_t count, Boxoban::
 
 namespace {
 
-EnvDescription DescribeBoxoban(const std::vector<int64_t>& values) {
-  EnvDescription description;
-  Boxoban::Params p;
-  description.error = ParseParams<Boxoban>(values.data(), static_cast<int64_t>(values.size()), &p);
-  if (!description.error.empty()) return description;
-  description.obs_shape = {4, Boxoban::kSide, Boxoban::kSide};
-  description.obs_dtype = "uint8";
-  description.num_actions = {Boxoban::NumActions(p, 0)};
-  description.num_agents = Boxoban::kNumAgents;
-  description.state_bytes = Boxoban::StateBytes(p);
-  description.max_episode_steps = p.max_steps;
-  return description;
-}
-
-PJX_REGISTER("boxoban", Describe(DescribeBoxoban));
+PJX_REGISTER("boxoban", Describe(DescribeEnv<Boxoban>));
 const bool kRegistered = (VecEnv<Boxoban>::Register("boxoban"), true);
 
 }  // namespace

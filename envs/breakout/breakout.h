@@ -25,6 +25,7 @@
 #pragma once
 
 #include <cstring>
+#include <vector>
 
 #include "xla_ops/common/random.h"
 
@@ -80,6 +81,8 @@ struct Breakout {
   // --- sizes ---------------------------------------------------------------------------------------------------------
   PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
   PJX_HD static int64_t ObsSize(const Params&) { return 10 + kBricks; }
+  static std::vector<int64_t> ObsShape(const Params& p) { return {ObsSize(p)}; }
+  PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.max_steps; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 3; }
 
   // --- the parts -----------------------------------------------------------------------------------------------------

@@ -25,21 +25,7 @@ std::string ParseParams<Breakout>(const int64_t* values, int64_t count, Breakout
 
 namespace {
 
-EnvDescription DescribeBreakout(const std::vector<int64_t>& values) {
-  EnvDescription description;
-  Breakout::Params p;
-  description.error = ParseParams<Breakout>(values.data(), static_cast<int64_t>(values.size()), &p);
-  if (!description.error.empty()) return description;
-  description.obs_shape = {Breakout::ObsSize(p)};
-  description.obs_dtype = "float32";
-  description.num_actions = {Breakout::NumActions(p, 0)};
-  description.num_agents = Breakout::kNumAgents;
-  description.state_bytes = Breakout::StateBytes(p);
-  description.max_episode_steps = p.max_steps;
-  return description;
-}
-
-PJX_REGISTER("breakout", Describe(DescribeBreakout));
+PJX_REGISTER("breakout", Describe(DescribeEnv<Breakout>));
 const bool kRegistered = (VecEnv<Breakout>::Register("breakout"), true);
 
 }  // namespace

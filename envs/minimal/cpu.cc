@@ -17,21 +17,7 @@ std::string ParseParams<Minimal>(const int64_t* values, int64_t count, Minimal::
 
 namespace {
 
-EnvDescription DescribeMinimal(const std::vector<int64_t>& values) {
-  EnvDescription description;
-  Minimal::Params p;
-  description.error = ParseParams<Minimal>(values.data(), static_cast<int64_t>(values.size()), &p);
-  if (!description.error.empty()) return description;
-  description.obs_shape = {Minimal::ObsSize(p)};
-  description.obs_dtype = "float32";
-  description.num_actions = {Minimal::NumActions(p, 0), Minimal::NumActions(p, 1)};
-  description.num_agents = Minimal::kNumAgents;
-  description.state_bytes = Minimal::StateBytes(p);
-  description.max_episode_steps = p.max_steps;
-  return description;
-}
-
-PJX_REGISTER("minimal", Describe(DescribeMinimal));
+PJX_REGISTER("minimal", Describe(DescribeEnv<Minimal>));
 const bool kRegistered = (VecEnv<Minimal>::Register("minimal"), true);
 
 }  // namespace

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cmath>
+#include <vector>
 
 #include "xla_ops/common/random.h"
 
@@ -63,6 +64,8 @@ struct Minimal {
   // --- sizes ---------------------------------------------------------------------------------------------------------
   PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
   PJX_HD static int64_t ObsSize(const Params&) { return kNumSelf + (kNumAgents + kNumTargets) * kEntitySize; }
+  static std::vector<int64_t> ObsShape(const Params& p) { return {ObsSize(p)}; }
+  PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.max_steps; }
   PJX_HD static int32_t NumActions(const Params&, int head) { return head == 0 ? kNumTurns : kNumSpeedups; }
 
   // --- the simulator -------------------------------------------------------------------------------------------------

@@ -1,0 +1,145 @@
+"""`as_gymnax`: an `Env` with gymnax 1.0's interface. gymnax itself is never imported."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pufferjax.envs.base import Env
+from pufferjax.xla_ops.checks import check_array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EnvParams:
+    """What gymnax calls the parameters of an environment. Those of an `Env` were fixed when it was made."""
+
+    max_steps_in_episode: int = dataclasses.field(metadata={"static": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The integers 0 to n - 1."""
+
+    n: int
+    shape: tuple[int, ...] = ()
+    dtype: Any = jnp.int32
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, (), 0, self.n, self.dtype)
+
+    def contains(self, x: Any) -> jax.Array:
+        return (jnp.asarray(x) >= 0) & (jnp.asarray(x) < self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Arrays of one shape with values from low to high."""
+
+    low: float
+    high: float
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        if jnp.issubdtype(self.dtype, jnp.integer):
+            return jax.random.randint(key, self.shape, int(self.low), int(self.high) + 1, jnp.int32).astype(self.dtype)
+        low, high = (float(np.clip(x, -1e6, 1e6)) for x in (self.low, self.high))  # no uniform number in an infinity
+        return jax.random.uniform(key, self.shape, self.dtype, low, high)
+
+    def contains(self, x: Any) -> jax.Array:
+        return jnp.all((jnp.asarray(x) >= self.low) & (jnp.asarray(x) <= self.high))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: a static argument of jit
+class GymnaxView:
+    """One simulator of `env` behind gymnax 1.0's methods; see `as_gymnax`."""
+
+    env: Env
+
+    @property
+    def name(self) -> str:
+        return self.env.spec.name
+
+    @property
+    def num_actions(self) -> int:
+        return self.env.spec.num_actions[0]
+
+    @property
+    def default_params(self) -> EnvParams:
+        return EnvParams(self.env.spec.max_episode_steps)
+
+    def action_space(self, params: EnvParams | None = None) -> Any:
+        """Discrete."""
+        self._check(params)
+        return _space_class(Discrete)(self.num_actions)
+
+    def observation_space(self, params: EnvParams | None = None) -> Any:
+        """Box: 0 to obs_max for integer observations, unbounded for others."""
+        self._check(params)
+        spec = self.env.spec
+        low, high = (-np.inf, np.inf) if spec.obs_max is None else (0, spec.obs_max)
+        return _space_class(Box)(low, high, tuple(spec.obs_shape), jnp.dtype(spec.obs_dtype))
+
+    def reset(self, key: jax.Array, params: EnvParams | None = None) -> tuple[jax.Array, jax.Array]:
+        """(obs, state): the first observation, of `env.spec.obs_shape`, and the row u8[S] of one simulator."""
+        self._check(params)
+        obs, state = self.env.reset(key, 1)
+        return obs[0], state[0]
+
+    def step(
+        self, key: jax.Array, state: jax.Array, action: Any, params: EnvParams | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, dict[str, jax.Array]]:
+        """(obs, state, reward f32[], terminated bool[], truncated bool[], info).
+
+        A new episode begins by itself. info: that of `env.step`, and as in gymnax terminated, truncated, discount (0
+        where terminated, else 1) and final_observation: obs, or zeros where the episode ended, since a native simulator
+        has restarted before its last observation could be seen.
+        """
+        self._check(params)
+        spec = self.env.spec
+        state = check_array(f"{self.name}.step", "state", state, (spec.state_bytes,), jnp.uint8)
+        action = check_array(f"{self.name}.step", "action", action, (), getattr(action, "dtype", jnp.int32))
+        if not jnp.issubdtype(action.dtype, jnp.integer):
+            raise TypeError(f"{self.name}.step: action must be an integer, got {action.dtype}")
+        outputs = self.env.step(key, state[None], action.astype(jnp.int32)[None])
+        obs, state, reward, terminated, truncated, info = jax.tree.map(lambda x: x[0], outputs)
+        info = {
+            **info,
+            "terminated": terminated,
+            "truncated": truncated,
+            "discount": 1.0 - terminated.astype(jnp.float32),
+            "final_observation": jnp.where(terminated | truncated, jnp.zeros_like(obs), obs),
+        }
+        return obs, state, reward, terminated, truncated, info
+
+    def _check(self, params: Any) -> None:
+        if params is not None and params != self.default_params:
+            raise ValueError(
+                f"{self.name}: its parameters were fixed when it was made; params must be None or "
+                f"{self.default_params}, got {params!r}"
+            )
+
+
+def as_gymnax(env: Env) -> GymnaxView:
+    """`env` as an environment of gymnax 1.0, for scripts written for that: one simulator, its row the state.
+
+    `jax.vmap(env.step)` over keys, states and actions is one native call. If the caller has imported gymnax, the spaces
+    are of gymnax's classes, which its wrappers ask for.
+
+    Raises ValueError for an environment of several agents or several action heads: the interface has neither.
+    """
+    spec = env.spec
+    if spec.num_agents != 1:
+        raise ValueError(f"as_gymnax: {spec.name} has {spec.num_agents} agents, gymnax's interface has one")
+    if len(spec.num_actions) != 1:
+        raise ValueError(f"as_gymnax: {spec.name} has {len(spec.num_actions)} action heads, gymnax's interface has one")
+    return GymnaxView(env)
+
+
+def _space_class(own: type) -> type:
+    spaces = sys.modules.get("gymnax.environments.spaces")
+    return own if spaces is None else getattr(spaces, own.__name__)

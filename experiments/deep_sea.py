@@ -1,0 +1,164 @@
+"""DeepSea of growing size with and without the state set, through `envs.from_gymnax`.
+
+    pip install gymnax                                         # 1.0 or later; the only part of pufferjax that needs it
+    python experiments/deep_sea.py                             # five seeds, both arms, every size
+    python experiments/deep_sea.py --sizes 12 --seeds 0 1      # part of it; results of other settings are kept
+
+In DeepSea (Osband et al., bsuite) a diver goes down one row in each step, left or right, N rows in all. Only N steps to
+the right, whose action differs from cell to cell, lead to the reward of 1; each costs 0.01 / N, so everything else that
+is to be learned says left. A random episode is rewarded with probability 2^-N.
+
+Both arms may take the same number of simulator steps. With the state set, up to --warmup-steps of them are those of the
+random warm-up and the others training; without it all are training. All seeds of an arm run as one program (vmap).
+solved: share of 256 fresh episodes after training that end with the reward. Intervals: 95 %, percentile bootstrap of
+the mean over seeds. Results: experiments/results/deep_sea.json and .png.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from maze_statistics import RESULTS, bootstrap
+
+import pufferjax
+from pufferjax import envs
+from pufferjax.evaluate import make_first_episodes
+from pufferjax.files import write_atomically
+from pufferjax.policy import make_policy
+from pufferjax.run import machine
+
+ARMS = ("state set", "no state set")
+EPISODES = 256
+
+
+def make_env(size: int) -> envs.Env:
+    try:
+        from gymnax.environments.bsuite.deep_sea import DeepSea
+    except ImportError:
+        sys.exit("deep_sea.py needs gymnax: pip install gymnax")
+    # The costs are at most 0.01 in all, so a return above a half is the reward.
+    return envs.from_gymnax(DeepSea(size), perf=lambda episode_return: episode_return > 0.5)
+
+
+def config_of(arm: str, size: int, steps: int, warmup_steps: int) -> pufferjax.TrainConfig:
+    state_set = pufferjax.StateSetConfig(
+        capacity=128,
+        fraction=0.5,
+        interval=2,
+        replay_span=16,
+        walk_steps=0,  # a walk of 16 steps and more ends in another episode
+        warmup_envs=32,
+        warmup_rewards=2,
+        warmup_snapshots=size // 2,  # the whole way to the reward
+        warmup_max_steps=warmup_steps,
+    )
+    if arm == "no state set":
+        state_set, steps = dataclasses.replace(state_set, fraction=0.0), steps + warmup_steps
+    return pufferjax.TrainConfig(
+        total_steps=steps,
+        num_envs=64,
+        horizon=32,
+        policy=pufferjax.PolicyConfig(hidden_size=64, num_layers=1, previous_action=False),
+        ppo=pufferjax.PPOConfig(
+            optimizer="adam", learning_rate=3e-3, minibatch_size=512, replay_ratio=1.0, gamma=0.99, gae_lambda=0.95,
+            entropy_coef=1e-2,
+        ),
+        state_set=state_set,
+    )  # fmt: skip
+
+
+def run(arm: str, size: int, seeds: Sequence[int], steps: int, warmup_steps: int) -> dict:
+    start = time.perf_counter()
+    env, config = make_env(size), config_of(arm, size, steps, warmup_steps)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+    states, metrics = jax.jit(jax.vmap(pufferjax.make_train(env, config)))(keys)
+    play = make_first_episodes(env, make_policy(env.spec, config.policy), EPISODES, greedy=False)
+    figures = jax.jit(jax.vmap(play, (0, 0, None)))(states.params, keys, jnp.ones(EPISODES, bool))
+    return {
+        **key_of(arm, size, seeds, steps, warmup_steps),
+        "solved": np.asarray(figures["perf"], float).mean(axis=1).round(4).tolist(),
+        "training_steps": config.num_epochs * config.batch_size,
+        "warmup_steps_used": np.asarray(states.warmup_steps).tolist(),
+        "warmup_rewards": np.asarray(states.warmup_rewards).tolist(),
+        "solved_in_training": _shares(metrics["perf"], metrics["episodes"]),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _shares(solved, episodes, parts: int = 20) -> list[list[float]]:
+    """Per seed, the solved share of the fresh episodes in each twentieth of the training."""
+    sums = [[np.add.reduceat(x, np.linspace(0, len(x), parts, endpoint=False).astype(int)) for x in np.asarray(figure)]
+            for figure in (solved, episodes)]  # fmt: skip
+    return (np.asarray(sums[0]) / np.maximum(np.asarray(sums[1]), 1)).round(4).tolist()
+
+
+def key_of(arm: str, size: int, seeds: Sequence[int], steps: int, warmup_steps: int) -> dict:
+    return {"arm": arm, "size": size, "seeds": list(seeds), "steps": steps, "warmup_steps": warmup_steps}
+
+
+def table(results: Sequence[dict]) -> str:
+    lines = [f"| size | {' | '.join(ARMS)} |", "|---" * (len(ARMS) + 1) + "|"]
+    for size in sorted({r["size"] for r in results}):
+        cells = []
+        for arm in ARMS:
+            found = [r["solved"] for r in results if (r["size"], r["arm"]) == (size, arm)]
+            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*bootstrap(found[0])) if found else "-")
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(results: Sequence[dict], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for arm, colour, shift in zip(ARMS, ("tab:green", "tab:red"), (-0.1, 0.1), strict=True):
+        of_arm = sorted((r for r in results if r["arm"] == arm), key=lambda r: r["size"])
+        if of_arm:
+            sizes = np.array([r["size"] for r in of_arm]) + shift
+            means, lows, highs = np.array([bootstrap(r["solved"]) for r in of_arm]).T
+            axes.errorbar(sizes, means, (means - lows, highs - means), fmt="o-", color=colour, label=arm, capsize=3)
+            for x, r in zip(sizes, of_arm, strict=True):
+                axes.plot([x] * len(r["solved"]), r["solved"], ".", color=colour, alpha=0.4)
+    axes.set(xlabel="size N (a random episode is rewarded once in 2^N)", ylabel="solved, fresh episodes")
+    axes.set(title="DeepSea", ylim=(-0.03, 1.03))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 10, 12, 14, 16])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of training, with the state set")
+    parser.add_argument("--warmup-steps", type=int, default=8_000_000, help="at most, of the random warm-up")
+    parser.add_argument("--output", type=Path, default=RESULTS / "deep_sea.json")
+    args = parser.parse_args()
+    args.output.parent.mkdir(exist_ok=True)
+    results = json.loads(args.output.read_text())["results"] if args.output.is_file() else []
+    shown = []
+    for size in args.sizes:
+        for arm in args.arms:
+            key = key_of(arm, size, args.seeds, args.steps, args.warmup_steps)
+            found = [r for r in results if r == {**r, **key}]
+            if not found:
+                found = [run(arm, size, args.seeds, args.steps, args.warmup_steps)]
+                results += found
+                write_atomically(args.output, json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
+            shown += found
+            print(f"{size}, {arm}: solved {found[0]['solved']}, {found[0]['seconds']} s", flush=True)
+    print(table(shown))
+    plot(shown, args.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
