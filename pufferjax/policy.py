@@ -44,11 +44,6 @@ class OneHotEncoder(nn.Module):
         return xla_ops.one_hot_linear(x, table, bias)
 
 
-def _entity_encoder(x, w1, b1, w2, b2):
-    # Stands in for xla_ops.entity_encoder, which takes the same arguments and never holds the [..., N, H] of this.
-    return jnp.max(nn.relu(x @ w1 + b1) @ w2 + b2, axis=-2)
-
-
 class EntityEncoder(nn.Module):
     """Features of the agent itself and a set of entities: x f32[..., F + N * D] -> f32[..., H].
 
@@ -71,7 +66,7 @@ class EntityEncoder(nn.Module):
         entity_bias = self.param("entity_bias", nn.initializers.zeros, (width,))
         kernel = self.param("kernel", _uniform((2.0 / width) ** 0.5), (width, hidden))
         bias = self.param("bias", nn.initializers.zeros, (hidden,))
-        h = _entity_encoder(entities, entity_kernel, entity_bias, kernel, bias)
+        h = xla_ops.entity_encoder(entities, entity_kernel, entity_bias, kernel, bias)
         if layout.num_self:
             h += own @ self.param("self_kernel", _uniform((2.0 / layout.num_self) ** 0.5), (layout.num_self, hidden))
         return h
