@@ -1,14 +1,28 @@
-"""Fixtures of all tests: kernel bodies compiled for the host."""
+"""What all tests share: one compilation cache, and kernel bodies compiled for the host."""
 
 import ctypes
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# The tests compile the same small programs again and again, in the workers of pytest-xdist and in subprocesses. JAX
+# reads this when it is imported; workers inherit it from the process that made the folder, which removes it.
+_OWN_CACHE = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _OWN_CACHE = tempfile.mkdtemp(prefix="pufferjax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _OWN_CACHE
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def pytest_unconfigure():
+    if _OWN_CACHE is not None:
+        shutil.rmtree(_OWN_CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

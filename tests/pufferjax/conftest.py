@@ -1,20 +1,9 @@
 """Tiny runs shared by the tests of the shell."""
 
-import os
-import tempfile
-
-import jax
 import pytest
 
 import pufferjax
 from pufferjax import envs
-
-# The tests compile the same small programs again and again, some of them in subprocesses.
-_CACHE = tempfile.mkdtemp(prefix="pufferjax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-jax.config.update("jax_compilation_cache_dir", _CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 # The settings of `tiny_config` and `tiny_env` below, as flags.
 TINY_FLAGS = """
