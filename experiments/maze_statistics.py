@@ -6,7 +6,7 @@
 
 Every run is a process of its own (`pufferjax train maze`) and ends after the same steps of training: what else the
 machine does meanwhile does not matter. Results are kept after each run and what is there already is not run again, so
-an interrupted experiment goes on with the same command. Writes results/maze_statistics.json, .md and .png (or --output).
+an interrupted experiment goes on with the same command. Writes results/maze_statistics.json, .md and .png (--output).
 
 The arms, each the preset but for what is named. {full, state-set-only, priorities-only, neither} is the 2 x 2 of the
 state set (restarts from snapshots, with their warm-up) and the trajectory priorities (rows of the minibatches drawn by
