@@ -14,22 +14,22 @@ namespace {
 PJX_TARGET("arch=x86-64-v4")
 void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
                  const ForwardScratch& scratch) {
-  ForwardTiled<8, 3>(layer, call, begin, end, scratch);
+  ForwardTiled<Avx512Tile>(layer, call, begin, end, scratch);
 }
 PJX_TARGET("arch=x86-64-v3")
 void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
                  const ForwardScratch& scratch) {
-  ForwardTiled<4, 1>(layer, call, begin, end, scratch);
+  ForwardTiled<Avx2Tile>(layer, call, begin, end, scratch);
 }
 PJX_TARGET("arch=x86-64-v4")
 void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
                   const BackwardScratch& scratch) {
-  BackwardTiled<8, 3>(layer, call, begin, end, scratch);
+  BackwardTiled<Avx512Tile>(layer, call, begin, end, scratch);
 }
 PJX_TARGET("arch=x86-64-v3")
 void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
                   const BackwardScratch& scratch) {
-  BackwardTiled<4, 1>(layer, call, begin, end, scratch);
+  BackwardTiled<Avx2Tile>(layer, call, begin, end, scratch);
 }
 #else
 #define PJX_TARGET(name)
@@ -37,12 +37,12 @@ void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t 
 PJX_TARGET("default")
 void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
                  const ForwardScratch& scratch) {
-  ForwardTiled<2, 1>(layer, call, begin, end, scratch);
+  ForwardTiled<BaselineTile>(layer, call, begin, end, scratch);
 }
 PJX_TARGET("default")
 void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
                   const BackwardScratch& scratch) {
-  BackwardTiled<2, 1>(layer, call, begin, end, scratch);
+  BackwardTiled<BaselineTile>(layer, call, begin, end, scratch);
 }
 
 constexpr int64_t kGrain = 1 << 18;  // multiplications below which a second thread costs more than it saves

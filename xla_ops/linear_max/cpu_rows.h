@@ -17,8 +17,6 @@
 
 namespace pjx {
 
-typedef int32_t IntVec __attribute__((vector_size(64), aligned(4), may_alias));  // as Vec
-
 // Sizes of one lane. Without a first layer the units are the features. Rows of weights and of scratch arrays are padded
 // with zeros to whole vectors; the arrays of a call are not.
 struct EntityLayer {
@@ -110,75 +108,81 @@ PJX_INLINE void CopyFeatures(const EntityInputs& row, const int32_t* numbers, in
 }
 
 // units [count, padded units] = relu(features · w1 + b1).
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void ApplyFirst(const EntityLayer& layer, const FirstLayer& first, const float* features, int64_t stride,
                            int64_t count, float* units) {
   const int64_t padded = layer.padded_units();
-  SmallMatmul<kRows, kVecs>({features, stride, 1}, first.w1, padded, count, layer.features, padded / kLanes,
-                            /*add=*/false, units, padded);
+  TiledMatmul<Tile>({features, stride, 1}, first.w1, padded, count, layer.features, padded, /*add=*/false, units,
+                    padded);
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t p = 0; p < padded; ++p) units[i * padded + p] = Relu(units[i * padded + p] + first.b1[p]);
   }
 }
 
 // --- forward ---------------------------------------------------------------------------------------------------------
-template <int kRows, int kVecs, bool kSave>
-PJX_INLINE void MaxTile(Strided a, const int32_t* numbers, const float* b, int64_t b_row, int64_t depth,
-                        Vec (&best)[kVecs], IntVec (&winner)[kVecs]) {
-  Vec score[kRows][kVecs] = {};
+template <typename Tile, int kRows, int kVecs, bool kSave>
+PJX_INLINE void MaxTile(Strided a, const int32_t* numbers, const float* b, int64_t b_row, int64_t depth, float* best,
+                        int32_t* winner) {
+  using Floats = typename Tile::Floats;
+  using Ints = typename Tile::Ints;
+  Floats score[kRows][kVecs] = {}, top[kVecs];
+  Ints number[kVecs];
   AddProduct(a, b, b_row, depth, score);
+  for (int v = 0; v < kVecs; ++v) {
+    top[v] = reinterpret_cast<const Floats*>(best)[v];
+    number[v] = reinterpret_cast<const Ints*>(winner)[v];
+  }
   for (int i = 0; i < kRows; ++i) {
     for (int v = 0; v < kVecs; ++v) {
-      if (kSave) winner[v] = score[i][v] > best[v] ? numbers[i] + IntVec{} : winner[v];
-      best[v] = score[i][v] > best[v] ? score[i][v] : best[v];
+      if (kSave) number[v] = score[i][v] > top[v] ? numbers[i] + Ints{} : number[v];
+      top[v] = score[i][v] > top[v] ? score[i][v] : top[v];
     }
+  }
+  for (int v = 0; v < kVecs; ++v) {
+    reinterpret_cast<Floats*>(best)[v] = top[v];
+    reinterpret_cast<Ints*>(winner)[v] = number[v];
   }
 }
 
-template <int kRows, int kVecs, bool kSave>
+template <typename Tile, int kRows, int kVecs, bool kSave>
 PJX_INLINE void MaxPanel(Strided a, const int32_t* numbers, int64_t rows, const float* b, int64_t b_row, int64_t depth,
-                         Vec (&best)[kVecs], IntVec (&winner)[kVecs]) {
+                         float* best, int32_t* winner) {
   int64_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
-    MaxTile<kRows, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, b, b_row, depth, best, winner);
+    MaxTile<Tile, kRows, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, b, b_row, depth, best,
+                                       winner);
   }
   if constexpr (kRows > 1) {
     if (i < rows) {
-      MaxPanel<kRows / 2, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, rows - i, b, b_row, depth,
-                                        best, winner);
+      MaxPanel<Tile, kRows / 2, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, rows - i, b, b_row,
+                                              depth, best, winner);
     }
   }
 }
 
-// Folds the scores A B of `rows` entities into best and winner [16 vecs]; none of them may be NaN.
-template <int kRows, int kVecs, bool kSave>
+// Folds the scores A B of `rows` entities into best and winner [columns]; none of them may be NaN.
+template <typename Tile, int kVecs, bool kSave>
 PJX_INLINE void FoldTame(Strided a, const int32_t* numbers, int64_t rows, const float* b, int64_t b_row, int64_t depth,
-                         int64_t vecs, float* best, int32_t* winner) {
-  int64_t v = 0;
-  for (; v + kVecs <= vecs; v += kVecs) {
-    Vec* const best_panel = reinterpret_cast<Vec*>(best) + v;
-    IntVec* const winner_panel = reinterpret_cast<IntVec*>(winner) + v;
-    Vec top[kVecs];
-    IntVec number[kVecs];
-    for (int i = 0; i < kVecs; ++i) top[i] = best_panel[i], number[i] = winner_panel[i];
-    MaxPanel<kRows, kVecs, kSave>(a, numbers, rows, b + v * kLanes, b_row, depth, top, number);
-    for (int i = 0; i < kVecs; ++i) best_panel[i] = top[i], winner_panel[i] = number[i];
+                         int64_t columns, float* best, int32_t* winner) {
+  constexpr int64_t kWidth = kVecs * kTileLanes<Tile>;
+  int64_t h = 0;
+  for (; h + kWidth <= columns; h += kWidth) {
+    MaxPanel<Tile, Tile::kRows, kVecs, kSave>(a, numbers, rows, b + h, b_row, depth, best + h, winner + h);
   }
   if constexpr (kVecs > 1) {
-    if (v < vecs) {
-      FoldTame<kRows, kVecs - 1, kSave>(a, numbers, rows, b + v * kLanes, b_row, depth, vecs - v, best + v * kLanes,
-                                        winner + v * kLanes);
+    if (h < columns) {
+      FoldTame<Tile, kVecs - 1, kSave>(a, numbers, rows, b + h, b_row, depth, columns - h, best + h, winner + h);
     }
   }
 }
 
 // As FoldTame for any scores. `scores` holds those of one entity.
-template <int kVecs>
+template <typename Tile>
 PJX_INLINE void FoldAny(Strided a, const int32_t* numbers, int64_t rows, const float* b, int64_t b_row, int64_t depth,
-                        int64_t vecs, float* best, int32_t* winner, float* scores) {
+                        int64_t columns, float* best, int32_t* winner, float* scores) {
   for (int64_t i = 0; i < rows; ++i) {
-    SmallMatmul<1, kVecs>({a.data + i * a.row, a.row, a.column}, b, b_row, 1, depth, vecs, /*add=*/false, scores, 0);
-    for (int64_t h = 0; h < vecs * kLanes; ++h) {
+    TiledMatmul<Tile>({a.data + i * a.row, a.row, a.column}, b, b_row, 1, depth, columns, /*add=*/false, scores, 0);
+    for (int64_t h = 0; h < columns; ++h) {
       const bool takes = Takes(scores[h], best[h]);
       winner[h] = takes ? numbers[i] : winner[h];
       best[h] = takes ? scores[h] : best[h];
@@ -201,7 +205,7 @@ struct ForwardScratch {
 };
 
 // The best scores of a row and their entities, in scratch; false: no entity is present.
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE bool ForwardRow(const EntityLayer& layer, const EntityForward& call, const EntityInputs& row,
                            const ForwardScratch& scratch) {
   const int64_t padded_hidden = layer.padded_hidden(), block = layer.block();
@@ -222,22 +226,22 @@ PJX_INLINE bool ForwardRow(const EntityLayer& layer, const EntityForward& call, 
     }
     int64_t stride = layer.features;
     if (layer.has_first) {
-      ApplyFirst<kRows, kVecs>(layer, call.first, a, stride, count, scratch.units.get());
+      ApplyFirst<Tile>(layer, call.first, a, stride, count, scratch.units.get());
       a = scratch.units.get();
       stride = layer.padded_units();
     }
     const Strided matrix{a, stride, 1};
-    const int64_t vecs = padded_hidden / kLanes;
     float* const best = scratch.best.get();
     int32_t *const numbers = scratch.numbers.get(), *const winner = scratch.winner.get();
     if (!call.is_tame || !AreTame(a, count * stride)) {
-      FoldAny<kVecs>(matrix, numbers, count, call.weight, padded_hidden, layer.units, vecs, best, winner,
-                     scratch.scores.get());
+      FoldAny<Tile>(matrix, numbers, count, call.weight, padded_hidden, layer.units, padded_hidden, best, winner,
+                    scratch.scores.get());
     } else if (call.winner != nullptr) {
-      FoldTame<kRows, kVecs, true>(matrix, numbers, count, call.weight, padded_hidden, layer.units, vecs, best, winner);
+      FoldTame<Tile, Tile::kVecs, true>(matrix, numbers, count, call.weight, padded_hidden, layer.units, padded_hidden,
+                                        best, winner);
     } else {
-      FoldTame<kRows, kVecs, false>(matrix, numbers, count, call.weight, padded_hidden, layer.units, vecs, best,
-                                    winner);
+      FoldTame<Tile, Tile::kVecs, false>(matrix, numbers, count, call.weight, padded_hidden, layer.units, padded_hidden,
+                                         best, winner);
     }
   }
   return found;
@@ -248,13 +252,13 @@ PJX_INLINE void StoreNumbers(const int32_t* from, int64_t size, int64_t row, voi
   for (int64_t h = 0; h < size; ++h) static_cast<Number*>(to)[row * size + h] = static_cast<Number>(from[h]);
 }
 
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void ForwardTiled(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
                              const ForwardScratch& scratch) {
   for (int64_t r = begin; r < end; ++r) {
     const EntityInputs row = call.inputs.Row(layer, r);
     float* const y = call.y + r * layer.hidden;
-    if (ForwardRow<kRows, kVecs>(layer, call, row, scratch)) {
+    if (ForwardRow<Tile>(layer, call, row, scratch)) {
       for (int64_t h = 0; h < layer.hidden; ++h) y[h] = scratch.best[h] + call.bias[h];
     } else {
       std::memset(y, 0, layer.hidden * sizeof(float));
@@ -323,25 +327,34 @@ PJX_INLINE int64_t ListWinners(const EntityLayer& layer, const void* winners, in
   return count;
 }
 
-// Along each winner's chain: the hidden units' cotangents go to its units, and with its units to their weights. Leaves
-// `last` as it was before ListWinners.
+// Along each winner's chain: the hidden units' cotangents go to its units (with a first layer, to what came into their
+// ReLU and to b1), and with its units to their weights. Leaves `last` as it was before ListWinners.
+template <typename Tile>
 PJX_INLINE void ToWinners(const EntityLayer& layer, const EntityBackward& call, const float* y_bar, const float* units,
                           int64_t count, const BackwardScratch& scratch) {
-  const int64_t vecs = layer.padded_units() / kLanes;
-  const Vec* const unit = reinterpret_cast<const Vec*>(units);
-  const Vec* const weight = reinterpret_cast<const Vec*>(call.weight_transposed);
-  Vec* const unit_bar = reinterpret_cast<Vec*>(scratch.units_bar.get());
-  Vec* const weight_bar = reinterpret_cast<Vec*>(call.weight_transposed_bar);
+  using Floats = typename Tile::Floats;
+  const int64_t padded = layer.padded_units(), vecs = padded / kTileLanes<Tile>;
+  const Floats* const unit = reinterpret_cast<const Floats*>(units);
+  const Floats* const weight = reinterpret_cast<const Floats*>(call.weight_transposed);
+  Floats* const unit_bar = reinterpret_cast<Floats*>(scratch.units_bar.get());
+  Floats* const weight_bar = reinterpret_cast<Floats*>(call.weight_transposed_bar);
   for (int64_t i = 0; i < count; ++i) {
     int32_t* const last = &scratch.last[scratch.numbers[i]];
     for (int64_t v = 0; v < vecs; ++v) {
-      const Vec value = unit[i * vecs + v];
-      Vec sum{};
+      const Floats value = unit[i * vecs + v];
+      Floats sum{};
       for (int64_t h = *last; h >= 0; h = scratch.before[h]) {
         sum += y_bar[h] * weight[h * vecs + v];
         weight_bar[h * vecs + v] += y_bar[h] * value;
       }
       unit_bar[i * vecs + v] = sum;
+    }
+    if (layer.has_first) {
+      for (int64_t p = 0; p < padded; ++p) {
+        float* const cotangent = &scratch.units_bar[i * padded + p];
+        *cotangent = ReluBackward(units[i * padded + p], *cotangent);
+        call.b1_bar[p] += *cotangent;
+      }
     }
     *last = -1;
   }
@@ -361,7 +374,7 @@ PJX_INLINE void StoreFeatures(const float* from, int64_t stride, const int32_t* 
   }
 }
 
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void BackwardRow(const EntityLayer& layer, const EntityBackward& call, int64_t r, const EntityInputs& row,
                             void* x_bar, const BackwardScratch& scratch) {
   const int64_t padded_features = layer.padded_features(), padded = layer.padded_units();
@@ -373,30 +386,24 @@ PJX_INLINE void BackwardRow(const EntityLayer& layer, const EntityBackward& call
   CopyFeatures(row, scratch.numbers.get(), count, layer.features, scratch.features.get(), padded_features);
   const float* units = scratch.features.get();
   if (layer.has_first) {
-    ApplyFirst<kRows, kVecs>(layer, call.first, units, padded_features, count, scratch.units.get());
+    ApplyFirst<Tile>(layer, call.first, units, padded_features, count, scratch.units.get());
     units = scratch.units.get();
   }
   for (int64_t h = 0; h < layer.hidden; ++h) call.bias_bar[h] += y_bar[h];
-  ToWinners(layer, call, y_bar, units, count, scratch);
+  ToWinners<Tile>(layer, call, y_bar, units, count, scratch);
   const float* features_bar = scratch.units_bar.get();
   if (layer.has_first) {
-    float* const units_bar = scratch.units_bar.get();
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t p = 0; p < padded; ++p) {
-        units_bar[i * padded + p] = ReluBackward(units[i * padded + p], units_bar[i * padded + p]);
-        call.b1_bar[p] += units_bar[i * padded + p];
-      }
-    }
-    SmallMatmul<kRows, kVecs>({scratch.features.get(), 1, padded_features}, units_bar, padded, layer.features, count,
-                              padded / kLanes, /*add=*/true, call.w1_bar, padded);
-    SmallMatmul<kRows, kVecs>({units_bar, padded, 1}, call.w1_transposed, padded_features, count, layer.units,
-                              padded_features / kLanes, /*add=*/false, scratch.features_bar.get(), padded_features);
+    const float* const units_bar = scratch.units_bar.get();
+    TiledMatmul<Tile>({scratch.features.get(), 1, padded_features}, units_bar, padded, layer.features, count, padded,
+                      /*add=*/true, call.w1_bar, padded);
+    TiledMatmul<Tile>({units_bar, padded, 1}, call.w1_transposed, padded_features, count, layer.units, padded_features,
+                      /*add=*/false, scratch.features_bar.get(), padded_features);
     features_bar = scratch.features_bar.get();
   }
   StoreFeatures(features_bar, padded_features, scratch.numbers.get(), count, layer.features, row.is_bfloat16, x_bar);
 }
 
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void BackwardTiled(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
                               const BackwardScratch& scratch) {
   const int64_t row_bytes = layer.entities * layer.features * (call.inputs.is_bfloat16 ? 2 : 4);
@@ -405,7 +412,7 @@ PJX_INLINE void BackwardTiled(const EntityLayer& layer, const EntityBackward& ca
     void* const x_bar = static_cast<char*>(call.x_bar) + r * row_bytes;
     std::memset(x_bar, 0, row_bytes);
     if (row.mask == nullptr || std::find(row.mask, row.mask + layer.entities, true) != row.mask + layer.entities) {
-      BackwardRow<kRows, kVecs>(layer, call, r, row, x_bar, scratch);
+      BackwardRow<Tile>(layer, call, r, row, x_bar, scratch);
     }
   }
 }
