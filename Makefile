@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu)
+NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
 .PHONY: demo test test-gpu nightly sanitize lint format cuda clean
@@ -76,10 +76,10 @@ endif
 
 # With a GPU: its JAX and the CUDA module, built for that GPU, go into $(VENV) first.
 test-gpu: $(VENV)/.installed  ## the CUDA ops against their twins and the CPU; skipped, with the reason, without a GPU
-ifneq ($(shell command -v nvcc && nvidia-smi --list-gpus),)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,cuda]' \
-	  -C cmake.define.PUFFERJAX_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES=native
-endif
+	if command -v nvcc && nvidia-smi --list-gpus; then \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,cuda]' \
+	    -C cmake.define.PUFFERJAX_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES=native; \
+	fi
 	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS) tests/gpu
 
 clean:

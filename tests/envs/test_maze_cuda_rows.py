@@ -119,7 +119,7 @@ def test_restore_has_the_bits_of_the_cpu(mazes):
     states, _ = mazes.reset(words(0))
     snapshots, _ = mazes.reset(words(1))
     snapshots = np.ascontiguousarray(snapshots[:, :7])
-    env_ids = np.array([[3, 18, 3, 0, 5, 3, 0], [1, 1, 1, 1, 1, 2, 1]], np.int32)
+    env_ids = np.array([[3, 18, 3, 0, 5, 3, 0], [1, 1, 2, 1, 1, 1, 1]], np.int32)
     expected = mazes.cpu("restore", [mazes.state], states, snapshots, env_ids)[0]
     mazes.host("restore", env_ids.size, states, snapshots, env_ids, 7)
     np.testing.assert_array_equal(states, expected)

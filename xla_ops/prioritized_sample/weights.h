@@ -25,6 +25,12 @@ PJX_HD uint32_t FloatBits(float x) {
   return bits;
 }
 
+PJX_HD float FloatOfBits(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
 // A positive float is mantissa * 2^(exponent - 150) with mantissa in [2^23, 2^24), denormals included.
 struct Normalised {
   uint32_t mantissa;
@@ -44,27 +50,25 @@ struct Log2 {
   float fraction;
 
   PJX_HD explicit Log2(const Normalised& x) : exponent(x.exponent) {
-    float m = static_cast<float>(x.mantissa) * (1.0f / 8388608.0f);
-    if (x.mantissa > 11863283u) {  // 2^23 sqrt(2)
-      m *= 0.5f;
-      ++exponent;
-    }
+    // m in [sqrt(1/2), sqrt(2)], without a branch, which nothing could predict.
+    const uint32_t is_high = x.mantissa > 11863283u;  // 2^23 sqrt(2)
+    exponent += static_cast<int32_t>(is_high);
+    const float m = FloatOfBits((127u - is_high) << 23 | (x.mantissa & 0x7FFFFFu));
     // 2 artanh((m - 1) / (m + 1)) / ln(2); the first term left out is below 2e-9.
     const float s = (m - 1.0f) / (m + 1.0f), z = s * s;
-    fraction = s * (2.8853901f + z * (0.96179669f + z * (0.57707802f + z * (0.41219858f + z * 0.32059890f))));
+    const float high = 0.57707802f + z * 0.41219858f + (z * z) * 0.32059890f;
+    fraction = s * ((2.8853901f + z * 0.96179669f) + (z * z) * high);
   }
 };
 
 // 2^x for |x| <= 1/2, relative error below 2e-7: the exponential series, whose first term left out is below 6e-9.
 PJX_HD float Exp2Fraction(float x) {
-  float y = 1.5252734e-5f;
-  y = y * x + 1.5403530e-4f;
-  y = y * x + 1.3333558e-3f;
-  y = y * x + 9.6181291e-3f;
-  y = y * x + 5.5504109e-2f;
-  y = y * x + 2.4022651e-1f;
-  y = y * x + 6.9314718e-1f;
-  return y * x + 1.0f;
+  // By pairs of terms: half as many operations wait for each other.
+  const float z = x * x;
+  float y = 1.5403530e-4f + x * 1.5252734e-5f;
+  y = (9.6181291e-3f + x * 1.3333558e-3f) + z * y;
+  y = (2.4022651e-1f + x * 5.5504109e-2f) + z * y;
+  return (1.0f + x * 6.9314718e-1f) + z * y;
 }
 
 // alpha as the weights take it: 0 for what is not a positive normal finite number.
