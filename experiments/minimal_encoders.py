@@ -24,7 +24,7 @@ from pufferjax.run import machine
 
 RESULTS = Path(__file__).parent / "results"
 ARMS = {"entity": "tab:green", "linear": "tab:red"}  # the encoder, and its colour
-EVAL_EPISODES = 512
+EVAL_EPISODES = 256
 
 
 def run(arm: str, seed: int, seconds: float, extra: list[str], folder: Path) -> dict:

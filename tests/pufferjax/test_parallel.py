@@ -42,7 +42,7 @@ def test_devices_that_are_not_there():
 def test_two_devices_learn_like_one():
     program = textwrap.dedent(
         """
-        import json, sys
+        import dataclasses, json, sys
         import jax
         jax.config.update("jax_num_cpu_devices", 2)
         import jax.numpy as jnp
@@ -86,12 +86,21 @@ def test_two_devices_learn_like_one():
                 "rows": np.asarray(state.state_set.snapshots)[filled].tolist(),
                 "repeats": float(metrics["state_repeats"]),
             }
+
+        # Eight agents in each simulator: traced for two devices, not run.
+        env = envs.make("minimal", max_steps=20)
+        config = dataclasses.replace(config, total_steps=64 * 8 * 32 * 2, ppo=PPOConfig(minibatch_size=1024))
+        init, _, update = make_parallel(env, config, jax.devices())
+        state = jax.eval_shape(init, jax.random.key(0))
+        state, _ = jax.eval_shape(update, state, config.hypers(), jnp.float32(0))
+        result["agents"] = [state.observations.shape, state.memory.recurrent.shape, state.env_state.shape]
         json.dump(result, sys.stdout)
         """
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     result = json.loads(run.stdout)
+    assert result.pop("agents") == [[64 * 8, 66], [2, 64 * 8, 64], [64, 336]]
     for figures in result.values():
         assert figures["rate"] > 0.95 and figures["states"] > 0 and figures["rewards"] >= 64
         # The logged figures are those of the shares of all devices together.
