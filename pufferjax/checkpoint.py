@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pufferjax.files import sync
 from pufferjax.run_config import fixed_differences
@@ -44,8 +45,21 @@ def _is_key(x) -> bool:
 
 
 def _to_storable(tree):
-    """Typed PRNG keys as the integers behind them."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    """Typed PRNG keys as the integers behind them, and one zero for an empty array, which Orbax does not save."""
+
+    def convert(x):
+        if not x.size:
+            return jnp.zeros(1, jnp.uint8)
+        return jax.random.key_data(x) if _is_key(x) else x
+
+    return jax.tree.map(convert, tree)
+
+
+def _from_storable(like, stored):
+    """Inverse of `_to_storable`, of one array."""
+    if not like.size:
+        return jnp.zeros(like.shape, like.dtype, device=like.sharding if isinstance(like, jax.Array) else None)
+    return jax.random.wrap_key_data(stored, impl=_key_impl(like)) if _is_key(like) else stored
 
 
 def _key_impl(key):
@@ -190,17 +204,12 @@ def _load(run_dir, like, step, settings) -> Checkpoint:
             stored = checkpointer.restore(path / _STATE, jax.tree.map(_target, like))
     except Exception as error:  # Orbax and its storage layer raise many types, all of them meaning this
         raise CheckpointError(f"checkpoint {path} is damaged or of another run: {_first_line(error)}") from error
-    train_state = jax.tree.map(
-        lambda x, stored: jax.random.wrap_key_data(stored, impl=_key_impl(x)) if _is_key(x) else stored,
-        like,
-        stored,
-    )
-    return Checkpoint(step, train_state, progress)
+    return Checkpoint(step, jax.tree.map(_from_storable, like, stored), progress)
 
 
 def _target(x) -> jax.ShapeDtypeStruct:
     """What Orbax restores in place of `x`."""
-    placed = isinstance(x, jax.Array)
+    placed = isinstance(x, jax.Array) and x.size
     sharding = x.sharding if placed else jax.sharding.SingleDeviceSharding(jax.devices()[0])
     x = jax.eval_shape(_to_storable, x)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

@@ -73,9 +73,9 @@ struct G2048 {
     uint32_t at[4];
   };
 
-  // 0xFF in every byte of x that is not zero. Bytes must be below 128.
-  PJX_HD static uint32_t NonZero(uint32_t x) { return ((x + 0x7F7F7F7Fu) >> 7 & 0x01010101u) * 0xFFu; }
-  PJX_HD static uint32_t NonZeroBytes(uint32_t x) { return ((x + 0x7F7F7F7Fu) >> 7 & 0x01010101u); }
+  // 1 in every byte of x that is not zero, which must be below 128; and 0xFF there.
+  PJX_HD static uint32_t NonZeroBytes(uint32_t x) { return (x + 0x7F7F7F7Fu) >> 7 & 0x01010101u; }
+  PJX_HD static uint32_t NonZeroMask(uint32_t x) { return NonZeroBytes(x) * 0xFFu; }
 
   PJX_HD static Lines Transposed(const Lines& m) {
     // Two by two cells, then the cells within.
@@ -85,31 +85,24 @@ struct G2048 {
              (c & 0x00FF00FFu) | (d & 0x00FF00FFu) << 8, (c >> 8 & 0x00FF00FFu) | (d & 0xFF00FF00u)}};
   }
 
-  // The board as lines of the direction, and back: up and down (0, 1) have a row of cells in each word, left and right
-  // (2, 3) a column; down and right begin at the other end.
-  PJX_HD static Lines Oriented(const Lines& m, int32_t action) {
+  // m transposed if `is_transposed`, without a branch on it; and likewise in reverse order.
+  PJX_HD static Lines Turned(const Lines& m, bool is_transposed) {
     const Lines t = Transposed(m);
-    const uint32_t turn = 0u - static_cast<uint32_t>(action >> 1), flip = 0u - static_cast<uint32_t>(action & 1);
+    const uint32_t mask = 0u - is_transposed;
     Lines out;
-    for (int k = 0; k < 4; ++k) {
-      const uint32_t forward = (t.at[k] & turn) | (m.at[k] & ~turn);
-      const uint32_t backward = (t.at[3 - k] & turn) | (m.at[3 - k] & ~turn);
-      out.at[k] = (backward & flip) | (forward & ~flip);
-    }
+    for (int k = 0; k < 4; ++k) out.at[k] = (t.at[k] & mask) | (m.at[k] & ~mask);
     return out;
   }
-  PJX_HD static Lines Restored(const Lines& m, int32_t action) {
-    const uint32_t turn = 0u - static_cast<uint32_t>(action >> 1), flip = 0u - static_cast<uint32_t>(action & 1);
+  PJX_HD static Lines Flipped(const Lines& m, bool is_reversed) {
+    const uint32_t mask = 0u - is_reversed;
     Lines out;
-    for (int k = 0; k < 4; ++k) out.at[k] = (m.at[3 - k] & flip) | (m.at[k] & ~flip);
-    const Lines t = Transposed(out);
-    for (int k = 0; k < 4; ++k) out.at[k] = (t.at[k] & turn) | (out.at[k] & ~turn);
+    for (int k = 0; k < 4; ++k) out.at[k] = (m.at[3 - k] & mask) | (m.at[k] & ~mask);
     return out;
   }
 
   // Moves the tile of cell k + 1 to cell k in the lines where k is empty.
   PJX_HD static void Fill(Lines& m, int k) {
-    const uint32_t taken = NonZero(m.at[k]);
+    const uint32_t taken = NonZeroMask(m.at[k]);
     m.at[k] |= m.at[k + 1] & ~taken;
     m.at[k + 1] &= taken;
   }
@@ -120,7 +113,7 @@ struct G2048 {
     Fill(m, 0), Fill(m, 1);
     Fill(m, 0);
     for (int k = 0; k < 3; ++k) {
-      const uint32_t is_merged = NonZero(m.at[k]) & ~NonZero(m.at[k] ^ m.at[k + 1]);
+      const uint32_t is_merged = NonZeroMask(m.at[k]) & ~NonZeroMask(m.at[k] ^ m.at[k + 1]);
       m.at[k] += is_merged & 0x01010101u;
       merged[k] = m.at[k] & is_merged;
       // What lies behind moves up by one; the new neighbour of the merged tile meets the tile behind it, not this one.
@@ -212,10 +205,12 @@ struct G2048 {
 
   PJX_HD static Outcome Step(State& s, const Params&, const int32_t* actions, Philox& random, float* rewards) {
     const Lines before = Load(s);
-    Lines m = Oriented(before, actions[0]);
+    // Up and down have a row of cells in each word, left and right a column; down and right begin at the other end.
+    const bool is_transposed = actions[0] >= 2, is_reversed = actions[0] % 2 == 1;
+    Lines m = Flipped(Turned(before, is_transposed), is_reversed);
     uint32_t merged[3];
     Push(m, merged);
-    m = Restored(m, actions[0]);
+    m = Turned(Flipped(m, is_reversed), is_transposed);
     const bool has_changed = memcmp(m.at, before.at, sizeof m.at) != 0;
     int32_t units = -500;
     bool is_over = false;

@@ -59,6 +59,7 @@ def test_typed_keys_and_every_dtype(tmp_path, impl):
         "bytes": jnp.arange(256, dtype=jnp.uint8),
         "flag": jnp.bool_(True),
         "count": jnp.int32(-7),
+        "empty": jnp.zeros((0, 5, 3)),  # the memory of a policy without recurrent layers
         "float": jnp.array([jnp.nan, jnp.inf, -0.0, 1e-40], jnp.float32),
     }
     save_checkpoint(tmp_path, 12, tree)
