@@ -41,8 +41,8 @@ EPISODES = 256
 def make_env(size: int) -> envs.Env:
     try:
         from gymnax.environments.bsuite.deep_sea import DeepSea
-    except ImportError:
-        sys.exit("deep_sea.py needs gymnax: pip install gymnax")
+    except ImportError as error:
+        sys.exit(f"deep_sea.py needs gymnax (pip install gymnax): {error}")
     # The costs are at most 0.01 in all, so a return above a half is the reward.
     return envs.from_gymnax(DeepSea(size), perf=lambda episode_return: episode_return > 0.5)
 
@@ -54,8 +54,8 @@ def config_of(arm: str, size: int, steps: int, warmup_steps: int) -> pufferjax.T
         interval=2,
         replay_span=16,
         walk_steps=0,  # a walk of 16 steps and more ends in another episode
-        warmup_envs=32,
-        warmup_rewards=2,
+        warmup_envs=16,
+        warmup_rewards=8,
         warmup_snapshots=size // 2,  # the whole way to the reward
         warmup_max_steps=warmup_steps,
     )

@@ -185,7 +185,7 @@ def test_read_only_directory(capsys, tiny_flags):
     ("arguments", "message"),
     [
         ([], ""),
-        (["trane"], "unknown command 'trane'; valid are train, eval, bench, envs, states"),
+        (["trane"], "unknown command 'trane'; valid are train, eval, play, bench, envs, states"),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze"),
         (["envs", "maze"], "takes no arguments"),

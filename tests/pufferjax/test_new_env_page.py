@@ -9,9 +9,11 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import pytest
 
 import pufferjax
+from pufferjax import envs
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "new_env.md").read_text()
@@ -24,6 +26,20 @@ def blocks():
         name = re.match(r"(?://|#) (\S+\.\w+)\n", code)
         found["build.sh" if language == "sh" else name[1]] = code
     return found
+
+
+RUN = """
+import runpy
+page = runpy.run_path("corridor.py", run_name="__main__")
+env = page["envs"].make("corridor", length=4)
+assert env.params == {"length": 4} and page["envs"].parameters("corridor")["length"].default == 9
+try:
+    page["ffi"].register_module(page["_corridor"])
+except ValueError as error:
+    assert "pufferjax.corridor.clock is registered already" in str(error), error
+else:
+    raise AssertionError("registered twice")
+"""
 
 
 def test_the_native_example(tmp_path):
@@ -42,15 +58,23 @@ def test_the_native_example(tmp_path):
     built = subprocess.run(["sh", "-c", build], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # each of the many programs of check_env runs once
-    command = [sys.executable, "corridor.py"]
-    checked = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    checked = subprocess.run([sys.executable, "-c", RUN], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_example_in_jax(tmp_path):
+@pytest.fixture
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_the_example_in_jax(tmp_path, quick_compilation):
     """At a tiny budget, stopped and resumed."""
     page = types.ModuleType("lock")
     exec(compile(blocks()["lock.py"], "lock.py", "exec"), page.__dict__)
+    page.SECRET = page.SECRET[:4]
+    env = envs.from_gymnax(page.Lock(), max_episode_steps=5)
     settings = dataclasses.replace(page.config.state_set, warmup_envs=16, warmup_rewards=1, warmup_max_steps=131_072)
     config = dataclasses.replace(
         page.config,
@@ -60,11 +84,13 @@ def test_the_example_in_jax(tmp_path):
         ppo=dataclasses.replace(page.config.ppo, minibatch_size=64),
         state_set=settings,
     )
-    options = {"run_dir": tmp_path / "lock", "seed": 1, "eval_episodes": 20, "devices": 1, "show": False}
-    first = pufferjax.train(page.env, config, **options)
-    resumed = pufferjax.train(page.env, dataclasses.replace(config, total_steps=1024), resume=True, **options)
+    options = {"run_dir": tmp_path / "lock", "seed": 1, "eval_episodes": 0, "devices": 1, "show": False}
+    first = pufferjax.train(env, config, **options)
+    resumed = pufferjax.train(env, dataclasses.replace(config, total_steps=1024), resume=True, **options)
     assert resumed.metrics[:2] == first.metrics and [line["step"] for line in resumed.metrics] == [256, 512, 768, 1024]
-    assert resumed.metrics[-1]["state_set_size"] > 0 and resumed.evaluation["episodes"] == 20
-    with pytest.raises(ValueError, match=r"started with env\.max_episode_steps 13"):
-        other = page.envs.from_gymnax(page.Lock(), max_episode_steps=14)
+    assert resumed.metrics[-1]["state_set_size"] > 0
+    seeded = dataclasses.replace(env, params={"seed": 1})  # envs.make could not make it with another one
+    assert pufferjax.unseen(seeded) is seeded
+    with pytest.raises(ValueError, match=r"started with env\.max_episode_steps 5"):
+        other = envs.from_gymnax(page.Lock(), max_episode_steps=6)
         pufferjax.train(other, config, resume=True, **options)
