@@ -15,70 +15,9 @@ struct Strided {
   int64_t row, column;
 };
 
-// sum += A B for kRows rows and kVecs vectors of columns, held in registers while it runs over the `depth` columns of
-// A.
-template <int kRows, int kVecs, typename Floats>
-PJX_INLINE void AddProduct(Strided a, const float* b, int64_t b_row, int64_t depth, Floats (&sum)[kRows][kVecs]) {
-  for (int64_t k = 0; k < depth; ++k) {
-    Floats right[kVecs];
-    for (int v = 0; v < kVecs; ++v) right[v] = reinterpret_cast<const Floats*>(b + k * b_row)[v];
-    for (int i = 0; i < kRows; ++i) {
-      const float left = a.data[i * a.row + k * a.column];
-      for (int v = 0; v < kVecs; ++v) sum[i][v] += left * right[v];
-    }
-  }
-}
-
-// One tile of C.
-template <int kRows, int kVecs, typename Floats = Vec>
-PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t depth, bool add, float* c, int64_t c_row) {
-  Floats sum[kRows][kVecs];
-  for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < kVecs; ++v) sum[i][v] = add ? reinterpret_cast<const Floats*>(c + i * c_row)[v] : Floats{};
-  }
-  AddProduct(a, b, b_row, depth, sum);
-  for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < kVecs; ++v) reinterpret_cast<Floats*>(c + i * c_row)[v] = sum[i][v];
-  }
-}
-
-template <int kRows, int kVecs, typename Floats = Vec>
-PJX_INLINE void MatmulPanel(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, bool add, float* c,
-                            int64_t c_row) {
-  int64_t i = 0;
-  for (; i + kRows <= rows; i += kRows) {
-    MatmulTile<kRows, kVecs, Floats>({a.data + i * a.row, a.row, a.column}, b, b_row, depth, add, c + i * c_row, c_row);
-  }
-  if constexpr (kRows > 1) {
-    if (i < rows) {
-      MatmulPanel<kRows / 2, kVecs, Floats>({a.data + i * a.row, a.row, a.column}, b, b_row, rows - i, depth, add,
-                                            c + i * c_row, c_row);
-    }
-  }
-}
-
-// C[rows, vecs] (+)= A[rows, depth] B[depth, vecs], `vecs` vectors of the type Floats. kRows x kVecs is the tile that
-// fits the registers: 8 x 3 for AVX-512, 4 x 1 for AVX2, 2 x 1 below (TiledMatmul: vectors of the registers' size).
-// Panels of B come first: one stays in the first-level cache for all rows. Every element of C is one chain of additions
-// in the order of k, whatever the tile.
-template <int kRows, int kVecs, typename Floats = Vec>
-PJX_INLINE void SmallMatmul(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t vecs,
-                            bool add, float* c, int64_t c_row) {
-  constexpr int64_t kWidth = sizeof(Floats) / sizeof(float);
-  int64_t v = 0;
-  for (; v + kVecs <= vecs; v += kVecs) {
-    MatmulPanel<kRows, kVecs, Floats>(a, b + v * kWidth, b_row, rows, depth, add, c + v * kWidth, c_row);
-  }
-  if constexpr (kVecs > 1) {
-    if (v < vecs) {
-      SmallMatmul<kRows, kVecs - 1, Floats>(a, b + v * kWidth, b_row, rows, depth, vecs - v, add, c + v * kWidth,
-                                            c_row);
-    }
-  }
-}
-
 // The tile that fits the registers, in vectors of one register each: wider ones GCC keeps in memory, and a choice
-// between two of them it takes apart into single numbers.
+// between two of them it takes apart into single numbers. The tile is the template argument, never its vector: as an
+// argument a vector type loses its attributes, and unaligned memory would be read as if it were aligned.
 struct Avx512Tile {
   typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
   typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
@@ -97,12 +36,74 @@ struct BaselineTile {  // SSE2, NEON
 template <typename Tile>
 constexpr int64_t kTileLanes = sizeof(typename Tile::Floats) / sizeof(float);
 
+// sum += A B: kRows rows and kVecs vectors stay in registers while the product runs over the `depth` columns of A.
+template <typename Tile, int kRows, int kVecs>
+PJX_INLINE void AddProduct(Strided a, const float* b, int64_t b_row, int64_t depth,
+                           typename Tile::Floats (&sum)[kRows][kVecs]) {
+  using Floats = typename Tile::Floats;
+  for (int64_t k = 0; k < depth; ++k) {
+    Floats right[kVecs];
+    for (int v = 0; v < kVecs; ++v) right[v] = reinterpret_cast<const Floats*>(b + k * b_row)[v];
+    for (int i = 0; i < kRows; ++i) {
+      const float left = a.data[i * a.row + k * a.column];
+      for (int v = 0; v < kVecs; ++v) sum[i][v] += left * right[v];
+    }
+  }
+}
+
+// One tile of C.
+template <int kRows, int kVecs, typename Tile = Avx512Tile>
+PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t depth, bool add, float* c, int64_t c_row) {
+  using Floats = typename Tile::Floats;
+  Floats sum[kRows][kVecs];
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVecs; ++v) sum[i][v] = add ? reinterpret_cast<const Floats*>(c + i * c_row)[v] : Floats{};
+  }
+  AddProduct<Tile>(a, b, b_row, depth, sum);
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVecs; ++v) reinterpret_cast<Floats*>(c + i * c_row)[v] = sum[i][v];
+  }
+}
+
+template <int kRows, int kVecs, typename Tile = Avx512Tile>
+PJX_INLINE void MatmulPanel(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, bool add, float* c,
+                            int64_t c_row) {
+  int64_t i = 0;
+  for (; i + kRows <= rows; i += kRows) {
+    MatmulTile<kRows, kVecs, Tile>({a.data + i * a.row, a.row, a.column}, b, b_row, depth, add, c + i * c_row, c_row);
+  }
+  if constexpr (kRows > 1) {
+    if (i < rows) {
+      MatmulPanel<kRows / 2, kVecs, Tile>({a.data + i * a.row, a.row, a.column}, b, b_row, rows - i, depth, add,
+                                          c + i * c_row, c_row);
+    }
+  }
+}
+
+// C[rows, vecs] (+)= A[rows, depth] B[depth, vecs], `vecs` vectors of the tile's type. kRows x kVecs is the tile that
+// fits the registers: 8 x 3 for AVX-512, 4 x 1 for AVX2, 2 x 1 below (TiledMatmul: vectors of the registers' size).
+// Panels of B come first: one stays in the first-level cache for all rows. Every element of C is one chain of additions
+// in the order of k, whatever the tile.
+template <int kRows, int kVecs, typename Tile = Avx512Tile>
+PJX_INLINE void SmallMatmul(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t vecs,
+                            bool add, float* c, int64_t c_row) {
+  constexpr int64_t kWidth = kTileLanes<Tile>;
+  int64_t v = 0;
+  for (; v + kVecs <= vecs; v += kVecs) {
+    MatmulPanel<kRows, kVecs, Tile>(a, b + v * kWidth, b_row, rows, depth, add, c + v * kWidth, c_row);
+  }
+  if constexpr (kVecs > 1) {
+    if (v < vecs) {
+      SmallMatmul<kRows, kVecs - 1, Tile>(a, b + v * kWidth, b_row, rows, depth, vecs - v, add, c + v * kWidth, c_row);
+    }
+  }
+}
+
 // C[rows, columns] (+)= A[rows, depth] B[depth, columns]; columns are a multiple of 16.
 template <typename Tile>
 PJX_INLINE void TiledMatmul(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t columns,
                             bool add, float* c, int64_t c_row) {
-  SmallMatmul<Tile::kRows, Tile::kVecs, typename Tile::Floats>(a, b, b_row, rows, depth, columns / kTileLanes<Tile>,
-                                                               add, c, c_row);
+  SmallMatmul<Tile::kRows, Tile::kVecs, Tile>(a, b, b_row, rows, depth, columns / kTileLanes<Tile>, add, c, c_row);
 }
 
 }  // namespace pjx

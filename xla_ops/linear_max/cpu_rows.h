@@ -127,7 +127,7 @@ PJX_INLINE void MaxTile(Strided a, const int32_t* numbers, const float* b, int64
   using Ints = typename Tile::Ints;
   Floats score[kRows][kVecs] = {}, top[kVecs];
   Ints number[kVecs];
-  AddProduct(a, b, b_row, depth, score);
+  AddProduct<Tile>(a, b, b_row, depth, score);
   for (int v = 0; v < kVecs; ++v) {
     top[v] = reinterpret_cast<const Floats*>(best)[v];
     number[v] = reinterpret_cast<const Ints*>(winner)[v];
