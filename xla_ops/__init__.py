@@ -1,4 +1,4 @@
-"""Custom calls of pufferjax: native on the CPU, some on CUDA; each with a pure-JAX twin, its specification and fallback."""
+"""Custom calls of pufferjax, native on the CPU, some on CUDA; each has a pure-JAX twin: specification and fallback."""
 
 from pufferjax.xla_ops.ffi import backends
 from pufferjax.xla_ops.gae_vtrace.op import gae_vtrace
