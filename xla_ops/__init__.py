@@ -1,4 +1,4 @@
-"""Custom calls of pufferjax: native on the CPU, each with a pure-JAX twin that is its specification and fallback."""
+"""Custom calls of pufferjax, native on the CPU, some on CUDA; each has a pure-JAX twin: specification and fallback."""
 
 from pufferjax.xla_ops.entity_encoder.op import entity_encoder
 from pufferjax.xla_ops.ffi import backends
