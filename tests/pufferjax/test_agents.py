@@ -25,10 +25,9 @@ train_module = importlib.import_module("pufferjax.train")
 @pytest.fixture(scope="module", autouse=True)
 def _compile_quickly():
     """There is little to run here: most of the time would go into optimizing it."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
