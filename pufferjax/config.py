@@ -202,8 +202,8 @@ def check_hypers(hypers: Any) -> Hypers:
 class Sizes:
     """What the settings of a run come to with environments of K agents.
 
-    A step is the step of one agent, here and in everything that is logged (only the warm-up, which has no agents,
-    counts those of environments): N environments that advance once make N * K steps.
+    A step is the step of one agent, here and in everything that is logged: N environments that advance once make N * K
+    steps. Only the random warm-up counts those of environments.
     """
 
     num_envs: int  # N

@@ -22,6 +22,14 @@ K = 8  # of the minimal environment
 train_module = importlib.import_module("pufferjax.train")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+    """There is little to run here: most of the time would go into optimizing it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def minimal():
     return envs.make("minimal", max_steps=20)
