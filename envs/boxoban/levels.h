@@ -72,7 +72,7 @@ class BoxobanGenerator {
     }
   }
 
-  // Whether at least half of the pulls or of the steps were made.
+  // Whether at least half of the pulls (one taken back counts) or of the steps were made.
   bool PlayBackwards(Philox& random) {
     int floor[kCells], num_floor = 0;
     for (int cell = 0; cell < kCells; ++cell) {

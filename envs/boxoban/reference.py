@@ -121,7 +121,7 @@ def walk(free: set[int], start: int, end: int) -> list[int]:
 
 def play_backwards(floor: set[int], random: Philox, num_pulls: int, max_steps: int) -> tuple[Level, int, bool]:
     """A level on this floor, with its solution; how many of its boxes are off all targets; whether at least half of the
-    pulls or of the steps were made."""
+    pulls (one taken back counts) or of the steps were made."""
     cells = sorted(floor)
     for i in range(4):
         j = i + random.below(len(cells) - i)
@@ -160,6 +160,8 @@ def play_backwards(floor: set[int], random: Philox, num_pulls: int, max_steps: i
         steps += reached[stand] + 1
         boxes[box], agent = stand, stand + DIRECTIONS[direction]
         pushes.append((agent, 1 + (direction ^ 1), floor - set(boxes)))
+    else:
+        left = 0
     free = floor - set(boxes)
     reached = dict.fromkeys(free, 0) if agent is None else distances(free, agent)
     starts = [cell for cell in sorted(reached) if steps + reached[cell] <= max_steps]
@@ -173,7 +175,7 @@ def play_backwards(floor: set[int], random: Philox, num_pulls: int, max_steps: i
         return np.isin(np.arange(100), list(members))
 
     level = Level(~cell_set(floor), cell_set(targets), cell_set(boxes), start, tuple(solution))
-    is_long = 2 * len(pushes) >= num_pulls or 2 * steps >= max_steps
+    is_long = 2 * left <= num_pulls or 2 * steps >= max_steps
     return level, sum(box not in targets for box in boxes), is_long
 
 
