@@ -1,6 +1,6 @@
 """DeepSea of growing size with and without the state set, through `envs.from_gymnax`.
 
-    pip install gymnax                                         # 1.0 or later; the only part of pufferjax that needs it
+    pip install gymnax six         # 1.0, which wants JAX below 0.12; six is missing in its list of what it needs
     python experiments/deep_sea.py                             # five seeds, both arms, every size
     python experiments/deep_sea.py --sizes 12 --seeds 0 1      # part of it; results of other settings are kept
 
@@ -42,7 +42,7 @@ def make_env(size: int) -> envs.Env:
     try:
         from gymnax.environments.bsuite.deep_sea import DeepSea
     except ImportError as error:
-        sys.exit(f"deep_sea.py needs gymnax (pip install gymnax): {error}")
+        sys.exit(f"deep_sea.py needs gymnax (pip install gymnax six): {error}")
     # The costs are at most 0.01 in all, so a return above a half is the reward.
     return envs.from_gymnax(DeepSea(size), perf=lambda episode_return: episode_return > 0.5)
 
