@@ -517,9 +517,8 @@ void ShortLoops() {
 }
 
 int Main() {
-  for (const auto& run :
-       {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample, StateHeap, MazeEnv,
-        MinimalEnv, SmallEnvs, BreakoutEnv, BoxobanEnv, ShortLoops}) {
+  for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
+                          StateHeap, MazeEnv, MinimalEnv, SmallEnvs, BreakoutEnv, BoxobanEnv, ShortLoops}) {
     run();
   }
   std::string missing;
