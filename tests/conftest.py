@@ -1,4 +1,4 @@
-"""What all tests share: one compilation cache, and kernel bodies compiled for the host."""
+"""What all tests share: quick compilation into one cache, and kernel bodies compiled for the host."""
 
 import ctypes
 import os
@@ -18,6 +18,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _OWN_CACHE = tempfile.mkdtemp(prefix="pufferjax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _OWN_CACHE
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+# Most of the time of these tests goes into compiling; what XLA's own code is not optimized for, the small sizes here do
+# not miss. Native handlers are compiled as always. Flags of the user come later and win.
+_QUICK = "--xla_backend_optimization_level=0"
+if _QUICK not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def pytest_unconfigure():
