@@ -9,6 +9,31 @@ REFUSED = (ValueError, jax.errors.JaxRuntimeError)  # what a handler's refusal b
 
 
 @pytest.fixture(scope="session")
+def survive():
+    """A function: calls `env` (one agent) on each of `rows`, u8[1, S], which need not be states. Returns the number of
+    calls that were accepted; every other one must have been refused by name."""
+
+    def survive(env, rows):
+        key = jax.random.key(0)
+        functions = [
+            jax.jit(lambda s: env.step(key, s, jnp.ones(1, jnp.int32))),
+            jax.jit(env.observe),
+            jax.jit(lambda s: env.random_walk(key, s, 200, 4, 2)),
+        ]
+        accepted = 0
+        for row in rows:
+            for function in functions:
+                try:
+                    jax.block_until_ready(function(row))
+                    accepted += 1
+                except REFUSED as error:
+                    assert "is not a state of this simulator" in str(error)
+        return accepted
+
+    return survive
+
+
+@pytest.fixture(scope="session")
 def native_case():
     """The class: `case = native_case(env, STATE)`."""
     return NativeCase
