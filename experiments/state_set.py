@@ -63,7 +63,7 @@ SETTINGS = {
         state_set=("--state-set.fraction", "0.4"),
     ),
     "breakout": Setting(10_000_000, "score", "points of 864", state_set=DENSE, eval_episodes=500),
-    "chain_mdp": Setting(1_000_000, label="episodes that end at the large reward"),
+    "chain_mdp": Setting(4_000_000, label="episodes that end at the large reward"),
     "four_rooms": Setting(
         steps=20_000_000,
         label="episodes that reach the goal",
@@ -131,7 +131,7 @@ def plot(results: Sequence[dict], by_arm: dict[str, dict], metric: str, label: s
     figure.suptitle(title)
     curves, finals = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     draw_curves(curves, results, "step", metric, COLOURS)
-    curves.set(xlabel="training steps (millions)", ylabel=f"{label}, fresh episodes", ylim=(0, None))
+    curves.set(xlabel="training steps (millions)", ylabel=label, title="fresh episodes of training")
     curves.legend(loc="best")
     for column, arm in enumerate(ARMS):
         if arm in by_arm:
@@ -141,6 +141,7 @@ def plot(results: Sequence[dict], by_arm: dict[str, dict], metric: str, label: s
             finals.plot(column, final["mean"], "D", color=colour)
     finals.set(xticks=range(len(ARMS)), xticklabels=ARMS, xlim=(-0.5, len(ARMS) - 0.5), title="after the last step")
     finals.grid(alpha=0.3)
+    finals.set_ylim(bottom=-0.02 * finals.get_ylim()[1])
     figure.savefig(path, dpi=90)
 
 
