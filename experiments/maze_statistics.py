@@ -22,29 +22,21 @@ With fewer than about ten seeds the bootstrap is too narrow.
 """
 
 import argparse
-import json
-import math
-import subprocess
-import sys
-import tempfile
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from runs import NO_STATE_SET_FLAGS, RESULTS, Results, bootstrap, curve_of, train_run, wilson
 
 from pufferjax.files import write_atomically
-from pufferjax.metrics import read_metrics
-from pufferjax.plots import solve_rate_curve
 from pufferjax.run import machine
 
-RESULTS = Path(__file__).parent / "results"
 UNIFORM_ROWS = ["--ppo.priority-exponent", "0"]
 ARMS = {
     "full": [],
     "state-set-only": UNIFORM_ROWS,
-    "priorities-only": ["--state-set.fraction", "0"],  # no state set, and so no warm-up
-    "neither": ["--state-set.fraction", "0", *UNIFORM_ROWS],
+    "priorities-only": [*NO_STATE_SET_FLAGS],  # no state set, and so no warm-up
+    "neither": [*NO_STATE_SET_FLAGS, *UNIFORM_ROWS],
     "no-warmup": ["--state-set.warmup-rewards", "0"],
     # The gate holds training back until the first reward. After a warm-up that met one it is open: no-gate is then the
     # same run as full, and only without the warm-up does it change anything.
@@ -53,7 +45,6 @@ ARMS = {
 }
 LATCH_RATE, LATCH_EPISODES = 0.1, 200
 EVAL_EPISODES = 4000
-RESAMPLES = 10_000
 
 
 def measure(records: Sequence[dict]) -> dict[str, float | bool | None]:
@@ -80,21 +71,15 @@ def measure(records: Sequence[dict]) -> dict[str, float | bool | None]:
     }
 
 
-def run(size: int, steps: int, arm: str, seed: int, extra: Sequence[str], folder: Path) -> dict:
-    run_dir = folder / "run"
-    flags = ["--env.size", size, "--seed", seed, "--total-steps", steps, "--run-dir", run_dir, "--log-interval", 1]
-    flags += ["--eval-episodes", EVAL_EPISODES, *flags_of(arm, extra)]
-    subprocess.run([sys.executable, "-m", "pufferjax.cli", "train", "maze", *map(str, flags)], check=True)
-    summary = json.loads((run_dir / "summary.json").read_text())
-    records = read_metrics(run_dir / "metrics.jsonl")
-    curve = solve_rate_curve(records, min_episodes=1000)
+def run(size: int, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict:
+    flags = ["--env.size", size, "--seed", seed, "--total-steps", steps, "--log-interval", 1]
+    summary, records = train_run("maze", [*flags, "--eval-episodes", EVAL_EPISODES, *flags_of(arm, extra)])
     return {
-        **key_of(size, steps, arm, seed, extra),
         **measure(records),
         "final_rate": summary["evaluation"]["perf"],
         **{name: summary[name] for name in ("warmup_steps", "warmup_rewards", "devices")},
         "machine": summary["machine"],
-        "curve": {name: np.round(values, 4).tolist() for name, values in curve.items()},
+        "curve": curve_of(records, "perf", min_episodes=1000),
     }
 
 
@@ -103,26 +88,9 @@ def flags_of(arm: str, extra: Sequence[str]) -> list[str]:
     return [*extra, *ARMS[arm]]
 
 
-def key_of(size: int, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict:
-    """What makes a run the same run: a result of other flags is not taken for it."""
-    return {"size": size, "steps": steps, "arm": arm, "seed": seed, "flags": flags_of(arm, extra)}
-
-
-def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): percentile bootstrap of the mean over seeds, 95 %; the same numbers every time."""
-    values = np.asarray(values, float)
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
-
-
-def wilson(successes: int, count: int) -> tuple[float, float, float]:
-    """(share, low, high), 95 %: the bootstrap has no width when all seeds agree."""
-    z = 1.96
-    share = successes / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return share, max(0.0, middle - half), min(1.0, middle + half)
+def settings_of(size: int, steps: int, arm: str, extra: Sequence[str]) -> dict:
+    """What makes a run, but for its seed, the same run: a result of other flags is not taken for it."""
+    return {"size": size, "steps": steps, "arm": arm, "flags": flags_of(arm, extra)}
 
 
 def summarize(results: Sequence[dict]) -> dict[str, dict]:
@@ -197,23 +165,18 @@ def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def report(results: Sequence[dict], size: int, steps: int, extra: Sequence[str], output: Path) -> None:
-    """Prints and writes table and plot of the runs with these settings."""
+def report(results: Results, size: int, steps: int, extra: Sequence[str]) -> None:
+    """Prints and writes table and plot of the runs with these settings, beside their file."""
     by_arm = {}
     for arm in ARMS:
-        of_arm = [r for r in results if r == {**r, **key_of(size, steps, arm, r["seed"], extra)}]
-        if of_arm:
+        if of_arm := results.matching(settings_of(size, steps, arm, extra)):
             by_arm[arm] = summarize(of_arm)
     if by_arm:
         title = f"{size}x{size}, {steps / 1e6:g} M steps" + (f", {' '.join(extra)}" if extra else "")
         text = table(by_arm)
         print(f"{title}\n{text}", flush=True)
-        write_atomically(output.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
-        plot(by_arm, f"{size}x{size}, {steps / 1e6:g} M steps", output.with_suffix(".png"))
-
-
-def kept(output: Path) -> list[dict]:
-    return json.loads(output.read_text())["results"] if output.is_file() else []
+        write_atomically(results.path.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
+        plot(by_arm, f"{size}x{size}, {steps / 1e6:g} M steps", results.path.with_suffix(".png"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -225,18 +188,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "maze_statistics.json")
     parser.add_argument("extra", nargs="*", help="after --: more flags of `pufferjax train`, for every arm")
     args = parser.parse_args(argv)
-    args.output.parent.mkdir(exist_ok=True)
-    results = kept(args.output)
+    results = Results(args.output)
     for seed in args.seeds:  # all arms of a seed before the next one: what an interruption leaves compares fairly
         for arm in args.arms:
-            key = key_of(args.size, args.steps, arm, seed, args.extra)
-            if any(r == {**r, **key} for r in results):
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                result = run(args.size, args.steps, arm, seed, args.extra, Path(folder))
-            results = [*kept(args.output), result]  # read anew: another process may have added other runs
-            write_atomically(args.output, json.dumps({"results": results}, indent=1) + "\n")
-    report(results, args.size, args.steps, args.extra, args.output)
+            key = settings_of(args.size, args.steps, arm, args.extra) | {"seed": seed}
+            if not results.matching(key):
+                results.add(key, run(args.size, args.steps, arm, seed, args.extra))
+    report(results, args.size, args.steps, args.extra)
 
 
 if __name__ == "__main__":
