@@ -6,7 +6,8 @@
 
 Every run is a process of its own (`pufferjax train maze`) and ends after the same steps of training: what else the
 machine does meanwhile does not matter. Results are kept after each run and what is there already is not run again, so
-an interrupted experiment goes on with the same command. Writes results/maze_statistics.json, .md and .png (--output).
+an interrupted experiment goes on with the same command. Writes results/maze_statistics.json (--output), and table and
+plot beside it, for 21x21 as maze_statistics_21.md and .png.
 
 The arms, each the preset but for what is named. {full, state-set-only, priorities-only, neither} is the 2 x 2 of the
 state set (restarts from snapshots, with their warm-up) and the trajectory priorities (rows of the minibatches drawn by
@@ -26,7 +27,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from runs import NO_STATE_SET_FLAGS, RESULTS, Results, bootstrap, curve_of, train_run, wilson
+from runs import NO_STATE_SET_FLAGS, RESULTS, Results, bootstrap, curve_of, draw_curves, train_run, wilson
 
 from pufferjax.files import write_atomically
 from pufferjax.run import machine
@@ -139,8 +140,9 @@ def table(by_arm: dict[str, dict[str, dict]]) -> str:
     return "\n".join(lines)
 
 
-def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
-    """A panel per figure: every seed as a dot, the mean with its interval as a bar."""
+def plot(by_arm: dict[str, dict[str, dict]], runs: Sequence[dict], title: str, path: Path) -> None:
+    """Learning curves, a line per seed; below them a panel per figure: every seed as a dot, the mean with its interval
+    as a bar."""
     from matplotlib.figure import Figure
 
     titles = {
@@ -149,34 +151,42 @@ def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
         "latch": "first reward to latch (M steps)",
         "final_rate": "final rate, unseen mazes",
     }
-    figure = Figure(figsize=(14, 1.2 + 0.5 * len(by_arm)), layout="constrained")
+    figure = Figure(figsize=(14, 4.7 + 0.5 * len(by_arm)), layout="constrained")
     figure.suptitle(title)
-    for axes, (name, label) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
+    above, below = figure.subfigures(2, 1, height_ratios=(3.5, 1.2 + 0.5 * len(by_arm)))
+    curves = above.subplots()
+    draw_curves(curves, runs, "step", "perf", {arm: f"C{index}" for index, arm in enumerate(by_arm)})
+    curves.set(xlabel="training steps (millions)", ylabel="solve rate, fresh episodes", ylim=(-0.02, 1.02))
+    curves.legend(loc="best")
+    for axes, (name, label) in zip(below.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
         for row, figures in enumerate(by_arm.values()):
             if name in figures:
-                x = figures[name]
+                x, colour = figures[name], f"C{row}"
                 axes.plot(x["values"], [row - 0.15] * len(x["values"]), "o", color="tab:gray", markersize=4, alpha=0.6)
-                axes.plot((x["low"], x["high"]), (row + 0.1,) * 2, color="tab:blue", linewidth=2)
-                axes.plot(x["mean"], row + 0.1, ">" if x["is_bound"] else "D", color="tab:blue", markersize=6)
+                axes.plot((x["low"], x["high"]), (row + 0.1,) * 2, color=colour, linewidth=2)
+                axes.plot(x["mean"], row + 0.1, ">" if x["is_bound"] else "D", color=colour, markersize=6)
         axes.set(title=label, yticks=range(len(by_arm)), yticklabels=list(by_arm))
         axes.set_xlim(left=0, right=1.02 if name in ("latched", "final_rate") else None)
         axes.grid(axis="x", alpha=0.3)
     axes.set_ylim(len(by_arm) - 0.5, -0.5)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=70)
 
 
 def report(results: Results, size: int, steps: int, extra: Sequence[str]) -> None:
-    """Prints and writes table and plot of the runs with these settings, beside their file."""
-    by_arm = {}
+    """Prints and writes table and plot of the runs with these settings: beside their file, under its name and the
+    size."""
+    by_arm, runs = {}, []
     for arm in ARMS:
         if of_arm := results.matching(settings_of(size, steps, arm, extra)):
             by_arm[arm] = summarize(of_arm)
+            runs += of_arm
     if by_arm:
         title = f"{size}x{size}, {steps / 1e6:g} M steps" + (f", {' '.join(extra)}" if extra else "")
         text = table(by_arm)
         print(f"{title}\n{text}", flush=True)
-        write_atomically(results.path.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
-        plot(by_arm, f"{size}x{size}, {steps / 1e6:g} M steps", results.path.with_suffix(".png"))
+        path = results.path.with_name(f"{results.path.stem}_{size}")
+        write_atomically(path.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
+        plot(by_arm, runs, f"{size}x{size}, {steps / 1e6:g} M steps", path.with_suffix(".png"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -83,7 +83,7 @@ def test_runs_are_kept_and_not_repeated(training, statistics, tmp_path, capsys):
     assert runs[-1]["--num-envs"] == "64" and runs[-1]["--state-set.fraction"] == "0"
     assert "| neither | 1 |" in capsys.readouterr().out
     assert len(experiment("--seeds", "0", "1", "2", "--arms", "full")) == 8
-    assert "| full | 3 | 1.00 [" in output.with_suffix(".md").read_text() and output.with_suffix(".png").is_file()
+    assert "| full | 3 | 1.00 [" in output.with_name("s_5.md").read_text() and output.with_name("s_5.png").is_file()
 
 
 def test_results_of_an_experiment_under_way(training, statistics, tmp_path, capsys):
