@@ -19,18 +19,15 @@ inline ffi::Error CheckGaeShapes(const F32& rewards, const F32& values, const F3
   if (dims.size() < 2) return InvalidArgument("gae_vtrace: rewards must be [..., T, N], got ", ShapeText(dims));
   *shapes = {LeadingSize(dims, 2), dims[dims.size() - 2], dims[dims.size() - 1]};
   const int64_t lanes = shapes->lanes, size = lanes * shapes->num_steps * shapes->num_envs;
-  for (const auto& [name, count, expected] :
-       {std::tuple{"values", values.element_count(), size}, std::tuple{"terminated", terminated.element_count(), size},
-        std::tuple{"ratios", ratios.element_count(), size}, std::tuple{"advantages", advantages->element_count(), size},
-        std::tuple{"bootstrap_value", bootstrap.element_count(), lanes * shapes->num_envs},
-        std::tuple{"gamma", gamma.element_count(), lanes}, std::tuple{"gae_lambda", gae_lambda.element_count(), lanes},
-        std::tuple{"rho_clip", rho_clip.element_count(), lanes}, std::tuple{"c_clip", c_clip.element_count(), lanes}}) {
-    if (static_cast<int64_t>(count) != expected) {
-      return InvalidArgument("gae_vtrace: ", name, " has ", count, " elements, expected ", expected,
-                             " for rewards of shape ", ShapeText(dims));
-    }
-  }
-  return ffi::Error::Success();
+  return CheckCounts("gae_vtrace", {{"values", values.element_count(), size},
+                                    {"bootstrap_value", bootstrap.element_count(), lanes * shapes->num_envs},
+                                    {"terminated", terminated.element_count(), size},
+                                    {"ratios", ratios.element_count(), size},
+                                    {"gamma", gamma.element_count(), lanes},
+                                    {"gae_lambda", gae_lambda.element_count(), lanes},
+                                    {"rho_clip", rho_clip.element_count(), lanes},
+                                    {"c_clip", c_clip.element_count(), lanes},
+                                    {"advantages", advantages->element_count(), size}});
 }
 
 }  // namespace pjx

@@ -20,25 +20,13 @@ inline ffi::Error CheckRecurrence(const char* op, ffi::Span<const int64_t> dims,
   return ffi::Error::Success();
 }
 
-struct ElementCount {
-  const char* name;
-  size_t count, expected;
-};
-
-inline ffi::Error CheckCounts(const char* op, std::initializer_list<ElementCount> counts) {
-  for (const auto& [name, count, expected] : counts) {
-    if (count != expected) return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", expected);
-  }
-  return ffi::Error::Success();
-}
-
 inline ffi::Error CheckForward(const ffi::Buffer<ffi::F32>& a, const ffi::Buffer<ffi::F32>& b,
                                const ffi::Buffer<ffi::F32>& h0, const ffi::Buffer<ffi::PRED>& reset,
                                ffi::ResultBuffer<ffi::F32> h, RecurrenceSizes* sizes) {
   const char* op = "linear_recurrence";
   auto error = CheckRecurrence(op, a.dimensions(), reset.element_count(), sizes);
   if (error.failure()) return error;
-  const size_t size = a.element_count(), row = sizes->lanes * sizes->columns();
+  const int64_t size = sizes->lanes * sizes->lane(), row = sizes->lanes * sizes->columns();
   return CheckCounts(
       op, {{"b", b.element_count(), size}, {"h", h->element_count(), size}, {"h0", h0.element_count(), row}});
 }
@@ -51,7 +39,7 @@ inline ffi::Error CheckBackward(const ffi::Buffer<ffi::F32>& a, const ffi::Buffe
   const char* op = "linear_recurrence.bwd";
   auto error = CheckRecurrence(op, a.dimensions(), reset.element_count(), sizes);
   if (error.failure()) return error;
-  const size_t size = a.element_count(), row = sizes->lanes * sizes->columns();
+  const int64_t size = sizes->lanes * sizes->lane(), row = sizes->lanes * sizes->columns();
   return CheckCounts(op, {{"h", h.element_count(), size},
                           {"h0", h0.element_count(), row},
                           {"h_bar", h_bar.element_count(), size},

@@ -228,12 +228,6 @@ struct Call {
   int64_t transposed() const { return 3 * layer.padded() * layer.padded(); }
 };
 
-struct Count {
-  const char* name;
-  size_t count;
-  int64_t expected_per_lane;
-};
-
 ffi::Error Check(const char* op, ffi::Span<const int64_t> dims, size_t reset_count, Call* call) {
   if (dims.size() < 3) return InvalidArgument(op, ": x must be [..., T, B, H], got ", ShapeText(dims));
   const int64_t* tail = dims.end() - 3;
@@ -242,15 +236,6 @@ ffi::Error Check(const char* op, ffi::Span<const int64_t> dims, size_t reset_cou
   const int64_t flags = call->lanes * call->rows();
   if (reset_count != 0 && static_cast<int64_t>(reset_count) != flags) {
     return InvalidArgument(op, ": reset has ", reset_count, " elements, expected 0 or ", flags);
-  }
-  return ffi::Error::Success();
-}
-
-ffi::Error Check(const char* op, const Call& call, std::initializer_list<Count> counts) {
-  for (const auto& [name, count, expected_per_lane] : counts) {
-    if (static_cast<int64_t>(count) != call.lanes * expected_per_lane) {
-      return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", call.lanes * expected_per_lane);
-    }
   }
   return ffi::Error::Success();
 }
@@ -266,13 +251,12 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   Call call;
   if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
   const Layer& layer = call.layer;
-  if (auto error =
-          Check(op, call,
-                {{"kernel", kernel.element_count(), call.kernel()},
-                 {"h0", h0.element_count(), call.state()},
-                 {"y", y->element_count(), call.x()},
-                 {"h", h->element_count(), gates == nullptr ? call.state() : call.x()},
-                 {"gates", gates == nullptr ? 0 : (*gates)->element_count(), gates == nullptr ? 0 : 3 * call.x()}});
+  const int64_t lanes = call.lanes, saved = gates == nullptr ? 0 : lanes * call.x();
+  if (auto error = CheckCounts(op, {{"kernel", kernel.element_count(), lanes * call.kernel()},
+                                    {"h0", h0.element_count(), lanes * call.state()},
+                                    {"y", y->element_count(), lanes * call.x()},
+                                    {"h", h->element_count(), gates == nullptr ? lanes * call.state() : saved},
+                                    {"gates", gates == nullptr ? 0 : (*gates)->element_count(), 3 * saved}});
       error.failure()) {
     return error;
   }
@@ -280,36 +264,35 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   const float* weights = kernel.typed_data();
   std::unique_ptr<float[]> padded_weights;
   if (layer.padded() != layer.hidden) {
-    padded_weights = Allocate(call.lanes * call.weights());
+    padded_weights = Allocate(lanes * call.weights());
     if (padded_weights == nullptr) return NoMemory(op);
-    for (int64_t lane = 0; lane < call.lanes; ++lane) {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
       PadColumns(kernel.typed_data() + lane * call.kernel(), layer, padded_weights.get() + lane * call.weights());
     }
     weights = padded_weights.get();
   }
   const int64_t block = BlockRows(layer.hidden);
   std::atomic<bool> out_of_memory{false};
-  ParallelFor(pool, call.lanes * layer.batch, kGrain / (layer.num_steps * layer.hidden),
-              [&](int64_t begin, int64_t end) {
-                const auto scratch = Allocate(3 * std::min(block, end - begin) * layer.padded());
-                if (scratch == nullptr) out_of_memory = true;
-                while (begin < end && scratch != nullptr) {
-                  const int64_t lane = begin / layer.batch, first = begin % layer.batch;
-                  const int64_t stop = std::min({layer.batch, first + (end - begin), first + block});
-                  const int64_t offset = lane * call.x(), row = lane * call.state();
-                  const ForwardArrays arrays{
-                      x.typed_data() + offset,
-                      weights + lane * call.weights(),
-                      h0.typed_data() + row,
-                      Flags(reset, call, lane),
-                      y->typed_data() + offset,
-                      h->typed_data() + (gates == nullptr ? row : offset),
-                      gates == nullptr ? nullptr : (*gates)->typed_data() + 3 * offset,
-                  };
-                  Forward(layer, arrays, first, stop, scratch.get());
-                  begin += stop - first;
-                }
-              });
+  ParallelFor(pool, lanes * layer.batch, kGrain / (layer.num_steps * layer.hidden), [&](int64_t begin, int64_t end) {
+    const auto scratch = Allocate(3 * std::min(block, end - begin) * layer.padded());
+    if (scratch == nullptr) out_of_memory = true;
+    while (begin < end && scratch != nullptr) {
+      const int64_t lane = begin / layer.batch, first = begin % layer.batch;
+      const int64_t stop = std::min({layer.batch, first + (end - begin), first + block});
+      const int64_t offset = lane * call.x(), row = lane * call.state();
+      const ForwardArrays arrays{
+          x.typed_data() + offset,
+          weights + lane * call.weights(),
+          h0.typed_data() + row,
+          Flags(reset, call, lane),
+          y->typed_data() + offset,
+          h->typed_data() + (gates == nullptr ? row : offset),
+          gates == nullptr ? nullptr : (*gates)->typed_data() + 3 * offset,
+      };
+      Forward(layer, arrays, first, stop, scratch.get());
+      begin += stop - first;
+    }
+  });
   return out_of_memory ? NoMemory(op) : ffi::Error::Success();
 }
 
@@ -338,30 +321,30 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
   Call call;
   if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
   const Layer& layer = call.layer;
-  if (auto error = Check(op, call,
-                         {{"kernel", kernel.element_count(), call.kernel()},
-                          {"h0", h0.element_count(), call.state()},
-                          {"h", h.element_count(), call.x()},
-                          {"gates", gates.element_count(), 3 * call.x()},
-                          {"y_bar", y_bar.element_count(), call.x()},
-                          {"h_last_bar", h_last_bar.element_count(), call.state()},
-                          {"x_bar", x_bar->element_count(), call.x()},
-                          {"kernel_bar", kernel_bar->element_count(), call.kernel()},
-                          {"h0_bar", h0_bar->element_count(), call.state()}});
+  const int64_t lanes = call.lanes;
+  if (auto error = CheckCounts(op, {{"kernel", kernel.element_count(), lanes * call.kernel()},
+                                    {"h0", h0.element_count(), lanes * call.state()},
+                                    {"h", h.element_count(), lanes * call.x()},
+                                    {"gates", gates.element_count(), 3 * lanes * call.x()},
+                                    {"y_bar", y_bar.element_count(), lanes * call.x()},
+                                    {"h_last_bar", h_last_bar.element_count(), lanes * call.state()},
+                                    {"x_bar", x_bar->element_count(), lanes * call.x()},
+                                    {"kernel_bar", kernel_bar->element_count(), lanes * call.kernel()},
+                                    {"h0_bar", h0_bar->element_count(), lanes * call.state()}});
       error.failure()) {
     return error;
   }
   if (layer.hidden == 0) return ffi::Error::Success();
   const int64_t hidden = layer.hidden, padded = layer.padded(), block = BlockRows(hidden);
   const int64_t num_parts = NumParts(layer.batch);
-  const auto transposed = Allocate(call.lanes * call.transposed());
-  const auto sums = Allocate(call.lanes * num_parts * call.weights());
+  const auto transposed = Allocate(lanes * call.transposed());
+  const auto sums = Allocate(lanes * num_parts * call.weights());
   if (transposed == nullptr || sums == nullptr) return NoMemory(op);
-  for (int64_t lane = 0; lane < call.lanes; ++lane) {
+  for (int64_t lane = 0; lane < lanes; ++lane) {
     Transpose(kernel.typed_data() + lane * call.kernel(), layer, transposed.get() + lane * call.transposed());
   }
   std::atomic<bool> out_of_memory{false};
-  ParallelFor(pool, call.lanes * num_parts, kGrain / std::max<int64_t>(1, call.x() / num_parts),
+  ParallelFor(pool, lanes * num_parts, kGrain / std::max<int64_t>(1, call.x() / num_parts),
               [&](int64_t begin, int64_t end) {
                 const auto scratch = Allocate(4 * block * padded);
                 if (scratch == nullptr) out_of_memory = true;
@@ -383,7 +366,7 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
                 }
               });
   if (out_of_memory) return NoMemory(op);
-  for (int64_t lane = 0; lane < call.lanes; ++lane) {
+  for (int64_t lane = 0; lane < lanes; ++lane) {
     float* const first = sums.get() + lane * num_parts * call.weights();
     for (int64_t part = 1; part < num_parts; ++part) {
       const float* terms = first + part * call.weights();

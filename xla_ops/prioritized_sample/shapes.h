@@ -21,17 +21,11 @@ inline ffi::Error CheckSampleShapes(const ffi::Buffer<ffi::U32>& words, const ff
   }
   *shapes = {LeadingSize(dims, 1), dims[dims.size() - 1], word_dims[word_dims.size() - 2]};
   const int64_t lanes = shapes->lanes, num_samples = shapes->num_samples;
-  for (const auto& [name, count, expected] :
-       {std::tuple{"words", words.element_count(), lanes * num_samples * 2},
-        std::tuple{"size", size.element_count(), lanes}, std::tuple{"alpha", alpha.element_count(), lanes},
-        std::tuple{"indices", indices->element_count(), lanes * num_samples},
-        std::tuple{"relative", relative->element_count(), lanes * num_samples}}) {
-    if (static_cast<int64_t>(count) != expected) {
-      return InvalidArgument("prioritized_sample: ", name, " has ", count, " elements, expected ", expected,
-                             " for priorities of shape ", ShapeText(dims));
-    }
-  }
-  return ffi::Error::Success();
+  return CheckCounts("prioritized_sample", {{"words", words.element_count(), lanes * num_samples * 2},
+                                            {"size", size.element_count(), lanes},
+                                            {"alpha", alpha.element_count(), lanes},
+                                            {"indices", indices->element_count(), lanes * num_samples},
+                                            {"relative", relative->element_count(), lanes * num_samples}});
 }
 
 }  // namespace pjx
