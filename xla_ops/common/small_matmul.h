@@ -33,6 +33,27 @@ struct BaselineTile {  // SSE2, NEON
   typedef int32_t Ints __attribute__((vector_size(16), aligned(4), may_alias));
   static constexpr int kRows = 2, kVecs = 4;
 };
+
+// Defines a function `name` with these parameters whose body is one call of a PJX_INLINE template over `Tile`, compiled
+// for each of the tiles that the architecture may have; the loader picks.
+#ifdef PJX_X86_LEVELS
+#define PJX_TILED(name, parameters, call)                             \
+  PJX_TILED_FOR("arch=x86-64-v4", Avx512Tile, name, parameters, call) \
+  PJX_TILED_FOR("arch=x86-64-v3", Avx2Tile, name, parameters, call)   \
+  PJX_TILED_FOR("default", BaselineTile, name, parameters, call)
+#define PJX_TILED_FOR(level, tile, name, parameters, call) \
+  __attribute__((target(level))) void name parameters {    \
+    using Tile = tile;                                     \
+    call;                                                  \
+  }
+#else
+#define PJX_TILED(name, parameters, call) \
+  void name parameters {                  \
+    using Tile = BaselineTile;            \
+    call;                                 \
+  }
+#endif
+
 template <typename Tile>
 constexpr int64_t kTileLanes = sizeof(typename Tile::Floats) / sizeof(float);
 

@@ -8,42 +8,14 @@
 namespace pjx {
 namespace {
 
-// One pair per register file; the loader picks.
-#ifdef PJX_X86_LEVELS
-#define PJX_TARGET(name) __attribute__((target(name)))
-PJX_TARGET("arch=x86-64-v4")
-void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
-                 const ForwardScratch& scratch) {
-  ForwardTiled<Avx512Tile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v3")
-void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
-                 const ForwardScratch& scratch) {
-  ForwardTiled<Avx2Tile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v4")
-void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
-                  const BackwardScratch& scratch) {
-  BackwardTiled<Avx512Tile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v3")
-void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
-                  const BackwardScratch& scratch) {
-  BackwardTiled<Avx2Tile>(layer, call, begin, end, scratch);
-}
-#else
-#define PJX_TARGET(name)
-#endif
-PJX_TARGET("default")
-void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
-                 const ForwardScratch& scratch) {
-  ForwardTiled<BaselineTile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("default")
-void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
-                  const BackwardScratch& scratch) {
-  BackwardTiled<BaselineTile>(layer, call, begin, end, scratch);
-}
+PJX_TILED(ForwardRows,
+          (const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
+           const ForwardScratch& scratch),
+          ForwardTiled<Tile>(layer, call, begin, end, scratch))
+PJX_TILED(BackwardRows,
+          (const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
+           const BackwardScratch& scratch),
+          BackwardTiled<Tile>(layer, call, begin, end, scratch))
 
 constexpr int64_t kGrain = 1 << 18;  // multiplications below which a second thread costs more than it saves
 
