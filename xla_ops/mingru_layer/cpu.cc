@@ -57,14 +57,14 @@ struct ForwardArrays {
 };
 
 // Rows [begin, end) through all steps. scratch: [end - begin, 3 padded].
-template <int kRows, int kVecs, bool kSave>
+template <typename Tile, bool kSave>
 PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
                              float* scratch) {
   const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded;
   for (int64_t t = 0; t < layer.num_steps; ++t) {
     const int64_t first = t * layer.batch + begin;
-    SmallMatmul<kRows, kVecs>({arrays.x + first * hidden, hidden, 1}, arrays.weights, width, end - begin, hidden,
-                              width / kLanes, /*add=*/false, scratch, width);
+    TiledMatmul<Tile>({arrays.x + first * hidden, hidden, 1}, arrays.weights, width, end - begin, hidden, width,
+                      /*add=*/false, scratch, width);
     float* states = kSave ? arrays.h + t * layer.batch * hidden : arrays.h;
     const float* previous = t == 0 ? arrays.h0 : kSave ? states - layer.batch * hidden : arrays.h;
     for (int64_t b = begin; b < end; ++b) {
@@ -82,13 +82,13 @@ PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, in
   }
 }
 
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void ForwardTiled(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
                              float* scratch) {
   if (arrays.gates != nullptr) {
-    ForwardBlock<kRows, kVecs, true>(layer, arrays, begin, end, scratch);
+    ForwardBlock<Tile, true>(layer, arrays, begin, end, scratch);
   } else {
-    ForwardBlock<kRows, kVecs, false>(layer, arrays, begin, end, scratch);
+    ForwardBlock<Tile, false>(layer, arrays, begin, end, scratch);
   }
 }
 
@@ -122,7 +122,7 @@ struct BackwardArrays {
 
 // Rows [begin, end) through all steps. scratch: [end - begin, 4 padded], its padding 0; weights_bar: [H, 3 padded], is
 // added to.
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end,
                               float* scratch, float* weights_bar) {
   const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded, num_rows = end - begin;
@@ -144,49 +144,22 @@ PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, 
       }
     }
     const int64_t first = (t * layer.batch + begin) * hidden;
-    SmallMatmul<kRows, kVecs>({projected_bar, width, 1}, arrays.transposed, padded, num_rows, width, padded / kLanes,
-                              /*add=*/true, x_bar, padded);
+    TiledMatmul<Tile>({projected_bar, width, 1}, arrays.transposed, padded, num_rows, width, padded,
+                      /*add=*/true, x_bar, padded);
     for (int64_t r = 0; r < num_rows; ++r) {
       std::memcpy(arrays.x_bar + first + r * hidden, x_bar + r * padded, hidden * sizeof(float));
     }
-    SmallMatmul<kRows, kVecs>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width / kLanes,
-                              /*add=*/true, weights_bar, width);
+    TiledMatmul<Tile>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width,
+                      /*add=*/true, weights_bar, width);
   }
 }
 
-// One pair per register file; the loader picks.
-#ifdef PJX_X86_LEVELS
-#define PJX_TARGET(name) __attribute__((target(name)))
-PJX_TARGET("arch=x86-64-v4")
-void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
-  ForwardTiled<8, 3>(layer, arrays, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v3")
-void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
-  ForwardTiled<4, 1>(layer, arrays, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v4")
-void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
-              float* weights_bar) {
-  BackwardTiled<8, 3>(layer, arrays, begin, end, scratch, weights_bar);
-}
-PJX_TARGET("arch=x86-64-v3")
-void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
-              float* weights_bar) {
-  BackwardTiled<4, 1>(layer, arrays, begin, end, scratch, weights_bar);
-}
-#else
-#define PJX_TARGET(name)
-#endif
-PJX_TARGET("default")
-void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
-  ForwardTiled<2, 1>(layer, arrays, begin, end, scratch);
-}
-PJX_TARGET("default")
-void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
-              float* weights_bar) {
-  BackwardTiled<2, 1>(layer, arrays, begin, end, scratch, weights_bar);
-}
+PJX_TILED(Forward, (const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch),
+          ForwardTiled<Tile>(layer, arrays, begin, end, scratch))
+PJX_TILED(Backward,
+          (const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
+           float* weights_bar),
+          BackwardTiled<Tile>(layer, arrays, begin, end, scratch, weights_bar))
 
 // kernel [H, 3H] with each third of a row padded: [H, 3 padded].
 void PadColumns(const float* kernel, const Layer& layer, float* weights) {
