@@ -16,7 +16,7 @@
 #include "xla/ffi/api/ffi.h"
 #include "xla_ops/common/registry.h"
 
-// Handlers' bindings are read from their signatures; XLA leaves this type out.
+// XLA reads a handler's binding from its signature, and leaves this type out.
 template <>
 struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
   using Ctx = xla::ffi::ThreadPool;
@@ -25,6 +25,14 @@ struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
 namespace pjx {
 
 namespace ffi = xla::ffi;
+
+// The handler that calls `function`, whose parameters are what it needs of the context, its operands, its attributes by
+// name (ffi::Attr) and its results.
+template <auto function, ffi::Traits... traits>
+XLA_FFI_Error* HandlerOf(XLA_FFI_CallFrame* frame) {
+  static const auto* handler = ffi::Ffi::BindTo(function, {traits...}).release();
+  return handler->Call(frame);
+}
 
 template <typename... Parts>
 ffi::Error InvalidArgument(const Parts&... parts) {

@@ -1,5 +1,6 @@
-// How an op or a simulator makes its handlers known: one PJX_REGISTER line per target, at namespace scope.
-// The module's `registrations()` hands the whole table to Python (xla_ops/ffi.py), which registers it with XLA.
+// How an op or a simulator makes its handlers known: one PJX_REGISTER line per target, at namespace scope (and what is
+// a handler: HandlerOf in ffi.h). The module's `registrations()` hands the whole table to Python (xla_ops/ffi.py),
+// which registers it with XLA.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +44,7 @@ struct Registrar {
 
 #define PJX_CONCAT_(a, b) a##b
 #define PJX_CONCAT(a, b) PJX_CONCAT_(a, b)
-#define PJX_REGISTER(target, value) static const ::pjx::Registrar PJX_CONCAT(pjx_registrar_, __COUNTER__)(target, value)
+#define PJX_REGISTER(target, ...) \
+  static const ::pjx::Registrar PJX_CONCAT(pjx_registrar_, __COUNTER__)(target, __VA_ARGS__)
 
 }  // namespace pjx
