@@ -32,15 +32,8 @@ ffi::Error InspectCpu(ffi::Buffer<ffi::U8> state, ffi::Span<const int64_t> attr,
   }
   return ffi::Error::Success();
 }
+PJX_REGISTER("pufferjax.maze.inspect", HandlerOf<InspectCpu>);
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Inspect, InspectCpu,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::Buffer<ffi::U8>>()  // state [N, S]
-                                  .Attr<ffi::Span<const int64_t>>("params")
-                                  .Ret<ffi::Buffer<ffi::U8>>()   // cells [N, size, size]
-                                  .Ret<ffi::Buffer<ffi::S32>>()  // facts [N, 4]
-);
-PJX_REGISTER("pufferjax.maze.inspect", Inspect);
 PJX_REGISTER("maze", Describe(DescribeEnv<Maze>));
 const bool kRegistered = (VecEnv<Maze>::Register("maze"), true);
 

@@ -1,6 +1,5 @@
-// How an op or a simulator makes its handlers known: one PJX_REGISTER line per target, at namespace scope (and what is
-// a handler: HandlerOf in ffi.h). The module's `registrations()` hands the whole table to Python (xla_ops/ffi.py),
-// which registers it with XLA.
+// How an op or a simulator makes its handlers known: one PJX_REGISTER line per target, at namespace scope.
+// The module's `registrations()` hands the whole table to Python (xla_ops/ffi.py), which registers it with XLA.
 #pragma once
 
 #include <cstdint>

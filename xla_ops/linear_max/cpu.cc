@@ -334,8 +334,7 @@ ffi::Error LinearMaxCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi:
                         ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y) {
   return EntityForwardCpu("linear_max", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, nullptr);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMax, LinearMaxCpu);
-PJX_REGISTER("pufferjax.linear_max", LinearMax);
+PJX_REGISTER("pufferjax.linear_max", HandlerOf<LinearMaxCpu>);
 
 // Also -> winner u8, u16 or i32 [..., R, H]
 ffi::Error LinearMaxFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
@@ -343,8 +342,7 @@ ffi::Error LinearMaxFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<f
                            ffi::Result<ffi::AnyBuffer> winner) {
   return EntityForwardCpu("linear_max.fwd", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, &winner);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxFwd, LinearMaxFwdCpu);
-PJX_REGISTER("pufferjax.linear_max.fwd", LinearMaxFwd);
+PJX_REGISTER("pufferjax.linear_max.fwd", HandlerOf<LinearMaxFwdCpu>);
 
 // Every cotangent has the shape of its primal, weights' cotangents with all the lanes.
 ffi::Error LinearMaxBwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
@@ -354,8 +352,7 @@ ffi::Error LinearMaxBwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<f
   return EntityBackwardCpu("linear_max.bwd", pool, {x, nullptr, nullptr, weight, nullptr, mask}, winner, y_bar,
                            {x_bar, nullptr, nullptr, weight_bar, bias_bar});
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxBwd, LinearMaxBwdCpu);
-PJX_REGISTER("pufferjax.linear_max.bwd", LinearMaxBwd);
+PJX_REGISTER("pufferjax.linear_max.bwd", HandlerOf<LinearMaxBwdCpu>);
 
 }  // namespace
 }  // namespace pjx

@@ -269,22 +269,28 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   return out_of_memory ? NoMemory(op) : ffi::Error::Success();
 }
 
+// x [..., T, B, H], kernel [..., H, 3H], h0 [..., B, H], reset [..., T, B] or [..., 0] -> y [..., T, B, H],
+// h_last [..., B, H]
 ffi::Error MingruLayerCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
                           ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> y,
                           ffi::ResultBuffer<ffi::F32> h_last) {
   return RunForward("mingru_layer", pool, x, kernel, h0, reset, y, h_last, nullptr);
 }
+PJX_REGISTER("pufferjax.mingru_layer", HandlerOf<MingruLayerCpu>);
 
+// -> y and h [..., T, B, H], gates [..., T, B, 3H]
 ffi::Error MingruLayerFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
                              ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> y,
                              ffi::ResultBuffer<ffi::F32> h, ffi::ResultBuffer<ffi::F32> gates) {
   return RunForward("mingru_layer.fwd", pool, x, kernel, h0, reset, y, h, &gates);
 }
+PJX_REGISTER("pufferjax.mingru_layer.fwd", HandlerOf<MingruLayerFwdCpu>);
 
 // The batch is cut into parts by its size alone, never by the number of threads; each part sums its own gradient of the
 // weights and those are added in order, so the gradient has the same bits for any number of threads.
 int64_t NumParts(int64_t batch) { return std::clamp<int64_t>(batch / 32, 1, 16); }
 
+// h and gates are those of forward; every cotangent has the shape of its primal, h_last_bar that of h0.
 ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
                              ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::Buffer<ffi::F32> h,
                              ffi::Buffer<ffi::F32> gates, ffi::Buffer<ffi::F32> y_bar, ffi::Buffer<ffi::F32> h_last_bar,
@@ -352,48 +358,7 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
   }
   return ffi::Error::Success();
 }
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayer, MingruLayerCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // y [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h_last [..., B, H]
-);
-PJX_REGISTER("pufferjax.mingru_layer", MingruLayer);
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayerFwd, MingruLayerFwdCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // y [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // gates [..., T, B, 3H]
-);
-PJX_REGISTER("pufferjax.mingru_layer.fwd", MingruLayerFwd);
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayerBwd, MingruLayerBwdCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // gates [..., T, B, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // y_bar [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h_last_bar [..., B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // x_bar [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // kernel_bar [..., H, 3H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h0_bar [..., B, H]
-);
-PJX_REGISTER("pufferjax.mingru_layer.bwd", MingruLayerBwd);
+PJX_REGISTER("pufferjax.mingru_layer.bwd", HandlerOf<MingruLayerBwdCpu>);
 
 }  // namespace
 }  // namespace pjx

@@ -208,11 +208,9 @@ ffi::Error InsertCpu(ffi::Buffer<ffi::U8> snapshots_in, ffi::Buffer<ffi::F32> pr
   return ffi::Error::Success();
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Rescore, RescoreCpu);
-PJX_REGISTER("pufferjax.state_heap.rescore", Rescore);
+PJX_REGISTER("pufferjax.state_heap.rescore", HandlerOf<RescoreCpu>);
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Insert, InsertCpu);
-PJX_REGISTER("pufferjax.state_heap.insert", Insert);
+PJX_REGISTER("pufferjax.state_heap.insert", HandlerOf<InsertCpu>);
 
 }  // namespace
 }  // namespace pjx
