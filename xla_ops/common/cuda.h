@@ -7,9 +7,16 @@
 
 #include "xla_ops/common/ffi.h"
 
-namespace pjx {
+template <>
+struct xla::ffi::CtxBinding<cudaStream_t> {
+  using Ctx = xla::ffi::PlatformStream<cudaStream_t>;
+};
+template <>
+struct xla::ffi::CtxBinding<xla::ffi::ScratchAllocator> {
+  using Ctx = xla::ffi::ScratchAllocator;
+};
 
-using Stream = ffi::PlatformStream<cudaStream_t>;
+namespace pjx {
 
 inline ffi::Error CudaError(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return ffi::Error::Success();

@@ -3,12 +3,6 @@
 
 #include "xla_ops/common/ffi.h"
 
-// Handlers' bindings are read from their signatures; XLA leaves this type out.
-template <>
-struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
-  using Ctx = xla::ffi::ThreadPool;
-};
-
 namespace pjx {
 
 // The operands of forward; w1 and b1 null: no first layer. Leading axes are lanes (common/lanes.h).
