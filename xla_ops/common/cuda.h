@@ -7,7 +7,6 @@
 
 #include "xla_ops/common/ffi.h"
 
-// Handlers' bindings are read from their signatures; XLA leaves these types out.
 template <>
 struct xla::ffi::CtxBinding<cudaStream_t> {
   using Ctx = xla::ffi::PlatformStream<cudaStream_t>;
@@ -20,14 +19,6 @@ struct xla::ffi::CtxBinding<xla::ffi::ScratchAllocator> {
 namespace pjx {
 
 using Stream = ffi::PlatformStream<cudaStream_t>;
-
-// In place of a binding that is written out, where a handler has traits: that of its signature.
-struct FromSignature {
-  template <typename Function>
-  auto To(Function function, std::initializer_list<ffi::Traits> traits) const {
-    return ffi::Ffi::BindTo(function, traits);
-  }
-};
 
 inline ffi::Error CudaError(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return ffi::Error::Success();
