@@ -1,4 +1,4 @@
-"""Every CUDA op on a GPU: against its twin there, and the sampler bit for bit against the CPU."""
+"""Every CUDA op on a GPU: against its twin there, and the sampler and the entities' winners against the CPU."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,9 @@ def assert_close(native, twin, **tolerance):
 
 def test_all_ops_with_kernels_are_native():
     assert {op for op, platforms in xla_ops.backends().items() if platforms["cuda"] == "native"} >= {
+        "entity_encoder",
         "gae_vtrace",
+        "linear_max",
         "linear_recurrence",
         "prioritized_sample",
     }
@@ -182,3 +184,107 @@ def test_recurrence_of_lanes_in_a_scan(gpu):
 
     native, twin = both(gpu, run, a, b, h0, reset)
     assert_close(native, twin)
+
+
+# --- linear_max and entity_encoder ------------------------------------------------------------------------------------
+
+
+def entity_operands(leading, n, d, p, h, dtype=np.float32):
+    """x, the weights (of both layers unless p is None), the cotangent of y, mask.
+
+    Small multiples of 1/4: sums are exact in any order, so results are compared for equality, and ties are common.
+    """
+    rng = np.random.default_rng(0)
+    quarters = lambda *shape: (rng.integers(-3, 4, shape) / 4).astype(np.float32)  # noqa: E731
+    first = () if p is None else (quarters(d, p), quarters(p))
+    weights = (*first, quarters(d if p is None else p, h), quarters(h))
+    return quarters(*leading, n, d).astype(dtype), weights, quarters(*leading, h), rng.random((*leading, n)) < 0.6
+
+
+def entity_layer(x, weights, mask, impl):
+    layer = xla_ops.linear_max if len(weights) == 2 else xla_ops.entity_encoder
+    return layer(x, *weights, mask, impl=impl)
+
+
+def value_and_cotangents(x, weights, y_bar, mask, impl):
+    y, backward = jax.vjp(lambda x, weights: entity_layer(x, weights, mask, impl), x, weights)
+    return y, backward(y_bar)
+
+
+def assert_equal(one, other):
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x.astype(np.float32), y.astype(np.float32)), one, other)
+
+
+@pytest.mark.parametrize(
+    "sizes",  # leading axes, N, D, P, H
+    [
+        ((), 1, 1, None, 1),
+        ((2, 3), 17, 4, 16, 33),
+        ((700,), 40, 13, 16, 130),
+        ((33,), 257, 2, 5, 7),
+        ((20,), 7, 21, 35, 150),
+        ((300,), 8, 37, None, 64),
+        ((4096,), 16, 4, 16, 128),
+        ((9_000,), 3, 16, 16, 610),
+        ((5,), 0, 3, 16, 6),
+        ((5,), 4, 0, None, 6),
+        ((0,), 4, 2, 3, 6),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_entities_match_the_twin_and_the_cpu(gpu, sizes, dtype):
+    operands = entity_operands(*sizes, dtype)
+    native, twin = both(gpu, value_and_cotangents, *operands)
+    assert_equal(native, twin)
+    assert_equal(native, on(CPU, lambda *x: value_and_cotangents(*x, "native"), *operands))
+    assert_equal(native[0], on(gpu, lambda x, weights, _, mask: entity_layer(x, weights, mask, "native"), *operands))
+
+
+@pytest.mark.parametrize("p", [None, 16])
+def test_any_entities_match_the_twin(gpu, p):
+    rng = np.random.default_rng(0)
+    x, weights, y_bar, mask = jax.tree.map(
+        lambda v: v if v.dtype == bool else rng.normal(size=v.shape).astype(np.float32),
+        entity_operands((64,), 50, 13, p, 40),  # few enough that no two scores are nearly the same
+    )
+    native, twin = both(gpu, value_and_cotangents, x, weights, y_bar, mask)
+    # Up to 16 products twice; sums of up to 2,600 terms of size 4, which reach 200 and are rounded at each term.
+    assert_close(native[0], twin[0], rtol=1e-5, atol=2e-5)
+    assert_close(native[1], twin[1], rtol=1e-5, atol=5e-4)
+    again = on(gpu, lambda *v: value_and_cotangents(*v, "native"), x, weights, y_bar, mask)
+    assert_equal(again, native)  # run to run the same bits
+
+
+def test_nan_infinities_and_absent_entities(gpu):
+    x, weights, y_bar, mask = entity_operands((8,), 21, 3, None, 40)
+    mask[:, :3] = True
+    x[0, 3, 1] = x[0, 6, 1] = x[1, 0, 0] = x[2, 0, 0] = np.nan
+    mask[0, 3], mask[1, 0], mask[2] = True, False, False
+    x[3, 1], x[4], x[5, 2] = np.inf, -np.inf, -np.inf
+    operands = (x, (np.abs(weights[0]) + 1, weights[1]), y_bar, mask)
+    native, twin = both(gpu, value_and_cotangents, *operands)
+    assert_equal(native, twin)
+
+
+@pytest.mark.parametrize("p", [None, 16])
+@pytest.mark.parametrize("shares_weights", [False, True])
+def test_lanes_of_entities(gpu, p, shares_weights):
+    """As a vmapped policy meets them: one call for all lanes, weights mapped or not."""
+    lanes = [entity_operands((6,), 9, 4, p, 33) for _ in range(3)]
+    x, weights, y_bar, mask = jax.tree.map(lambda *v: np.stack(v), *lanes)
+    x[1], y_bar[2] = x[1][::-1], -y_bar[2]
+    axes = (0, None if shares_weights else 0, 0, 0)
+    if shares_weights:
+        weights = lanes[0][1]
+    else:
+        weights = jax.tree.map(
+            lambda v: v * np.arange(1, 4, dtype=np.float32).reshape(-1, *[1] * (v.ndim - 1)), weights
+        )
+
+    def run(*operands):
+        *operands, impl = operands
+        return jax.vmap(lambda *lane: value_and_cotangents(*lane, impl), axes)(*operands)
+
+    native, twin = both(gpu, run, x, weights, y_bar, mask)
+    assert_equal(native, twin)

@@ -1,9 +1,12 @@
 // The bodies of the CUDA kernels as plain functions, for tests/xla_ops/test_cuda_kernels.py: blocks and threads take
 // their turns in a loop, forwards or backwards. Nothing here knows what a result should be.
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "xla_ops/gae_vtrace/column.h"
+#include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
@@ -14,6 +17,71 @@ namespace {
 template <typename Body>
 void Blocks(int64_t count, bool backwards, const Body& body) {
   for (int64_t i = 0; i < count; ++i) body(backwards ? count - 1 - i : i);
+}
+
+// What shared memory holds at first is anything: here NaN.
+template <typename Shared>
+std::unique_ptr<Shared> SharedMemory() {
+  auto shared = std::make_unique<Shared>();
+  std::memset(static_cast<void*>(shared.get()), 0xFF, sizeof(Shared));
+  return shared;
+}
+
+struct EntityOperand {
+  const void* data;
+  const int64_t* sizes;  // along the lanes' axes
+};
+
+struct EntityCall {
+  EntitySizes sizes;
+  int64_t num_axes;
+  const int64_t* lanes;  // sizes of those axes
+  int64_t is_bfloat16, has_first;
+  EntityOperand x, mask, w1, b1, weight, bias, winner, y_bar;
+
+  template <typename T>
+  LaneArray<const T> Of(const EntityOperand& operand, int64_t block) const {
+    return ArrayOfLanes(static_cast<const T*>(operand.data), operand.sizes, LanesOf(lanes, num_axes), block);
+  }
+  EntityArrays Arrays() const {
+    const int64_t entities = sizes.rows * sizes.entities;
+    return {sizes,
+            LanesOf(lanes, num_axes),
+            Of<char>(x, entities * sizes.features * (is_bfloat16 ? 2 : 4)),
+            is_bfloat16,
+            has_first,
+            Of<bool>(mask, entities),
+            Of<float>(w1, sizes.features * sizes.units),
+            Of<float>(b1, sizes.units),
+            Of<float>(weight, sizes.units * sizes.hidden)};
+  }
+};
+
+template <typename Block>
+void EntityForward(const EntityForwardArgs& args, bool backwards) {
+  const auto shared = SharedMemory<typename Block::Shared>();
+  Blocks(args.blocks(), backwards,
+         [&](int64_t block) { Block(args, block).Run(Team<Block::kThreads>{backwards}, *shared); });
+}
+
+template <bool kHasFirst>
+void EntityBackward(const EntityBackwardArgs& args, bool backwards) {
+  using ToInputs = EntityToInputs<kHasFirst>;
+  using Grid = EntityToWeightsGrid;
+  const auto shared = SharedMemory<typename ToInputs::Shared>();
+  const auto parts_shared = SharedMemory<EntityAddParts::Shared>();
+  const EntitySizes& sizes = args.arrays.sizes;
+  const int64_t blocks = args.arrays.lanes.count * args.parts;
+  Blocks(blocks, backwards,
+         [&](int64_t block) { ToInputs(args, block).Run(Team<ToInputs::kThreads>{backwards}, *shared); });
+  Blocks(blocks * Grid(sizes).per_part(), backwards, [&](int64_t block) {
+    Blocks(Grid::kThreads, backwards,
+           [&](int64_t thread) { EntityToWeights<kHasFirst>(args, block, static_cast<int>(thread)); });
+  });
+  Blocks(args.arrays.lanes.count * EntityAddParts::BlocksPerLane(EntitySums(sizes, kHasFirst).size), backwards,
+         [&](int64_t block) {
+           EntityAddParts::Run(Team<EntityAddParts::kThreads>{backwards}, args, block, *parts_shared);
+         });
 }
 
 }  // namespace
@@ -75,5 +143,45 @@ void recurrence_forward(const RecurrenceSizes* sizes, const ForwardOperands* ope
 
 void recurrence_backward(const RecurrenceSizes* sizes, const BackwardOperands* operands, bool backwards) {
   Blocks(sizes->lanes * sizes->columns(), backwards, [&](int64_t i) { BackwardColumn(*sizes, *operands, i); });
+}
+
+// How many rows a block has, so that a test can tell that they are not one turn's.
+int64_t entity_forward(const EntityCall* call, float* y, char* winner, bool backwards) {
+  EntityForwardArgs args{call->Arrays(), call->Of<float>(call->bias, call->sizes.hidden), y, winner, {}};
+  PlanForward(&args);
+  const bool is_small = call->sizes.entities <= 8;
+  if (call->has_first) {
+    (is_small ? EntityForward<EntityForwardBlock<true, 8>> : EntityForward<EntityForwardBlock<true, 16>>)(args,
+                                                                                                          backwards);
+  } else {
+    (is_small ? EntityForward<EntityForwardBlock<false, 8>> : EntityForward<EntityForwardBlock<false, 16>>)(args,
+                                                                                                            backwards);
+  }
+  return args.grid.rows_per_block;
+}
+
+// The number of parts; 0 if a pass has written outside its scratch memory.
+int64_t entity_backward(const EntityCall* call, char* x_bar, float* weight_bar, float* bias_bar, float* w1_bar,
+                        float* b1_bar, bool backwards) {
+  const EntitySizes& sizes = call->sizes;
+  const bool has_first = call->has_first != 0;
+  const int64_t lanes = LanesOf(call->lanes, call->num_axes).count, size = EntitySums(sizes, has_first).size;
+  const int64_t parts = NumEntityParts(sizes, lanes, size), guard = 16;
+  std::vector<uint32_t> memory(lanes * parts * size + guard, 0xFFFFFFFF);  // NaN
+  const EntityBackwardArgs args{call->Arrays(),
+                                call->Of<char>(call->winner, sizes.rows * sizes.hidden * NumberBytes(sizes.entities)),
+                                call->Of<float>(call->y_bar, sizes.rows * sizes.hidden),
+                                x_bar,
+                                weight_bar,
+                                bias_bar,
+                                w1_bar,
+                                b1_bar,
+                                reinterpret_cast<float*>(memory.data()),
+                                parts};
+  (has_first ? EntityBackward<true> : EntityBackward<false>)(args, backwards);
+  for (int64_t i = lanes * parts * size; i < static_cast<int64_t>(memory.size()); ++i) {
+    if (memory[i] != 0xFFFFFFFF) return 0;
+  }
+  return parts;
 }
 }

@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -35,6 +37,8 @@ class Threads {
     while (seen < value && !__atomic_compare_exchange_n(cell, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
   }
+
+  void Or(uint32_t* cell, uint32_t value) const { __atomic_fetch_or(cell, value, __ATOMIC_RELAXED); }
 
   // Calls body(*this) in every thread.
   template <typename Body>
@@ -115,12 +119,90 @@ void ManyLaunches() {
   Expect(memory[0] == memory[1], "the scratch memory of many launches");
 }
 
+// A row of entities more than a block has at once, in more than one tile, with units and features in two chunks.
+template <bool kHasFirst>
+struct EntityOperands {
+  EntitySizes sizes{5, 20, kHasFirst ? 17 : 18, 18, 40};
+  std::vector<float> x = Numbers(5 * 20 * 18), w1 = Numbers(17 * 18), weight = Numbers(18 * 40), row = Numbers(5 * 40);
+  std::vector<char> winner = std::vector<char>(5 * 40);
+  std::vector<float> y = row, x_bar = x, weight_bar = weight, bias_bar = row, w1_bar = w1, b1_bar = row, sums;
+
+  static std::vector<float> Numbers(int64_t count) {
+    std::vector<float> numbers(count);
+    for (int64_t i = 0; i < count; ++i) numbers[i] = static_cast<float>(i * 2654435769u % 1000) / 500 - 1;
+    return numbers;
+  }
+  template <typename T>
+  static LaneArray<const T> Of(const void* data) {
+    return {static_cast<const T*>(data), {}};
+  }
+  EntityArrays Arrays() const {
+    return {sizes,
+            LanesOf(nullptr, 0),
+            Of<char>(x.data()),
+            /*is_bfloat16=*/0,
+            kHasFirst,
+            Of<bool>(nullptr),
+            Of<float>(kHasFirst ? w1.data() : nullptr),
+            Of<float>(kHasFirst ? row.data() : nullptr),
+            Of<float>(weight.data())};
+  }
+  EntityForwardArgs Forward() {
+    EntityForwardArgs args{Arrays(), Of<float>(row.data()), y.data(), winner.data(), {}};
+    PlanForward(&args);
+    return args;
+  }
+  EntityBackwardArgs Backward() {
+    const int64_t parts = 2;
+    sums.assign(parts * EntitySums(sizes, kHasFirst).size, 0.5f);
+    return {Arrays(),
+            Of<char>(winner.data()),
+            Of<float>(row.data()),
+            reinterpret_cast<char*>(x_bar.data()),
+            weight_bar.data(),
+            bias_bar.data(),
+            w1_bar.data(),
+            b1_bar.data(),
+            sums.data(),
+            parts};
+  }
+};
+
+template <bool kHasFirst>
+void Entities() {
+  using Forward = EntityForwardBlock<kHasFirst, 16>;
+  using ToInputs = EntityToInputs<kHasFirst>;
+  EntityOperands<kHasFirst> turns, beside;
+  {
+    typename Forward::Shared shared;
+    const EntityForwardArgs one = turns.Forward(), other = beside.Forward();
+    for (int64_t block = 0; block < one.blocks(); ++block) {
+      Forward(one, block).Run(Team<Forward::kThreads>{}, shared);
+      Threads<Forward::kThreads>().Run([&](const auto& team) { Forward(other, block).Run(team, shared); });
+    }
+  }
+  Expect(turns.y == beside.y && turns.winner == beside.winner, "the maximum over entities");
+  const EntityBackwardArgs one = turns.Backward(), other = beside.Backward();
+  typename ToInputs::Shared shared;
+  for (int64_t block = 0; block < one.parts; ++block) {
+    ToInputs(one, block).Run(Team<ToInputs::kThreads>{}, shared);
+    Threads<ToInputs::kThreads>().Run([&](const auto& team) { ToInputs(other, block).Run(team, shared); });
+  }
+  Expect(turns.x_bar == beside.x_bar && turns.sums == beside.sums, "the cotangents of entities");
+  EntityAddParts::Shared parts_shared;
+  EntityAddParts::Run(Team<EntityAddParts::kThreads>{}, one, 0, parts_shared);
+  Threads<EntityAddParts::kThreads>().Run([&](const auto& team) { EntityAddParts::Run(team, other, 0, parts_shared); });
+  Expect(turns.weight_bar == beside.weight_bar, "the sums of parts");
+}
+
 }  // namespace
 }  // namespace pjx
 
 int main() {
   pjx::OneLaunch();
   pjx::ManyLaunches();
+  pjx::Entities<true>();
+  pjx::Entities<false>();
   std::printf("race_kernels: no findings\n");
   return 0;
 }

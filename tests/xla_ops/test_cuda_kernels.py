@@ -9,11 +9,17 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 from pufferjax.xla_ops import backends, ffi
+from pufferjax.xla_ops.entity_encoder.op import TARGET_BACKWARD as ENCODER_BACKWARD
+from pufferjax.xla_ops.entity_encoder.op import TARGET_FORWARD as ENCODER_FORWARD
 from pufferjax.xla_ops.gae_vtrace.op import TARGET as GAE
+from pufferjax.xla_ops.linear_max.entities import winner_dtype
+from pufferjax.xla_ops.linear_max.op import TARGET_BACKWARD as LINEAR_BACKWARD
+from pufferjax.xla_ops.linear_max.op import TARGET_FORWARD as LINEAR_FORWARD
 from pufferjax.xla_ops.linear_recurrence.op import TARGET as RECURRENCE
 from pufferjax.xla_ops.linear_recurrence.op import TARGET_BACKWARD as RECURRENCE_BACKWARD
 from pufferjax.xla_ops.prioritized_sample.op import TARGET as SAMPLE
@@ -30,6 +36,7 @@ def kernels(compile_for_host):
     """The kernels' bodies as a ctypes library."""
     loaded = compile_for_host("kernels_on_host.cc")
     loaded.sample_many_blocks.restype = loaded.one_block_suits.restype = ctypes.c_bool
+    loaded.entity_forward.restype = loaded.entity_backward.restype = ctypes.c_int64
     return loaded
 
 
@@ -259,3 +266,217 @@ def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, 
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one, other)
         assert np.isfinite(one).all()
+
+
+# --- linear_max and entity_encoder ------------------------------------------------------------------------------------
+
+
+class Entities:
+    """Operands [*lanes, ...] of linear_max (num_units None) or entity_encoder, and what the kernels make of them."""
+
+    def __init__(self, rows, num_entities, num_features, num_units, num_hidden, *, lanes=(), shared=(), seed=0,
+                 has_mask=True, exact=True):  # fmt: skip
+        """`exact`: small multiples of 1/4, whose sums are the same in any order, and ties; else normal numbers.
+
+        `shared`: names of operands that all lanes share.
+        """
+        rng = np.random.default_rng(seed)
+        self.has_first, self.lanes = num_units is not None, lanes
+        depth = num_units if self.has_first else num_features
+        self.sizes = (rows, num_entities, num_features, depth, num_hidden)
+        shapes = {"x": (rows, num_entities, num_features), "weight": (depth, num_hidden), "bias": (num_hidden,)}
+        if self.has_first:
+            shapes |= {"w1": (num_features, num_units), "b1": (num_units,)}
+        lead = lambda name: (1,) * len(lanes) if name in shared else lanes  # noqa: E731
+        for name, shape in (shapes | {"y_bar": (rows, num_hidden)}).items():
+            shape = (*lead(name), *shape)
+            numbers = rng.integers(-3, 4, shape) / 4 if exact else rng.normal(size=shape)
+            setattr(self, name, numbers.astype(np.float32))
+        self.mask = rng.random((*lead("mask"), rows, num_entities)) < 0.6 if has_mask else None
+        self.winner = None
+
+    def on_the_cpu(self):
+        """(y, winner) and the cotangents of x, weight, bias and, with a first layer, w1 and b1, by the CPU's ops."""
+        first = (self.w1, self.b1) if self.has_first else ()
+        mask = np.zeros((*(1,) * len(self.lanes), 0, 0), bool) if self.mask is None else self.mask
+
+        def native(target, results, *operands):
+            shapes = [jax.ShapeDtypeStruct((*self.lanes, *shape), dtype) for shape, dtype in results]
+            return tuple(map(np.asarray, ffi.native_call(target, shapes, *map(jnp.asarray, operands))))
+
+        target = ENCODER_FORWARD if self.has_first else LINEAR_FORWARD
+        forward = native(target, self.forward_results(), self.x, *first, self.weight, self.bias, mask)
+        x, weight, bias, *first_bars = self.backward_results()
+        target = ENCODER_BACKWARD if self.has_first else LINEAR_BACKWARD
+        results = [x, *first_bars, weight, bias]
+        bars = native(target, results, self.x, *first, self.weight, mask, forward[1], self.y_bar)
+        return forward, (bars[0], *bars[-2:], *bars[1:-2])
+
+    def forward_results(self):
+        shape = (self.sizes[0], self.sizes[4])
+        return (shape, np.float32), (shape, np.dtype(winner_dtype(self.sizes[1])))
+
+    def backward_results(self):
+        rows, num_entities, num_features, depth, num_hidden = self.sizes
+        yield (rows, num_entities, num_features), self.x.dtype
+        yield (depth, num_hidden), np.float32
+        yield (num_hidden,), np.float32
+        if self.has_first:
+            yield (num_features, depth), np.float32
+            yield (depth,), np.float32
+
+    def call(self):
+        """The C struct, and arrays that it points to."""
+        names = ("x", "mask", "w1", "b1", "weight", "bias", "winner", "y_bar")
+        arrays = [getattr(self, name, None) for name in names]
+        axes = len(self.lanes)
+        leads = [np.array(() if a is None else a.shape[:axes], np.int64) for a in arrays]
+        lanes = np.array(self.lanes, np.int64)
+        pairs = itertools.chain(*zip(arrays, leads, strict=True))
+        is_bfloat16 = self.x.dtype == ml_dtypes.bfloat16
+        return pack(*self.sizes, axes, lanes, int(is_bfloat16), int(self.has_first), *pairs), (leads, lanes)
+
+    def forward(self, kernels, *, saves=True):
+        call, self.kept = self.call()
+
+        def run(results, backwards):
+            y, winner = (ctypes.c_void_p(r.ctypes.data) for r in results)
+            self.rows_per_block = kernels.entity_forward(call, y, winner if saves else None, backwards)
+
+        return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.forward_results()))
+
+    def backward(self, kernels):
+        call, self.kept = self.call()
+
+        def run(results, backwards):
+            pointers = [ctypes.c_void_p(r.ctypes.data) for r in results]
+            pointers += [None] * (5 - len(pointers))
+            self.parts = kernels.entity_backward(call, *pointers, backwards)
+            assert self.parts > 0, "scratch memory overrun"
+
+        return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.backward_results()))
+
+    def assert_as_on_the_cpu(self, kernels, **tolerance):
+        forward, bars = self.on_the_cpu()
+        y, self.winner = self.forward(kernels)
+        compare = np.testing.assert_allclose if tolerance else np.testing.assert_array_equal
+        compare(y, forward[0], **tolerance)
+        np.testing.assert_array_equal(self.winner, forward[1])
+        for got, expected in zip(self.backward(kernels), bars, strict=True):
+            compare(got.astype(np.float32), expected.astype(np.float32), **tolerance)
+
+
+@pytest.mark.parametrize(
+    ("size", "has_mask"),
+    [  # R, N, D, P, H
+        ((1, 1, 1, None, 1), False),
+        ((6, 17, 4, 16, 33), True),
+        ((5, 40, 13, 16, 130), False),  # three tiles of entities, two blocks of columns
+        ((3, 257, 2, 5, 7), True),  # winners are u16
+        ((20, 7, 21, 35, 150), True),  # small tiles; features and units in several chunks; two parts of rows
+        ((30, 8, 37, None, 64), False),
+        ((70, 33, 16, None, 200), True),
+        ((9, 3, 16, 16, 610), True),  # fewer entities at once than threads
+        ((4, 0, 3, 16, 6), True),
+        ((3, 5, 0, 4, 6), True),
+        ((3, 5, 0, None, 6), False),
+        ((3, 5, 2, 0, 6), True),
+        ((3, 5, 2, 4, 0), False),
+        ((0, 5, 2, 4, 6), True),
+    ],
+    ids=str,
+)
+def test_entities_as_on_the_cpu(kernels, size, has_mask):
+    Entities(*size, has_mask=has_mask).assert_as_on_the_cpu(kernels)
+
+
+def test_entities_numbered_by_more_than_16_bits(kernels):
+    entities = Entities(1, 65_550, 1, None, 2, has_mask=False)
+    entities.x[0, 65_540:] = 9
+    entities.assert_as_on_the_cpu(kernels)
+    assert entities.winner.dtype == np.int32 and entities.winner.max() == 65_540
+
+
+@pytest.mark.parametrize("num_units", [None, 16])
+def test_bfloat16_entities_as_on_the_cpu(kernels, num_units):
+    entities = Entities(40, 19, 5, num_units, 70)
+    entities.x = entities.x.astype(ml_dtypes.bfloat16)
+    entities.assert_as_on_the_cpu(kernels)
+    # Rounded once, from sums in float32: these have more bits.
+    entities.y_bar *= 1.001953125
+    entities.assert_as_on_the_cpu(kernels, rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_units", [None, 16])
+def test_entities_that_are_not_exact(kernels, num_units):
+    # Sums of up to 2,000 terms of size 4, in another order: they reach 200, and a rounding of 6e-8 of that at each term
+    # makes errors that grow like the root of the terms' number.
+    Entities(24, 30, 13, num_units, 90, exact=False).assert_as_on_the_cpu(kernels, rtol=1e-5, atol=5e-4)
+
+
+@pytest.mark.parametrize("num_units", [None, 5, 16])
+def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
+    entities = Entities(8, 21, 3, num_units, 40)
+    x, mask = entities.x, entities.mask
+    mask[:, :3] = True
+    x[0, [3, 6], 1], mask[0, [3, 6]] = np.nan, True  # the first NaN takes it all
+    x[1, 0], mask[1, 0] = np.nan, False  # absent
+    x[2] = np.nan
+    mask[2] = False
+    x[3, 5], mask[3, 5] = np.inf, True
+    x[4, 5], mask[4, 5] = -np.inf, True
+    x[5], mask[5] = -np.inf, np.arange(21) >= 2
+    if num_units is None:
+        entities.weight = np.abs(entities.weight) + 1  # all scores of row 5 are minus infinity: its first entity wins
+    x[6, 1], mask[6, 1] = (np.inf, -np.inf, 0), True
+    entities.assert_as_on_the_cpu(kernels)
+    assert num_units is not None or (entities.winner[5] == 2).all()
+
+
+@pytest.mark.parametrize("num_units", [None, 6])
+@pytest.mark.parametrize(
+    "shared",
+    [(), ("w1", "b1", "weight", "bias"), ("x", "mask"), ("y_bar", "w1", "mask"), ("weight", "b1", "x", "y_bar")],
+    ids=str,
+)
+def test_lanes_of_entities_as_on_the_cpu(kernels, num_units, shared):
+    Entities(5, 6, 3, num_units, 20, lanes=(2, 3), shared=shared).assert_as_on_the_cpu(kernels)
+    Entities(3, 4, 2, num_units, 9, lanes=(2, 1, 2), shared=shared, has_mask=False).assert_as_on_the_cpu(kernels)
+
+
+def test_many_rows_of_entities(kernels):
+    """Lanes that share the weights become rows of one, and a block takes several turns through its rows."""
+    many = Entities(2, 1, 1, None, 1, lanes=(4_099,), shared=("weight", "bias"))
+    many.assert_as_on_the_cpu(kernels)
+    assert many.rows_per_block > 4
+
+
+def test_parts_of_rows_are_added_in_order(kernels):
+    entities = Entities(1_000, 2, 1, 1, 3, exact=False)
+    forward, bars = entities.on_the_cpu()
+    entities.winner = forward[1]
+    got = entities.backward(kernels)
+    assert entities.parts == 125
+    for one, other in zip(got, bars, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=5e-5)
+
+
+def test_without_winners_to_save(kernels):
+    entities = Entities(5, 9, 4, 16, 33)
+    y, winner = entities.forward(kernels, saves=False)
+    np.testing.assert_array_equal(y, entities.on_the_cpu()[0][0])
+    assert (winner.view(np.uint8) == 0xCD).all()  # untouched
+
+
+@pytest.mark.parametrize("num_units", [None, 16])
+def test_winners_that_are_no_entities_pass_nothing_on(kernels, num_units):
+    """On the device nobody can raise; nothing may be followed out of bounds."""
+    entities = Entities(6, 17, 4, num_units, 33, has_mask=False)
+    _, entities.winner = entities.forward(kernels)
+    bad = np.random.default_rng(0).random(entities.winner.shape) < 0.3
+    entities.y_bar[bad] = 0
+    expected = entities.backward(kernels)
+    entities.winner, entities.y_bar = np.where(bad, np.uint8(255), entities.winner), np.where(bad, 7, entities.y_bar)
+    entities.y_bar = entities.y_bar.astype(np.float32)
+    for got, want in zip(entities.backward(kernels), expected, strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -9,11 +9,15 @@
 #define PJX_HD inline
 #endif
 
-// Before a loop whose arrays must stay in registers on the GPU.
+// Before a loop whose arrays must stay in registers on the GPU; and before one of which more than so many turns at once
+// would take the registers from the others.
+#define PJX_PRAGMA(text) _Pragma(#text)
 #ifdef __CUDA_ARCH__
 #define PJX_UNROLL _Pragma("unroll")
+#define PJX_UNROLL_BY(turns) PJX_PRAGMA(unroll turns)
 #else
 #define PJX_UNROLL
+#define PJX_UNROLL_BY(turns)
 #endif
 
 namespace pjx {

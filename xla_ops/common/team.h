@@ -38,6 +38,32 @@ struct Team {
     if (value > *cell) *cell = value;
 #endif
   }
+
+  // Inside a phase, by any thread: the bits of `value` are set in *cell, which is shared.
+  PJX_HD void Or(uint32_t* cell, uint32_t value) const {
+#ifdef __CUDA_ARCH__
+    atomicOr(cell, value);
+#else
+    *cell |= value;
+#endif
+  }
+};
+
+// What each thread keeps for itself from one phase to the next: in registers on the GPU.
+template <typename T, int kThreads>
+class PerThread {
+ public:
+#ifdef __CUDA_ARCH__
+  PJX_HD T& operator[](int) { return value_; }
+
+ private:
+  T value_;
+#else
+  PJX_HD T& operator[](int thread) { return values_[thread]; }
+
+ private:
+  T values_[kThreads];
+#endif
 };
 
 // sums[i] <- sums[0] + ... + sums[i], modulo 2^64; `spare` is as large. Both in shared memory.

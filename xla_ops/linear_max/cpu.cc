@@ -1,5 +1,5 @@
-// linear_max on the CPU, and the calls that entity_encoder shares with it: checks, padded weights, threads. What is
-// done to a row is in cpu_rows.h.
+// linear_max on the CPU, and the calls that entity_encoder shares with it: padded weights, threads. What is done to a
+// row is in cpu_rows.h, what is checked first in shapes.h.
 #include "xla_ops/linear_max/cpu.h"
 
 #include "xla_ops/common/lanes.h"
@@ -47,44 +47,6 @@ Scratch<float> PaddedTranspose(const float* from, int64_t blocks, int64_t rows, 
 
 int64_t ItemBytes(const ffi::AnyBuffer& x) { return x.element_type() == ffi::BF16 ? 2 : 4; }
 
-// The sizes of a lane and the number of lanes; `lead` are the lanes' axes. Bias excepted, all operands are checked.
-ffi::Error Check(const char* op, const EntityOperands& operands, ffi::Span<const int64_t> lead, int64_t hidden,
-                 EntityLayer* layer) {
-  const auto x_dims = operands.x.dimensions();
-  const ffi::DataType dtype = operands.x.element_type();
-  if (dtype != ffi::F32 && dtype != ffi::BF16) {
-    return InvalidArgument(op, ": x must be f32 or bf16, got data type ", static_cast<int>(dtype));
-  }
-  if (x_dims.size() != lead.size() + 3) {
-    return InvalidArgument(op, ": x must be [..., R, N, D] with leading axes ", ShapeText(lead), " or 1, got ",
-                           ShapeText(x_dims));
-  }
-  const int64_t *tail = x_dims.end() - 3, rows = tail[0], entities = tail[1], features = tail[2];
-  if (entities > std::numeric_limits<int32_t>::max()) {
-    return InvalidArgument(op, ": x must have N < 2^31 entities, got ", ShapeText(x_dims));
-  }
-  const bool has_first = operands.w1 != nullptr;
-  if (has_first && operands.w1->dimensions().size() < 2) {
-    return InvalidArgument(op, ": w1 must be [..., D, P], got ", ShapeText(operands.w1->dimensions()));
-  }
-  const int64_t units = has_first ? operands.w1->dimensions().back() : features;
-  *layer = {has_first, rows, entities, features, units, hidden};
-  if (auto error = CheckLanes(op, "x", x_dims, {rows, entities, features}, lead); error.failure()) return error;
-  if (has_first) {
-    for (const auto& error : {CheckLanes(op, "w1", operands.w1->dimensions(), {features, units}, lead),
-                              CheckLanes(op, "b1", operands.b1->dimensions(), {units}, lead)}) {
-      if (error.failure()) return error;
-    }
-  }
-  const char* weight_name = has_first ? "w2" : "weight";
-  if (auto error = CheckLanes(op, weight_name, operands.weight.dimensions(), {units, hidden}, lead); error.failure()) {
-    return error;
-  }
-  const auto mask_dims = operands.mask.dimensions();
-  const bool has_mask = mask_dims.size() < 2 || mask_dims.end()[-1] != 0 || mask_dims.end()[-2] != 0;
-  return has_mask ? CheckLanes(op, "mask", mask_dims, {rows, entities}, lead) : ffi::Error::Success();
-}
-
 // Winners index memory: nothing is done with them before this has passed.
 template <typename Number>
 bool AreBelow(const void* numbers, int64_t size, int64_t limit) {
@@ -96,20 +58,6 @@ bool AreBelow(const void* numbers, int64_t size, int64_t limit) {
     negative |= static_cast<int64_t>(n) < 0;
   }
   return !negative && largest < limit;
-}
-
-ffi::Error CheckWinner(const char* op, const ffi::AnyBuffer& winner, const EntityLayer& layer,
-                       ffi::Span<const int64_t> lead) {
-  const int bytes = NumberBytes(layer.entities);
-  const ffi::DataType expected = bytes == 1 ? ffi::U8 : bytes == 2 ? ffi::U16 : ffi::S32;
-  if (winner.element_type() != expected) {
-    return InvalidArgument(op, ": winner must be ",
-                           bytes == 1   ? "u8"
-                           : bytes == 2 ? "u16"
-                                        : "i32",
-                           " for N = ", layer.entities, ", got data type ", static_cast<int>(winner.element_type()));
-  }
-  return CheckLanes(op, "winner", winner.dimensions(), {layer.rows, layer.hidden}, lead);
 }
 
 // One lane of the inputs.
@@ -153,18 +101,12 @@ class Prepared {
 
 ffi::Error EntityForwardCpu(const char* op, ffi::ThreadPool& pool, const EntityOperands& operands,
                             ffi::ResultBuffer<ffi::F32>& y, ffi::Result<ffi::AnyBuffer>* winner) {
-  const auto dims = y->dimensions();
-  if (dims.size() < 2) return InvalidArgument(op, ": the result must be [..., R, H], got ", ShapeText(dims));
-  const auto lead = dims.first(dims.size() - 2);
-  EntityLayer layer;
-  if (auto error = Check(op, operands, lead, dims.back(), &layer); error.failure()) return error;
-  const auto bias_dims = operands.bias->dimensions();
-  for (const auto& error : {CheckLanes(op, operands.w1 == nullptr ? "bias" : "b2", bias_dims, {layer.hidden}, lead),
-                            CheckLanes(op, "the result", dims, {layer.rows, layer.hidden}, lead),
-                            winner == nullptr ? ffi::Error::Success() : CheckWinner(op, **winner, layer, lead)}) {
-    if (error.failure()) return error;
-  }
+  EntitySizes sizes;
+  if (auto error = CheckEntityForward(op, operands, y, winner, &sizes); error.failure()) return error;
   if (y->element_count() == 0) return ffi::Error::Success();
+  const EntityLayer layer{sizes, operands.w1 != nullptr};
+  const auto dims = y->dimensions(), bias_dims = operands.bias->dimensions();
+  const auto lead = dims.first(dims.size() - 2);
   const int64_t units = layer.units, hidden = layer.hidden, padded_hidden = layer.padded_hidden();
   const int64_t padded_units = layer.padded_units();
   const Prepared w1(Padded, operands.w1, layer.features, units, padded_units, layer.features * padded_units, lead);
@@ -222,38 +164,13 @@ struct SumsLayout {
 ffi::Error EntityBackwardCpu(const char* op, ffi::ThreadPool& pool, const EntityOperands& operands,
                              const ffi::AnyBuffer& winner, const ffi::Buffer<ffi::F32>& y_bar,
                              const EntityCotangents& cotangents) {
-  const auto dims = cotangents.x->dimensions(), bias_dims = cotangents.bias->dimensions();
-  if (dims.size() < 3 || bias_dims.size() < 1) {
-    return InvalidArgument(op, ": the results must be [..., R, N, D] and [..., H], got ", ShapeText(dims), " and ",
-                           ShapeText(bias_dims));
-  }
-  const auto lead = dims.first(dims.size() - 3);
-  EntityLayer layer;
-  if (auto error = Check(op, operands, lead, bias_dims.back(), &layer); error.failure()) return error;
+  EntitySizes sizes;
+  const auto error = CheckEntityBackward(op, operands, winner, y_bar, cotangents, &sizes);
+  if (error.failure()) return error;
+  const EntityLayer layer{sizes, operands.w1 != nullptr};
+  const auto dims = cotangents.x->dimensions(), lead = dims.first(dims.size() - 3);
   const int64_t rows = layer.rows, units = layer.units, hidden = layer.hidden, features = layer.features;
   const int64_t lanes = LeadingSize(dims, 3);
-  if (cotangents.x->element_type() != operands.x.element_type()) {
-    return InvalidArgument(op, ": the cotangent of x must have the data type of x");
-  }
-  for (const auto& error : {CheckLanes(op, "the cotangent of x", dims, {rows, layer.entities, features}, lead),
-                            CheckLanes(op, "the cotangent of the result", y_bar.dimensions(), {rows, hidden}, lead),
-                            CheckWinner(op, winner, layer, lead)}) {
-    if (error.failure()) return error;
-  }
-  struct Expected {
-    const char* name;
-    ffi::ResultBuffer<ffi::F32>* result;
-    int64_t size;
-  };
-  for (const auto& [name, result, size] : {Expected{"w1", cotangents.w1, features * units},
-                                           {"b1", cotangents.b1, units},
-                                           {"the weight", &cotangents.weight, units * hidden},
-                                           {"the bias", &cotangents.bias, hidden}}) {
-    if (result != nullptr && static_cast<int64_t>((*result)->element_count()) != lanes * size) {
-      return InvalidArgument(op, ": the cotangent of ", name, " has ", (*result)->element_count(),
-                             " elements, expected ", lanes * size);
-    }
-  }
   const int64_t padded_units = layer.padded_units(), padded_features = layer.padded_features();
   const int64_t number_bytes = NumberBytes(layer.entities);
   const Prepared w1(Padded, operands.w1, features, units, padded_units, features * padded_units, lead);

@@ -17,11 +17,9 @@
 
 namespace pjx {
 
-// Sizes of one lane. Without a first layer the units are the features. Rows of weights and of scratch arrays are padded
-// with zeros to whole vectors; the arrays of a call are not.
-struct EntityLayer {
+// Rows of weights and of scratch arrays are padded with zeros to whole vectors; the arrays of a call are not.
+struct EntityLayer : EntitySizes {
   bool has_first;
-  int64_t rows, entities, features, units, hidden;
 
   int64_t padded_features() const { return RoundUpToLanes(features); }
   int64_t padded_units() const { return RoundUpToLanes(units); }

@@ -5,6 +5,11 @@
 
 namespace pjx {
 
+// Of one lane. Without a first layer the units are the features.
+struct EntitySizes {
+  int64_t rows, entities, features, units, hidden;  // R, N, D, P, H
+};
+
 // Whether a score takes over from the best so far, entities coming in the order of their numbers. A tie keeps the
 // lowest number; NaN beats every number, and the first NaN keeps its place. The best so far begins as minus infinity
 // with the number of the first entity present.

@@ -1,0 +1,138 @@
+// Calls that linear_max and entity_encoder have in common on the GPU. The bodies of the kernels are in forward_kernel.h
+// and backward_kernels.h; each op compiles the kernels that it launches.
+#pragma once
+
+#include "xla_ops/common/cuda.h"
+#include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/shapes.h"
+
+namespace pjx {
+
+namespace {
+
+template <bool kHasFirst, int kEntities>
+__global__ void __launch_bounds__(EntityForwardGrid::kThreads, 3)
+    Forward(const __grid_constant__ EntityForwardArgs args) {
+  using Block = EntityForwardBlock<kHasFirst, kEntities>;
+  __shared__ typename Block::Shared shared;
+  Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, shared);
+}
+
+template <bool kHasFirst>
+__global__ void __launch_bounds__(EntityToInputs<kHasFirst>::kThreads)
+    ToInputs(const __grid_constant__ EntityBackwardArgs args) {
+  using Block = EntityToInputs<kHasFirst>;
+  __shared__ typename Block::Shared shared;
+  Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, shared);
+}
+
+template <bool kHasFirst>
+__global__ void __launch_bounds__(EntityToWeightsGrid::kThreads, 3)
+    ToWeights(const __grid_constant__ EntityBackwardArgs args) {
+  EntityToWeights<kHasFirst>(args, blockIdx.x, static_cast<int>(threadIdx.x));
+}
+
+__global__ void __launch_bounds__(EntityAddParts::kThreads) AddParts(const __grid_constant__ EntityBackwardArgs args) {
+  __shared__ EntityAddParts::Shared shared;
+  EntityAddParts::Run(Team<EntityAddParts::kThreads>{}, args, blockIdx.x, shared);
+}
+
+ffi::Error ArraysOf(const char* op, const EntityOperands& operands, const EntitySizes& sizes,
+                    ffi::Span<const int64_t> lead, EntityArrays* arrays) {
+  if (lead.size() > Lanes::kMaxAxes) {
+    return InvalidArgument(op, ": at most ", Lanes::kMaxAxes, " mapped axes on a GPU, got ", ShapeText(lead));
+  }
+  if (!FitsKernels(sizes)) {
+    return InvalidArgument(op, ": N, D P and P H must be at most ", kMaxKernelSize, " on a GPU, got N, D, P, H of ",
+                           sizes.entities, ", ", sizes.features, ", ", sizes.units, ", ", sizes.hidden);
+  }
+  const Lanes lanes = LanesOf(lead.begin(), static_cast<int64_t>(lead.size()));
+  const auto weights = [&](const ffi::Buffer<ffi::F32>* buffer, int64_t block) {
+    const float* const none = nullptr;
+    return buffer == nullptr
+               ? LaneArray<const float>{none, {}}
+               : ArrayOfLanes<const float>(buffer->typed_data(), buffer->dimensions().begin(), lanes, block);
+  };
+  const int64_t entities = sizes.rows * sizes.entities, bytes = operands.x.element_type() == ffi::BF16 ? 2 : 4;
+  const bool* const mask = operands.mask.element_count() == 0 ? nullptr : operands.mask.typed_data();
+  *arrays = {sizes,
+             lanes,
+             ArrayOfLanes(static_cast<const char*>(operands.x.untyped_data()), operands.x.dimensions().begin(), lanes,
+                          entities * sizes.features * bytes),
+             bytes == 2,
+             operands.w1 != nullptr,
+             ArrayOfLanes(mask, operands.mask.dimensions().begin(), lanes, entities),
+             weights(operands.w1, sizes.features * sizes.units),
+             weights(operands.b1, sizes.units),
+             weights(&operands.weight, sizes.units * sizes.hidden)};
+  return ffi::Error::Success();
+}
+
+// As EntityForwardCpu.
+template <bool kHasFirst>
+ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOperands& operands,
+                             ffi::ResultBuffer<ffi::F32>& y, ffi::Result<ffi::AnyBuffer>* winner) {
+  EntitySizes sizes;
+  if (auto error = CheckEntityForward(op, operands, y, winner, &sizes); error.failure()) return error;
+  if (y->element_count() == 0) return ffi::Error::Success();
+  const auto dims = y->dimensions();
+  EntityForwardArgs args{};
+  const auto error = ArraysOf(op, operands, sizes, dims.first(dims.size() - 2), &args.arrays);
+  if (error.failure()) return error;
+  args.bias = ArrayOfLanes<const float>(operands.bias->typed_data(), operands.bias->dimensions().begin(),
+                                        args.arrays.lanes, sizes.hidden);
+  args.y = y->typed_data();
+  args.winner = winner == nullptr ? nullptr : static_cast<char*>((*winner)->untyped_data());
+  PlanForward(&args);
+  return Launch(op, stream, sizes.entities <= 8 ? Forward<kHasFirst, 8> : Forward<kHasFirst, 16>, args.blocks(),
+                EntityForwardGrid::kThreads, args);
+}
+
+// As EntityBackwardCpu, except that a winner that is no entity's number passes no cotangent on.
+template <bool kHasFirst>
+ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, ffi::ScratchAllocator& allocator,
+                              const EntityOperands& operands, const ffi::AnyBuffer& winner,
+                              const ffi::Buffer<ffi::F32>& y_bar, const EntityCotangents& cotangents) {
+  EntitySizes sizes;
+  auto error = CheckEntityBackward(op, operands, winner, y_bar, cotangents, &sizes);
+  if (error.failure()) return error;
+  if (sizes.hidden > EntityToInputs<kHasFirst>::kMaxHidden) {
+    return InvalidArgument(op, ": at most ", EntityToInputs<kHasFirst>::kMaxHidden, " hidden units on a GPU, got ",
+                           sizes.hidden);
+  }
+  const auto dims = cotangents.x->dimensions();
+  EntityBackwardArgs args{};
+  error = ArraysOf(op, operands, sizes, dims.first(dims.size() - 3), &args.arrays);
+  if (error.failure()) return error;
+  const Lanes& lanes = args.arrays.lanes;
+  const int64_t row_size = sizes.rows * sizes.hidden, sums_size = EntitySums(sizes, kHasFirst).size;
+  args.winner = ArrayOfLanes(static_cast<const char*>(winner.untyped_data()), winner.dimensions().begin(), lanes,
+                             row_size * NumberBytes(sizes.entities));
+  args.y_bar = ArrayOfLanes<const float>(y_bar.typed_data(), y_bar.dimensions().begin(), lanes, row_size);
+  args.x_bar = static_cast<char*>(cotangents.x->untyped_data());
+  args.weight_bar = cotangents.weight->typed_data();
+  args.bias_bar = cotangents.bias->typed_data();
+  args.w1_bar = kHasFirst ? (*cotangents.w1)->typed_data() : nullptr;
+  args.b1_bar = kHasFirst ? (*cotangents.b1)->typed_data() : nullptr;
+  args.parts = NumEntityParts(sizes, lanes.count, sums_size);
+  const int64_t blocks = lanes.count * args.parts, bytes = blocks * sums_size * static_cast<int64_t>(sizeof(float));
+  if (bytes > 0) {
+    const std::optional<void*> memory = allocator.Allocate(static_cast<size_t>(bytes), /*alignment=*/256);
+    if (!memory) {
+      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                        std::string(op) + ": no " + std::to_string(bytes) + " bytes of device memory for sums");
+    }
+    args.sums = static_cast<float*>(*memory);
+  }
+  error = Launch(op, stream, ToInputs<kHasFirst>, blocks, EntityToInputs<kHasFirst>::kThreads, args);
+  if (error.failure()) return error;
+  error = Launch(op, stream, ToWeights<kHasFirst>, blocks * EntityToWeightsGrid(sizes).per_part(),
+                 EntityToWeightsGrid::kThreads, args);
+  if (error.failure()) return error;
+  return Launch(op, stream, AddParts, lanes.count * EntityAddParts::BlocksPerLane(sums_size), EntityAddParts::kThreads,
+                args);
+}
+
+}  // namespace
+}  // namespace pjx
