@@ -1,6 +1,7 @@
 """Simulators of several agents: whose rows are whose, what ends together, what a snapshot is worth."""
 
 import dataclasses
+import functools
 import importlib
 import json
 
@@ -91,7 +92,8 @@ def guessing(num_agents):
 
 
 def test_agents_of_one_simulator_learn_as_those_of_many(tiny_config):
-    """Agents that share nothing but the clock: bit for bit the run in which each has a simulator of its own."""
+    """Agents that share nothing but the clock: the run in which each has a simulator of its own, but for last bits,
+    where XLA orders a sum by the shape of its operand."""
     num_agents, results = 3, []
     for k in (1, num_agents):
         config = tiny_config(
@@ -103,9 +105,11 @@ def test_agents_of_one_simulator_learn_as_those_of_many(tiny_config):
     assert grouped.env_state.shape == (24 // num_agents, 2 * num_agents)
     assert float(grouped_metrics["grad_norm"].min()) > 0
     for name in ("loss", "entropy", "grad_norm", "rewards"):
-        np.testing.assert_array_equal(alone_metrics[name], grouped_metrics[name], err_msg=name)
-    same = ("params", "observations", "memory", "opt_state")
-    jax.tree.map(np.testing.assert_array_equal, *([getattr(x, name) for name in same] for x in (alone, grouped)))
+        np.testing.assert_allclose(alone_metrics[name], grouped_metrics[name], rtol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(alone.observations, grouped.observations)
+    for name in ("params", "memory", "opt_state"):
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6, err_msg=name)
+        jax.tree.map(close, getattr(alone, name), getattr(grouped, name))
     # 64 steps are ten whole episodes, of each simulator.
     assert float(jnp.sum(grouped_metrics["episodes"])) == 9 * 24 / num_agents  # the first are taken for staggered
 
