@@ -16,6 +16,7 @@ warm-up of the state set comes before the steps of training; its simulator steps
 
 import argparse
 import dataclasses
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,26 +101,33 @@ def run(env: str, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict
 
 
 def summarize(results: Sequence[dict], metric: str) -> dict[str, dict]:
-    """Arm -> {mean, low, high and values of the metric, warmup: millions of steps, a mean}, of the arms with runs."""
+    """Arm -> {mean, low, high and values of the metric; means of the return and the warm-up's M steps}.
+
+    Only of the arms that have runs.
+    """
     by_arm = {}
     for arm in ARMS:
         of_arm = sorted((r for r in results if r["arm"] == arm), key=lambda r: r["seed"])
         if of_arm:
             values = [r[metric] for r in of_arm]
             mean, low, high = bootstrap(values)
-            warmup = sum(r["warmup_steps"] for r in of_arm) / len(of_arm) / 1e6
-            by_arm[arm] = {"mean": mean, "low": low, "high": high, "values": values, "warmup": warmup}
+            others = {
+                "return": statistics.fmean(r["episode_return"] for r in of_arm),
+                "warmup": statistics.fmean(r["warmup_steps"] / 1e6 for r in of_arm),
+            }
+            by_arm[arm] = {"mean": mean, "low": low, "high": high, "values": values, **others}
     return by_arm
 
 
 def table(by_arm: dict[str, dict], label: str) -> str:
     """Markdown, a row per arm; four digits."""
-    lines = [f"| arm | seeds | {label}: mean [95 % interval] | each seed | warm-up, M steps |", "|---" * 5 + "|"]
+    titles = ("arm", "seeds", f"{label}: mean [95 % interval]", "each seed", "mean return", "warm-up, M steps")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for arm, figures in by_arm.items():
         mean, low, high = (f"{figures[x]:.4g}" for x in ("mean", "low", "high"))
         each = ", ".join(f"{x:.4g}" for x in figures["values"])
-        row = [arm, str(len(figures["values"])), f"{mean} [{low}, {high}]", each, f"{figures['warmup']:.1f}"]
-        lines.append(f"| {' | '.join(row)} |")
+        row = [arm, str(len(figures["values"])), f"{mean} [{low}, {high}]", each, f"{figures['return']:.4g}"]
+        lines.append(f"| {' | '.join(row)} | {figures['warmup']:.1f} |")
     return "\n".join(lines)
 
 
