@@ -44,17 +44,6 @@ struct HasReadsSoon : std::false_type {};
 template <typename T>
 struct HasReadsSoon<T, std::void_t<decltype(&T::ReadsSoon)>> : std::true_type {};
 
-// A macro-like function: GCC takes one with no effect but a prefetch for pure, and drops the call, unless it is
-// inlined.
-PJX_INLINE void PrefetchTwoLines(uintptr_t address) {
-#if defined(__GNUC__) || defined(__clang__)
-  __builtin_prefetch(reinterpret_cast<const void*>(address));
-  __builtin_prefetch(reinterpret_cast<const void*>(address + 64));
-#else
-  (void)address;
-#endif
-}
-
 // One call on the rows of a batch (handlers.h).
 template <typename E>
 struct EnvsOnPool {
@@ -109,8 +98,10 @@ struct EnvsOnPool {
       for (int64_t row = begin; row < end; ++row, state_row += stride, obs_row += obs_size) {
         if constexpr (HasReadsSoon<E>::value) {
           if (row + kPrefetchAhead < end) {
-            PrefetchTwoLines(
-                E::ReadsSoon(*reinterpret_cast<const State*>(state_row + kPrefetchAhead * stride), params));
+            const auto& ahead = *reinterpret_cast<const State*>(state_row + kPrefetchAhead * stride);
+            const uintptr_t address = E::ReadsSoon(ahead, params);
+            Prefetch(reinterpret_cast<const void*>(address));
+            Prefetch(reinterpret_cast<const void*>(address + 64));
           }
         }
         State& s = *reinterpret_cast<State*>(state_row);

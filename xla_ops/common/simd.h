@@ -35,6 +35,17 @@
 
 namespace pjx {
 
+// Asks for the line of memory at any address whatever, into the second-level cache (2) or the first as well (3). GCC
+// takes a function with no effect but this for pure, and drops the call, unless it is inlined.
+template <int kLocality = 3>
+PJX_INLINE void Prefetch(const void* address) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(address, /*rw=*/0, kLocality);
+#else
+  (void)address;
+#endif
+}
+
 // 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON. Need not be aligned.
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int64_t kLanes = 16;

@@ -296,14 +296,6 @@ struct BackwardScratch {
   bool ok() const { return features && units && units_bar && features_bar && numbers && last && before; }
 };
 
-PJX_INLINE void Prefetch(const void* address) {
-#if defined(__GNUC__) || defined(__clang__)
-  __builtin_prefetch(address);
-#else
-  (void)address;
-#endif
-}
-
 // Lists the distinct winners of a row, and the hidden units of each as a chain that begins at `last`. No branch: which
 // winners are new is noise. Their features are far apart in memory, so they are asked for at once.
 template <typename Number>

@@ -1,6 +1,7 @@
 // mingru_layer on the CPU. A thread walks time over a block of batch rows; projection, gates, scan and highway of a
-// block and step follow each other while everything is in cache. Forward keeps the states and the three activations of
-// each gate, so that backward computes neither projection nor sigmoid again.
+// block and step follow each other while everything is in cache, and what the next step needs is on its way there.
+// Forward keeps the states and the three activations of each gate, so that backward computes neither projection nor
+// sigmoid again.
 #include <cstring>
 #include <memory>
 #include <new>
@@ -62,9 +63,16 @@ PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, in
                              float* scratch) {
   const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded;
   for (int64_t t = 0; t < layer.num_steps; ++t) {
-    const int64_t first = t * layer.batch + begin;
-    TiledMatmul<Tile>({arrays.x + first * hidden, hidden, 1}, arrays.weights, width, end - begin, hidden, width,
-                      /*add=*/false, scratch, width);
+    const int64_t first = (t * layer.batch + begin) * hidden, size = (end - begin) * hidden;
+    Ahead ahead;  // what this step writes, and what the next one reads
+    if (kSave) {
+      ahead.Add(arrays.gates + 3 * first, 3 * size);
+      ahead.Add(arrays.h + first, size);
+    }
+    ahead.Add(arrays.y + first, size);
+    if (t + 1 < layer.num_steps) ahead.Add(arrays.x + first + layer.batch * hidden, size);
+    TiledMatmul<Tile>({arrays.x + first, hidden, 1}, arrays.weights, width, end - begin, hidden, width,
+                      /*add=*/false, scratch, width, &ahead);
     float* states = kSave ? arrays.h + t * layer.batch * hidden : arrays.h;
     const float* previous = t == 0 ? arrays.h0 : kSave ? states - layer.batch * hidden : arrays.h;
     for (int64_t b = begin; b < end; ++b) {
@@ -149,8 +157,17 @@ PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, 
     for (int64_t r = 0; r < num_rows; ++r) {
       std::memcpy(arrays.x_bar + first + r * hidden, x_bar + r * padded, hidden * sizeof(float));
     }
+    Ahead ahead;  // what the next step reads and writes
+    if (t > 0) {
+      const int64_t next = first - layer.batch * hidden, size = num_rows * hidden;
+      ahead.Add(arrays.gates + 3 * next, 3 * size);
+      ahead.Add(arrays.y_bar + next, size);
+      ahead.Add(arrays.x + next, size);
+      if (t > 1) ahead.Add(arrays.h + next - layer.batch * hidden, size);
+      ahead.Add(arrays.x_bar + next, size);
+    }
     TiledMatmul<Tile>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width,
-                      /*add=*/true, weights_bar, width);
+                      /*add=*/true, weights_bar, width, &ahead);
   }
 }
 
