@@ -441,7 +441,11 @@ def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
 )
 def test_lanes_of_entities_as_on_the_cpu(kernels, num_units, shared):
     Entities(5, 6, 3, num_units, 20, lanes=(2, 3), shared=shared).assert_as_on_the_cpu(kernels)
-    Entities(3, 4, 2, num_units, 9, lanes=(2, 1, 2), shared=shared, has_mask=False).assert_as_on_the_cpu(kernels)
+
+
+def test_axes_of_one_lane(kernels):
+    weights = ("w1", "b1", "weight", "bias")
+    Entities(3, 4, 2, 5, 9, lanes=(2, 1, 2), shared=weights, has_mask=False).assert_as_on_the_cpu(kernels)
 
 
 def test_many_rows_of_entities(kernels):
