@@ -1,6 +1,6 @@
 """Native simulators as `Env`: argument checks in Python, then one custom call per function.
 
-The handlers are in envs/common/vec_env.h; a simulator is one header, envs/<env>/<env>.h.
+The handlers are in envs/common/handlers.h; a simulator is one header, envs/<env>/<env>.h.
 """
 
 import math

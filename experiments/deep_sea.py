@@ -16,7 +16,6 @@ the mean over seeds. Results: experiments/results/deep_sea.json and .png.
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -25,16 +24,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from maze_statistics import RESULTS, bootstrap
+from runs import COLOURS, NO_STATE_SET, RESULTS, STATE_SET, Results, bootstrap
 
 import pufferjax
 from pufferjax import envs
 from pufferjax.evaluate import make_first_episodes
-from pufferjax.files import write_atomically
 from pufferjax.policy import make_policy
 from pufferjax.run import machine
 
-ARMS = ("state set", "no state set")
+ARMS = (STATE_SET, NO_STATE_SET)
 EPISODES = 256
 
 
@@ -59,7 +57,7 @@ def config_of(arm: str, size: int, steps: int, warmup_steps: int) -> pufferjax.T
         warmup_snapshots=size // 2,  # the whole way to the reward
         warmup_max_steps=warmup_steps,
     )
-    if arm == "no state set":
+    if arm == NO_STATE_SET:
         state_set, steps = dataclasses.replace(state_set, fraction=0.0), steps + warmup_steps
     return pufferjax.TrainConfig(
         total_steps=steps,
@@ -79,12 +77,12 @@ def run(arm: str, size: int, seeds: Sequence[int], steps: int, warmup_steps: int
     env, config = make_env(size), config_of(arm, size, steps, warmup_steps)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     states, metrics = jax.jit(jax.vmap(pufferjax.make_train(env, config)))(keys)
+    sizes = config.sizes(env.spec.num_agents)
     play = make_first_episodes(env, make_policy(env.spec, config.policy), EPISODES, greedy=False)
     figures = jax.jit(jax.vmap(play, (0, 0, None)))(states.params, keys, jnp.ones(EPISODES, bool))
     return {
-        **key_of(arm, size, seeds, steps, warmup_steps),
         "solved": np.asarray(figures["perf"], float).mean(axis=1).round(4).tolist(),
-        "training_steps": config.num_epochs * config.batch_size,
+        "training_steps": sizes.num_epochs * sizes.batch_size,
         "warmup_steps_used": np.asarray(states.warmup_steps).tolist(),
         "warmup_rewards": np.asarray(states.warmup_rewards).tolist(),
         "solved_in_training": _shares(metrics["perf"], metrics["episodes"]),
@@ -119,7 +117,8 @@ def plot(results: Sequence[dict], path: Path) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for arm, colour, shift in zip(ARMS, ("tab:green", "tab:red"), (-0.1, 0.1), strict=True):
+    for arm, shift in zip(ARMS, (-0.1, 0.1), strict=True):
+        colour = COLOURS[arm]
         of_arm = sorted((r for r in results if r["arm"] == arm), key=lambda r: r["size"])
         if of_arm:
             sizes = np.array([r["size"] for r in of_arm]) + shift
@@ -143,18 +142,14 @@ def main() -> None:
     parser.add_argument("--warmup-steps", type=int, default=8_000_000, help="at most, of the random warm-up")
     parser.add_argument("--output", type=Path, default=RESULTS / "deep_sea.json")
     args = parser.parse_args()
-    args.output.parent.mkdir(exist_ok=True)
-    results = json.loads(args.output.read_text())["results"] if args.output.is_file() else []
+    results = Results(args.output, machine=machine())
     shown = []
     for size in args.sizes:
         for arm in args.arms:
             key = key_of(arm, size, args.seeds, args.steps, args.warmup_steps)
-            found = [r for r in results if r == {**r, **key}]
-            if not found:
-                found = [run(arm, size, args.seeds, args.steps, args.warmup_steps)]
-                results += found
-                write_atomically(args.output, json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
-            shown += found
+            if not results.matching(key):
+                results.add(key, run(arm, size, args.seeds, args.steps, args.warmup_steps))
+            shown += (found := results.matching(key))
             print(f"{size}, {arm}: solved {found[0]['solved']}, {found[0]['seconds']} s", flush=True)
     print(table(shown))
     plot(shown, args.output.with_suffix(".png"))

@@ -10,43 +10,35 @@ Results: experiments/results/maze_sparse.json, .png and .gif.
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
-import numpy as np
+from runs import (
+    COLOURS,
+    NO_STATE_SET,
+    NO_STATE_SET_FLAGS,
+    RESULTS,
+    STATE_SET,
+    Results,
+    curve_of,
+    draw_curves,
+    train_run,
+)
 
-from pufferjax.files import write_atomically
-from pufferjax.metrics import read_metrics
-from pufferjax.plots import solve_rate_curve
 from pufferjax.run import machine
 
-RESULTS = Path(__file__).parent / "results"
 BUDGETS = {15: ("seconds", 120), 21: ("seconds", 140), 27: ("seconds", 180), 35: ("steps", 500_000_000)}
 LIMITS = {"seconds": "--max-seconds", "steps": "--total-steps"}
-ARMS = {"state set": [], "no state set": ["--state-set.fraction", "0"]}
+ARMS = {STATE_SET: (), NO_STATE_SET: NO_STATE_SET_FLAGS}
 EVAL_EPISODES = 4000
 
 
-def run(size: int, arm: str, seed: int, devices: int | None, folder: Path, gif: Path | None) -> dict:
-    run_dir = folder / f"{size}-{arm.replace(' ', '-')}-{seed}"
+def run(size: int, arm: str, seed: int, devices: int | None, gif: Path | None) -> dict:
     unit, budget = BUDGETS[size]
-    flags = ["--env.size", size, "--seed", seed, LIMITS[unit], budget, "--run-dir", run_dir]
-    flags += ["--eval-episodes", EVAL_EPISODES, *ARMS[arm]]
+    flags = ["--env.size", size, "--seed", seed, LIMITS[unit], budget, "--eval-episodes", EVAL_EPISODES, *ARMS[arm]]
     if devices is not None:
         flags += ["--devices", devices]
-    cli = [sys.executable, "-m", "pufferjax.cli"]
-    subprocess.run([*cli, "train", "maze", *map(str, flags)], check=True)
-    if gif is not None:
-        subprocess.run([*cli, "eval", str(run_dir), "--episodes", "1", "--gif", str(gif)], check=True)
-    summary = json.loads((run_dir / "summary.json").read_text())
-    curve = solve_rate_curve(read_metrics(run_dir / "metrics.jsonl"), min_episodes=1000)
+    summary, records = train_run("maze", flags, gif)
     return {
-        "size": size,
-        "arm": arm,
-        "seed": seed,
         "perf": summary["evaluation"]["perf"],
         "perf_stderr": summary["evaluation"]["perf_stderr"],
         "episode_length": summary["evaluation"]["episode_length"],
@@ -55,7 +47,7 @@ def run(size: int, arm: str, seed: int, devices: int | None, folder: Path, gif: 
         "steps": summary["steps"],
         "warmup_steps": summary["warmup_steps"],
         "devices": summary["devices"],
-        "curve": {name: np.round(values, 4).tolist() for name, values in curve.items()},
+        "curve": curve_of(records, "perf", min_episodes=1000),
     }
 
 
@@ -65,20 +57,14 @@ def plot(results: list[dict], path: Path) -> None:
     sizes = sorted({result["size"] for result in results})
     figure = Figure(figsize=(4 * len(sizes), 6.5), layout="constrained")
     axes = figure.subplots(2, len(sizes), sharey=True, squeeze=False)
-    colors = dict(zip(ARMS, ("tab:green", "tab:red"), strict=True))
     for column, size in enumerate(sizes):
-        for result in (r for r in results if r["size"] == size):
-            label = result["arm"] if result["seed"] == min(r["seed"] for r in results if r["size"] == size) else None
-            style = {"color": colors[result["arm"]], "label": label, "alpha": 0.8}
-            curve = result["curve"]
-            axes[0, column].plot(np.asarray(curve["step"]) / 1e6, curve["perf"], **style)
-            axes[1, column].plot(curve["seconds"], curve["perf"], **style)
+        of_size = [result for result in results if result["size"] == size]
+        draw_curves(axes[0, column], of_size, "step", "perf", COLOURS)
+        draw_curves(axes[1, column], of_size, "seconds", "perf", COLOURS)
         axes[0, column].set(title=f"{size}x{size}", xlabel="training steps (millions)", ylim=(-0.02, 1.02))
         axes[1, column].set(xlabel="seconds, start-up and warm-up included")
     for row in axes:
         row[0].set_ylabel("solve rate, fresh episodes")
-        for axis in row:
-            axis.grid(alpha=0.3)
     axes[0, 0].legend(loc="best")
     figure.savefig(path, dpi=90)
 
@@ -105,23 +91,20 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--devices", type=int, help="default: one per core")
     args = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "maze_sparse.json"
+    results = Results(
+        RESULTS / "maze_sparse.json",
+        order=lambda r: (r["arm"] != STATE_SET, r["size"], r["seed"]),
+        machine=machine(),
+        eval_episodes=EVAL_EPISODES,
+    )
     for arm in args.arms:
         for size in args.sizes:
             for seed in args.seeds:
-                gif = RESULTS / f"maze_{size}.gif" if arm == "state set" and seed == args.seeds[0] else None
-                with tempfile.TemporaryDirectory() as folder:
-                    result = run(size, arm, seed, args.devices, Path(folder), gif)
-                same = ("size", "arm", "seed")
-                # Read anew: another process may have added other seeds meanwhile.
-                results = json.loads(path.read_text())["results"] if path.is_file() else []
-                results = [r for r in results if any(r[name] != result[name] for name in same)] + [result]
-                results.sort(key=lambda r: (r["arm"] != "state set", r["size"], r["seed"]))
-                document = {"machine": machine(), "eval_episodes": EVAL_EPISODES, "results": results}
-                write_atomically(path, json.dumps(document, indent=1) + "\n")
-                plot(results, RESULTS / "maze_sparse.png")
-                print(table(results), flush=True)
+                gif = RESULTS / f"maze_{size}.gif" if arm == STATE_SET and seed == args.seeds[0] else None
+                key = {"size": size, "arm": arm, "seed": seed}
+                results.add(key, run(size, arm, seed, args.devices, gif))
+                plot(results.all(), RESULTS / "maze_sparse.png")
+                print(table(results.all()), flush=True)
 
 
 if __name__ == "__main__":

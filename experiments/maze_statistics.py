@@ -6,7 +6,8 @@
 
 Every run is a process of its own (`pufferjax train maze`) and ends after the same steps of training: what else the
 machine does meanwhile does not matter. Results are kept after each run and what is there already is not run again, so
-an interrupted experiment goes on with the same command. Writes results/maze_statistics.json, .md and .png (--output).
+an interrupted experiment goes on with the same command. Writes results/maze_statistics.json (--output), and table and
+plot beside it, for 21x21 as maze_statistics_21.md and .png.
 
 The arms, each the preset but for what is named. {full, state-set-only, priorities-only, neither} is the 2 x 2 of the
 state set (restarts from snapshots, with their warm-up) and the trajectory priorities (rows of the minibatches drawn by
@@ -22,29 +23,21 @@ With fewer than about ten seeds the bootstrap is too narrow.
 """
 
 import argparse
-import json
-import math
-import subprocess
-import sys
-import tempfile
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from runs import NO_STATE_SET_FLAGS, RESULTS, Results, bootstrap, curve_of, draw_curves, train_run, wilson
 
 from pufferjax.files import write_atomically
-from pufferjax.metrics import read_metrics
-from pufferjax.plots import solve_rate_curve
 from pufferjax.run import machine
 
-RESULTS = Path(__file__).parent / "results"
 UNIFORM_ROWS = ["--ppo.priority-exponent", "0"]
 ARMS = {
     "full": [],
     "state-set-only": UNIFORM_ROWS,
-    "priorities-only": ["--state-set.fraction", "0"],  # no state set, and so no warm-up
-    "neither": ["--state-set.fraction", "0", *UNIFORM_ROWS],
+    "priorities-only": [*NO_STATE_SET_FLAGS],  # no state set, and so no warm-up
+    "neither": [*NO_STATE_SET_FLAGS, *UNIFORM_ROWS],
     "no-warmup": ["--state-set.warmup-rewards", "0"],
     # The gate holds training back until the first reward. After a warm-up that met one it is open: no-gate is then the
     # same run as full, and only without the warm-up does it change anything.
@@ -53,7 +46,6 @@ ARMS = {
 }
 LATCH_RATE, LATCH_EPISODES = 0.1, 200
 EVAL_EPISODES = 4000
-RESAMPLES = 10_000
 
 
 def measure(records: Sequence[dict]) -> dict[str, float | bool | None]:
@@ -80,21 +72,15 @@ def measure(records: Sequence[dict]) -> dict[str, float | bool | None]:
     }
 
 
-def run(size: int, steps: int, arm: str, seed: int, extra: Sequence[str], folder: Path) -> dict:
-    run_dir = folder / "run"
-    flags = ["--env.size", size, "--seed", seed, "--total-steps", steps, "--run-dir", run_dir, "--log-interval", 1]
-    flags += ["--eval-episodes", EVAL_EPISODES, *flags_of(arm, extra)]
-    subprocess.run([sys.executable, "-m", "pufferjax.cli", "train", "maze", *map(str, flags)], check=True)
-    summary = json.loads((run_dir / "summary.json").read_text())
-    records = read_metrics(run_dir / "metrics.jsonl")
-    curve = solve_rate_curve(records, min_episodes=1000)
+def run(size: int, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict:
+    flags = ["--env.size", size, "--seed", seed, "--total-steps", steps, "--log-interval", 1]
+    summary, records = train_run("maze", [*flags, "--eval-episodes", EVAL_EPISODES, *flags_of(arm, extra)])
     return {
-        **key_of(size, steps, arm, seed, extra),
         **measure(records),
         "final_rate": summary["evaluation"]["perf"],
         **{name: summary[name] for name in ("warmup_steps", "warmup_rewards", "devices")},
         "machine": summary["machine"],
-        "curve": {name: np.round(values, 4).tolist() for name, values in curve.items()},
+        "curve": curve_of(records, "perf", min_episodes=1000),
     }
 
 
@@ -103,26 +89,9 @@ def flags_of(arm: str, extra: Sequence[str]) -> list[str]:
     return [*extra, *ARMS[arm]]
 
 
-def key_of(size: int, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict:
-    """What makes a run the same run: a result of other flags is not taken for it."""
-    return {"size": size, "steps": steps, "arm": arm, "seed": seed, "flags": flags_of(arm, extra)}
-
-
-def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): percentile bootstrap of the mean over seeds, 95 %; the same numbers every time."""
-    values = np.asarray(values, float)
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
-
-
-def wilson(successes: int, count: int) -> tuple[float, float, float]:
-    """(share, low, high), 95 %: the bootstrap has no width when all seeds agree."""
-    z = 1.96
-    share = successes / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return share, max(0.0, middle - half), min(1.0, middle + half)
+def settings_of(size: int, steps: int, arm: str, extra: Sequence[str]) -> dict:
+    """What makes a run, but for its seed, the same run: a result of other flags is not taken for it."""
+    return {"size": size, "steps": steps, "arm": arm, "flags": flags_of(arm, extra)}
 
 
 def summarize(results: Sequence[dict]) -> dict[str, dict]:
@@ -171,8 +140,9 @@ def table(by_arm: dict[str, dict[str, dict]]) -> str:
     return "\n".join(lines)
 
 
-def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
-    """A panel per figure: every seed as a dot, the mean with its interval as a bar."""
+def plot(by_arm: dict[str, dict[str, dict]], runs: Sequence[dict], title: str, path: Path) -> None:
+    """Learning curves, a line per seed; below them a panel per figure: every seed as a dot, the mean with its interval
+    as a bar."""
     from matplotlib.figure import Figure
 
     titles = {
@@ -181,39 +151,42 @@ def plot(by_arm: dict[str, dict[str, dict]], title: str, path: Path) -> None:
         "latch": "first reward to latch (M steps)",
         "final_rate": "final rate, unseen mazes",
     }
-    figure = Figure(figsize=(14, 1.2 + 0.5 * len(by_arm)), layout="constrained")
+    figure = Figure(figsize=(14, 4.7 + 0.5 * len(by_arm)), layout="constrained")
     figure.suptitle(title)
-    for axes, (name, label) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
+    above, below = figure.subfigures(2, 1, height_ratios=(3.5, 1.2 + 0.5 * len(by_arm)))
+    curves = above.subplots()
+    draw_curves(curves, runs, "step", "perf", {arm: f"C{index}" for index, arm in enumerate(by_arm)})
+    curves.set(xlabel="training steps (millions)", ylabel="solve rate, fresh episodes", ylim=(-0.02, 1.02))
+    curves.legend(loc="best")
+    for axes, (name, label) in zip(below.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
         for row, figures in enumerate(by_arm.values()):
             if name in figures:
-                x = figures[name]
+                x, colour = figures[name], f"C{row}"
                 axes.plot(x["values"], [row - 0.15] * len(x["values"]), "o", color="tab:gray", markersize=4, alpha=0.6)
-                axes.plot((x["low"], x["high"]), (row + 0.1,) * 2, color="tab:blue", linewidth=2)
-                axes.plot(x["mean"], row + 0.1, ">" if x["is_bound"] else "D", color="tab:blue", markersize=6)
+                axes.plot((x["low"], x["high"]), (row + 0.1,) * 2, color=colour, linewidth=2)
+                axes.plot(x["mean"], row + 0.1, ">" if x["is_bound"] else "D", color=colour, markersize=6)
         axes.set(title=label, yticks=range(len(by_arm)), yticklabels=list(by_arm))
         axes.set_xlim(left=0, right=1.02 if name in ("latched", "final_rate") else None)
         axes.grid(axis="x", alpha=0.3)
     axes.set_ylim(len(by_arm) - 0.5, -0.5)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=70)
 
 
-def report(results: Sequence[dict], size: int, steps: int, extra: Sequence[str], output: Path) -> None:
-    """Prints and writes table and plot of the runs with these settings."""
-    by_arm = {}
+def report(results: Results, size: int, steps: int, extra: Sequence[str]) -> None:
+    """Prints and writes table and plot of the runs with these settings: beside their file, under its name and the
+    size."""
+    by_arm, runs = {}, []
     for arm in ARMS:
-        of_arm = [r for r in results if r == {**r, **key_of(size, steps, arm, r["seed"], extra)}]
-        if of_arm:
+        if of_arm := results.matching(settings_of(size, steps, arm, extra)):
             by_arm[arm] = summarize(of_arm)
+            runs += of_arm
     if by_arm:
         title = f"{size}x{size}, {steps / 1e6:g} M steps" + (f", {' '.join(extra)}" if extra else "")
         text = table(by_arm)
         print(f"{title}\n{text}", flush=True)
-        write_atomically(output.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
-        plot(by_arm, f"{size}x{size}, {steps / 1e6:g} M steps", output.with_suffix(".png"))
-
-
-def kept(output: Path) -> list[dict]:
-    return json.loads(output.read_text())["results"] if output.is_file() else []
+        path = results.path.with_name(f"{results.path.stem}_{size}")
+        write_atomically(path.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
+        plot(by_arm, runs, f"{size}x{size}, {steps / 1e6:g} M steps", path.with_suffix(".png"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -225,18 +198,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "maze_statistics.json")
     parser.add_argument("extra", nargs="*", help="after --: more flags of `pufferjax train`, for every arm")
     args = parser.parse_args(argv)
-    args.output.parent.mkdir(exist_ok=True)
-    results = kept(args.output)
+    results = Results(args.output)
     for seed in args.seeds:  # all arms of a seed before the next one: what an interruption leaves compares fairly
         for arm in args.arms:
-            key = key_of(args.size, args.steps, arm, seed, args.extra)
-            if any(r == {**r, **key} for r in results):
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                result = run(args.size, args.steps, arm, seed, args.extra, Path(folder))
-            results = [*kept(args.output), result]  # read anew: another process may have added other runs
-            write_atomically(args.output, json.dumps({"results": results}, indent=1) + "\n")
-    report(results, args.size, args.steps, args.extra, args.output)
+            key = settings_of(args.size, args.steps, arm, args.extra) | {"seed": seed}
+            if not results.matching(key):
+                results.add(key, run(args.size, args.steps, arm, seed, args.extra))
+    report(results, args.size, args.steps, args.extra)
 
 
 if __name__ == "__main__":

@@ -9,34 +9,21 @@ pick-ups of all eight agents in an episode of 1,024 steps, fresh episodes only, 
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
+from runs import RESULTS, Results, curve_of, draw_curves, train_run
 
-from pufferjax.files import write_atomically
-from pufferjax.metrics import read_metrics
-from pufferjax.plots import episode_curve
 from pufferjax.run import machine
 
-RESULTS = Path(__file__).parent / "results"
 ARMS = {"entity": "tab:green", "linear": "tab:red"}  # the encoder, and its colour
 EVAL_EPISODES = 256
 
 
-def run(arm: str, seed: int, seconds: float, extra: list[str], folder: Path) -> dict:
-    run_dir = folder / f"{arm}-{seed}"
-    flags = ["--policy.encoder", arm, "--seed", seed, "--max-seconds", seconds, "--run-dir", run_dir]
-    flags += ["--eval-episodes", EVAL_EPISODES, *extra]
-    subprocess.run([sys.executable, "-m", "pufferjax.cli", "train", "minimal", *map(str, flags)], check=True)
-    summary = json.loads((run_dir / "summary.json").read_text())
-    curve = episode_curve(read_metrics(run_dir / "metrics.jsonl"), "score", min_episodes=100)
+def run(arm: str, seed: int, seconds: float, extra: list[str]) -> dict:
+    flags = ["--policy.encoder", arm, "--seed", seed, "--max-seconds", seconds]
+    summary, records = train_run("minimal", [*flags, "--eval-episodes", EVAL_EPISODES, *extra])
     return {
-        "arm": arm,
-        "seed": seed,
         "score": summary["evaluation"]["score"],
         "perf": summary["evaluation"]["perf"],
         "seconds": summary["train_seconds"],
@@ -44,7 +31,7 @@ def run(arm: str, seed: int, seconds: float, extra: list[str], folder: Path) -> 
         "steps": summary["steps"],
         "devices": summary["devices"],
         "flags": extra,
-        "curve": {name: np.round(values, 3).tolist() for name, values in curve.items()},
+        "curve": curve_of(records, "score", min_episodes=100),
     }
 
 
@@ -53,18 +40,11 @@ def plot(results: list[dict], path: Path) -> None:
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     by_second, by_step = figure.subplots(1, 2, sharey=True)
-    labelled = set()
-    for result in results:
-        arm, curve = result["arm"], result["curve"]
-        style = {"color": ARMS[arm], "alpha": 0.8, "label": None if arm in labelled else f"{arm} encoder"}
-        labelled.add(arm)
-        by_second.plot(curve["seconds"], curve["score"], **style)
-        by_step.plot(np.asarray(curve["step"]) / 1e6, curve["score"], **style)
+    draw_curves(by_second, results, "seconds", "score", ARMS)
+    draw_curves(by_step, results, "step", "score", ARMS)
     by_second.set(xlabel="seconds, start-up included", ylabel="pick-ups per fresh episode, all agents")
     by_step.set(xlabel="training steps of agents (millions)")
-    for axes in (by_second, by_step):
-        axes.grid(alpha=0.3)
-    by_second.legend(loc="best")
+    by_second.legend(title="encoder", loc="best")
     figure.savefig(path, dpi=90)
 
 
@@ -90,20 +70,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("extra", nargs="*", help="further flags of pufferjax train minimal, after --")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "minimal_encoders.json"
-    results = json.loads(path.read_text())["results"] if path.is_file() else []
+    results = Results(
+        args.out / "minimal_encoders.json",
+        order=lambda r: (list(ARMS).index(r["arm"]), r["seed"]),
+        machine=machine(),
+        eval_episodes=EVAL_EPISODES,
+    )
     for seed in args.seeds:
         for arm in args.arms:  # by turns, so that a slower hour of the machine falls on both
-            with tempfile.TemporaryDirectory() as folder:
-                result = run(arm, seed, args.seconds, args.extra, Path(folder))
-            same = ("arm", "seed")
-            results = [r for r in results if any(r[name] != result[name] for name in same)] + [result]
-            results.sort(key=lambda r: (list(ARMS).index(r["arm"]), r["seed"]))
-            document = {"machine": machine(), "eval_episodes": EVAL_EPISODES, "results": results}
-            write_atomically(path, json.dumps(document, indent=1) + "\n")
-            plot(results, args.out / "minimal_encoders.png")
-            print(table(results), flush=True)
+            results.add({"arm": arm, "seed": seed}, run(arm, seed, args.seconds, args.extra))
+            plot(results.all(), args.out / "minimal_encoders.png")
+            print(table(results.all()), flush=True)
 
 
 if __name__ == "__main__":

@@ -51,16 +51,17 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Around the work of the one process that may write to `folder`; the system frees it when that process dies.
 
-    Raises BlockingIOError if another one is at it. Where there are no such locks it does nothing.
+    If another one is at it, raises BlockingIOError or, with `wait`, waits. Where there are no such locks it does
+    nothing.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         if fcntl is not None:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise BlockingIOError(f"{folder} is in use by another process") from None
             except OSError:  # some network file systems

@@ -6,7 +6,10 @@ epoch               epochs so far
 steps_per_second    training steps of the window over its wall time
 episodes            fresh episodes that ended in the window: begun with a reset, in environments never restarted
 perf, score, episode_return, episode_length
-                    means over those episodes; null if there were none
+                    means over those episodes; null if there were none. An episode belongs to all the policies that
+                    played it: of L steps in each of N environments, to those of the last L * N steps. Where that is
+                    many epochs, the figures tell what these policies could on average, not what the last one can:
+                    that is what `evaluate` tells
 loss, policy_loss, value_loss, entropy, kl, clip_fraction, grad_norm
                     means over the window; null if not finite; 0 while the learner waits for the first reward
 learning_rate, entropy_coef

@@ -75,6 +75,7 @@ def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
         return lambda train_state, hypers: train_state
 
     def warmup(train_state: TrainState, hypers: Hypers) -> TrainState:
+        hypers = check_hypers(hypers)
         key, key_own = jax.random.split(train_state.key)
         key_reset, key_stagger, key_walk = jax.random.split(_own(key_own, axis_name), 3)
         _, env_state = env.reset(key_reset, settings.warmup_envs)
@@ -191,6 +192,25 @@ def _scores(config: TrainConfig, advantages):
     return jnp.sum(chunks, axis=1).reshape(-1), jnp.sum(magnitude[: config.state_set.replay_span, num_fresh:], axis=0)
 
 
+def _judge(config: TrainConfig, hypers: Hypers, state_set: StateSet, advantages, slots, is_restarted, snapshots, rows):
+    """(rescored, state_set): the set after the restarted slots got their new priorities, and then with what entered.
+
+    advantages f32[T, N * K]; slots i32[C] and is_restarted bool[C] of the environments that may restart; snapshots
+    u8[T / interval, F, S] of the fresh ones; rows u8[C, S], where the former began. Fresh environments offer what they
+    passed through, walkers (the last of C) where their walk had ended.
+    """
+    candidate_scores, replayed_scores = _scores(config, advantages)
+    first_walked = config.num_replayed - config.num_walked
+    is_slot = is_restarted & (jnp.arange(config.num_replayed) < first_walked)
+    rescored = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_slot)
+    is_offered = is_restarted & (replayed_scores > 0)
+    return rescored, rescored.insert(
+        jnp.concatenate([snapshots.reshape(-1, snapshots.shape[-1]), rows[first_walked:]]),
+        jnp.concatenate([candidate_scores, replayed_scores[first_walked:]]),
+        jnp.concatenate([candidate_scores > 0, is_offered[first_walked:]]),
+    )
+
+
 def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
     """`update(train_state, hypers, progress) -> (train_state, metrics)`: one epoch; pure.
 
@@ -208,6 +228,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     )
 
     def update(train_state: TrainState, hypers: Hypers, progress) -> tuple[TrainState, dict[str, jax.Array]]:
+        hypers = check_hypers(hypers)
         key, key_own = jax.random.split(train_state.key)
         key_slots, key_rollout, key_train = jax.random.split(_own(key_own, axis_name), 3)
         num_envs = config.num_envs
@@ -251,16 +272,8 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         rescored = state_set
         if num_replayed:
             advantages = ppo.advantages_of(config, hypers, transitions, bootstrap_values, values, ratios)
-            candidate_scores, replayed_scores = _scores(config, advantages)
-            is_replayed = is_restarted[-num_replayed:]
-            walked = jnp.arange(num_replayed) >= num_replayed - config.num_walked
-            rescored = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_replayed & ~walked)
-            # Fresh environments offer what they passed through, walkers where their walk had ended.
-            first_walked = num_replayed - config.num_walked
-            state_set = rescored.insert(
-                jnp.concatenate([snapshots.reshape(-1, snapshots.shape[-1]), restart_rows[first_walked:]]),
-                jnp.concatenate([candidate_scores, replayed_scores[first_walked:]]),
-                jnp.concatenate([candidate_scores > 0, (is_replayed & (replayed_scores > 0))[first_walked:]]),
+            rescored, state_set = _judge(
+                config, hypers, state_set, advantages, slots, is_restarted[-num_replayed:], snapshots, restart_rows
             )
         born = jnp.where(entered_slots(rescored, state_set), train_state.epoch, train_state.born)
 
@@ -318,7 +331,7 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
     num_epochs = config.sizes(env.spec.num_agents).num_epochs
 
     def train(key: jax.Array, hypers: Hypers | None = None):
-        hypers = config.hypers() if hypers is None else check_hypers(hypers)
+        hypers = config.hypers() if hypers is None else hypers
         train_state = warmup(init(key), hypers)
 
         def epoch(train_state, index):

@@ -1,4 +1,4 @@
-// What the handlers of every platform check before they touch a simulator's buffers.
+// What a call says about a simulator's rows, checked before one of them is touched.
 #pragma once
 
 #include <string>
@@ -8,34 +8,31 @@
 
 namespace pjx {
 
-// Parsed parameters, and rows = lanes * num_envs of `stride` bytes; or what is wrong.
+inline constexpr char kParamsName[] = "params";
+using EnvParams = ffi::Attr<ffi::Span<const int64_t>, kParamsName>;
+
+// Parsed parameters, and rows = lanes * num_envs of `stride` bytes.
 template <typename E>
 struct EnvBatch {
   typename E::Params params;
   int64_t lanes = 0, num_envs = 0, rows = 0, stride = 0;
-  std::string error;
+
+  int64_t Agents() const { return rows * E::kNumAgents; }
+  int64_t ObsSize() const { return E::ObsSize(params) * E::kNumAgents; }  // of a row
 };
 
 template <typename E>
-EnvBatch<E> OpenBatch(const char* call, ffi::Span<const int64_t> attr, ffi::Span<const int64_t> state_dims) {
-  EnvBatch<E> batch;
-  batch.error = ParseParams<E>(attr.begin(), static_cast<int64_t>(attr.size()), &batch.params);
-  if (!batch.error.empty()) return batch;
-  batch.stride = E::StateBytes(batch.params);
-  if (state_dims.size() < 2 || state_dims[state_dims.size() - 1] != batch.stride) {
-    batch.error = std::string(call) + ": state must be u8[..., N, " + std::to_string(batch.stride) + "], got " +
-                  ShapeText(state_dims);
-    return batch;
+ffi::Error OpenBatch(const char* call, EnvParams attr, ffi::Span<const int64_t> state_dims, EnvBatch<E>* batch) {
+  const std::string reason = ParseParams<E>(attr->begin(), static_cast<int64_t>(attr->size()), &batch->params);
+  if (!reason.empty()) return InvalidArgument(reason);
+  batch->stride = E::StateBytes(batch->params);
+  if (state_dims.size() < 2 || state_dims.back() != batch->stride) {
+    return InvalidArgument(call, ": state must be u8[..., N, ", batch->stride, "], got ", ShapeText(state_dims));
   }
-  batch.lanes = LeadingSize(state_dims, 2);
-  batch.num_envs = state_dims[state_dims.size() - 2];
-  batch.rows = batch.lanes * batch.num_envs;
-  return batch;
-}
-
-inline ffi::Error ExpectCount(const char* call, const char* name, int64_t count, int64_t expected) {
-  if (count == expected) return ffi::Error::Success();
-  return InvalidArgument(call, ": ", name, " has ", count, " elements, expected ", expected);
+  batch->lanes = LeadingSize(state_dims, 2);
+  batch->num_envs = state_dims[state_dims.size() - 2];
+  batch->rows = batch->lanes * batch->num_envs;
+  return ffi::Error::Success();
 }
 
 }  // namespace pjx

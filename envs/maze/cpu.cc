@@ -7,19 +7,18 @@ namespace {
 
 // What a person wants to see of states u8[N, S]: cells u8[N, size, size] (0 empty, 1 wall, 2 agent, 4 goal) and
 // facts i32[N, 4] (level, tick, x, y).
-ffi::Error InspectCpu(ffi::Buffer<ffi::U8> state, ffi::Span<const int64_t> attr, ffi::ResultBuffer<ffi::U8> cells,
+ffi::Error InspectCpu(ffi::Buffer<ffi::U8> state, EnvParams params, ffi::ResultBuffer<ffi::U8> cells,
                       ffi::ResultBuffer<ffi::S32> facts) {
-  Maze::Params p;
-  const std::string error = ParseParams<Maze>(attr.begin(), static_cast<int64_t>(attr.size()), &p);
-  if (!error.empty()) return InvalidArgument(error);
-  const int64_t stride = Maze::StateBytes(p), rows = state.element_count() / stride;
-  if (static_cast<int64_t>(state.element_count()) != rows * stride ||
-      static_cast<int64_t>(cells->element_count()) != rows * p.size * p.size ||
-      static_cast<int64_t>(facts->element_count()) != rows * 4) {
-    return InvalidArgument("inspect: state must be u8[N, ", stride, "], got ", ShapeText(state.dimensions()));
+  EnvBatch<Maze> batch;
+  if (auto error = OpenBatch("inspect", params, state.dimensions(), &batch); error.failure()) return error;
+  const Maze::Params& p = batch.params;
+  if (auto error = CheckCounts("inspect", {{"cells", cells->element_count(), batch.rows * p.size * p.size},
+                                           {"facts", facts->element_count(), batch.rows * 4}});
+      error.failure()) {
+    return error;
   }
-  for (int64_t row = 0; row < rows; ++row) {
-    const auto& s = *reinterpret_cast<const Maze::State*>(state.typed_data() + row * stride);
+  for (int64_t row = 0; row < batch.rows; ++row) {
+    const Maze::State& s = RowAt(state.typed_data(), batch, row);
     if (!Maze::IsSafe(s, p)) return InvalidArgument("inspect: state row ", row, " is not a state of this simulator");
     uint8_t* out = cells->typed_data() + row * p.size * p.size;
     for (uint32_t y = 0; y < p.size; ++y) {
@@ -32,15 +31,8 @@ ffi::Error InspectCpu(ffi::Buffer<ffi::U8> state, ffi::Span<const int64_t> attr,
   }
   return ffi::Error::Success();
 }
+PJX_REGISTER("pufferjax.maze.inspect", HandlerOf<InspectCpu>);
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Inspect, InspectCpu,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::Buffer<ffi::U8>>()  // state [N, S]
-                                  .Attr<ffi::Span<const int64_t>>("params")
-                                  .Ret<ffi::Buffer<ffi::U8>>()   // cells [N, size, size]
-                                  .Ret<ffi::Buffer<ffi::S32>>()  // facts [N, 4]
-);
-PJX_REGISTER("pufferjax.maze.inspect", Inspect);
 PJX_REGISTER("maze", Describe(DescribeEnv<Maze>));
 const bool kRegistered = (VecEnv<Maze>::Register("maze"), true);
 

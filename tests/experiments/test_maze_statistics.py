@@ -1,22 +1,14 @@
 """The statistics of the ablation: what counts as a latch, what the intervals are, and that runs are not repeated."""
 
-import importlib.util
 import json
-import pathlib
-import sys
+import subprocess
 
-import numpy as np
 import pytest
 
-PATH = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "maze_statistics.py"
 
-
-@pytest.fixture(scope="module")
-def statistics():
-    spec = importlib.util.spec_from_file_location("maze_statistics", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def statistics(load):
+    return load("maze_statistics")
 
 
 def records(perfs, rewards, warmup_rewards=0, episodes=100):
@@ -63,64 +55,27 @@ def test_what_never_came_is_a_lower_bound(statistics):
     assert "latch" not in statistics.summarize([result(None, None, 0.0)])
 
 
-def test_bootstrap_covers_the_mean_as_often_as_it_says(statistics, monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
-    random = np.random.default_rng(1)
-    covered = 0
-    for _ in range(300):
-        mean, low, high = statistics.bootstrap(random.normal(3, 1, 30))
-        assert low < mean < high
-        covered += low <= 3 <= high
-    assert 0.88 < covered / 300 < 0.98  # 30 values: about 0.94
-    assert statistics.bootstrap([1.0, 2.0, 4.0]) == statistics.bootstrap([1.0, 2.0, 4.0])
+def outcome(flags):
+    summary = {"evaluation": {"perf": 0.5}, "warmup_steps": 0, "warmup_rewards": 0, "devices": 1, "machine": "none"}
+    return summary, records([0.5], [1.0], episodes=300)
 
 
-def test_wilson_has_width_when_all_seeds_agree(statistics):
-    share, low, high = statistics.wilson(5, 5)
-    assert share == high == 1 and low == pytest.approx(5 / (5 + 1.96**2))
-    assert statistics.wilson(1, 4)[1:] == pytest.approx((0.0456, 0.6994), abs=1e-4)
-
-
-FAKE = """
-import json, pathlib, sys
-flags = sys.argv[1:]
-value = {flag: flags[i + 1] for i, flag in enumerate(flags) if flag.startswith("--") and i + 1 < len(flags)}
-folder = pathlib.Path(value["--run-dir"])
-folder.mkdir()
-record = {"step": 100, "wall_seconds": 3.0, "episodes": 300, "perf": 0.5, "rewards": 1.0,
-          "warmup_rewards": 0}
-(folder / "metrics.jsonl").write_text(json.dumps(record) + "\\n")
-summary = {"evaluation": {"perf": 0.5}, "steps": 100, "warmup_steps": 0, "warmup_rewards": 0, "devices": 1,
-           "machine": "none"}
-(folder / "summary.json").write_text(json.dumps(summary))
-with open(LOG, "a") as log:
-    log.write(json.dumps(value | {"gate": "--ppo.no-wait-for-reward" not in flags}) + "\\n")
-sys.exit(1 if value["--seed"] == "9" else 0)
-"""
-
-
-def test_runs_are_kept_and_not_repeated(statistics, monkeypatch, tmp_path, capsys):
-    log, output = tmp_path / "log", tmp_path / "out" / "s.json"
-    script = tmp_path / "fake.py"
-    script.write_text(f"LOG = {str(log)!r}\n{FAKE}")
-    real = statistics.subprocess.run
-    monkeypatch.setattr(
-        statistics.subprocess, "run", lambda command, **options: real([sys.executable, script, *command[3:]], **options)
-    )
+def test_runs_are_kept_and_not_repeated(training, statistics, tmp_path, capsys):
+    made, output = training(outcome).made, tmp_path / "out" / "s.json"
 
     def experiment(*arguments):
         statistics.main(["--size", "5", "--steps", "3", "--output", str(output), *arguments])
-        return [json.loads(line) for line in log.read_text().splitlines()]
+        return made
 
     runs = experiment("--seeds", "0", "--arms", "full", "neither", "no-warmup-no-gate")
     assert [run.get("--state-set.fraction") for run in runs] == [None, "0", None]
     assert [run.get("--ppo.priority-exponent") for run in runs] == [None, "0", None]
     assert [run.get("--state-set.warmup-rewards") for run in runs] == [None, None, "0"]
-    assert [run["gate"] for run in runs] == [True, True, False]
-    assert all(run["--total-steps"] == "3" and run["--env.size"] == "5" for run in runs)
+    assert ["--ppo.no-wait-for-reward" in run for run in runs] == [False, False, True]
+    assert all((run["env"], run["--total-steps"], run["--env.size"]) == ("maze", "3", "5") for run in runs)
     assert len(experiment("--seeds", "0", "1", "--arms", "full", "neither")) == 5  # two of the four were there
     # A run that fails ends the experiment; what was there before is kept.
-    with pytest.raises(statistics.subprocess.CalledProcessError):
+    with pytest.raises(subprocess.CalledProcessError):
         experiment("--seeds", "2", "9", "--arms", "full")
     assert len(json.loads(output.read_text())["results"]) == 6
     # Other flags are other runs, and an arm overrides them.
@@ -128,7 +83,23 @@ def test_runs_are_kept_and_not_repeated(statistics, monkeypatch, tmp_path, capsy
     assert runs[-1]["--num-envs"] == "64" and runs[-1]["--state-set.fraction"] == "0"
     assert "| neither | 1 |" in capsys.readouterr().out
     assert len(experiment("--seeds", "0", "1", "2", "--arms", "full")) == 8
-    assert "| full | 3 | 1.00 [" in output.with_suffix(".md").read_text() and output.with_suffix(".png").is_file()
+    assert "| full | 3 | 1.00 [" in output.with_name("s_5.md").read_text() and output.with_name("s_5.png").is_file()
+
+
+def test_results_of_an_experiment_under_way(training, statistics, tmp_path, capsys):
+    made, output = training(outcome).made, tmp_path / "s.json"
+    written = [
+        {"size": 35, "steps": 500_000_000, "arm": "full", "seed": seed, "flags": ["--devices", "1"],
+         "first_reward_steps": 0, "latch_steps": 90_000_000, "run_seconds": 1800.0, "final_rate": 0.9,
+         "warmup_steps": 1, "warmup_rewards": 64, "devices": 1, "machine": "m",
+         "curve": {"step": [1.0], "seconds": [1.0], "perf": [0.5]}}
+        for seed in (1, 3)
+    ]  # fmt: skip
+    output.write_text(json.dumps({"results": written}))
+    command = ["--size", "35", "--steps", "500000000", "--arms", "full", "--output", str(output), "--seeds"]
+    statistics.main([*command, "1", "3", "--", "--devices", "1"])
+    assert made == [] and json.loads(output.read_text()) == {"results": written}
+    assert "| full | 2 | 1.00 [0.34, 1.00] | 0.0 [0.0, 0.0] | 90.0 [90.0, 90.0] | 0.900 " in capsys.readouterr().out
 
 
 def test_the_arms_are_flags_of_the_command(statistics):

@@ -1,5 +1,7 @@
 """pufferjax.evaluate and pufferjax.render: whole fresh episodes, one per environment."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from pufferjax import envs
 from pufferjax.evaluate import make_first_episodes, make_step
 from pufferjax.policy import init_params, make_policy
 from pufferjax.render import episode_gif
-from pufferjax.rollout import initial_memory
+from pufferjax.rollout import RolloutConfig, initial_memory, rollout
 
 POLICY = pufferjax.PolicyConfig(hidden_size=4, num_layers=1, encoder_layers=0)
 LONGEST = 20
@@ -74,6 +76,28 @@ def test_long_episodes_count_as_much_as_short_ones():
     assert abs(result["perf"] - 0.5) < 5 * 0.5 / 20_000**0.5
     assert abs(result["episode_length"] - 10.5) < 5 * 5.77 / 20_000**0.5
     assert result["perf_stderr"] == pytest.approx(0.5 / 20_000**0.5, rel=0.01)
+
+
+def test_the_log_agrees_about_a_policy_that_stays_as_it_is(tiny_env):
+    """The figures of training, whose episodes run on from epoch to epoch, and those of whole first episodes."""
+    env, num_envs, horizon = tiny_env, 256, 64
+    policy = make_policy(env.spec, POLICY)
+    params = init_params(policy, jax.random.key(0))
+    collect = jax.jit(functools.partial(rollout, RolloutConfig(horizon, horizon, num_envs, True), env, policy, params))
+    observations, env_state = env.reset(jax.random.key(1), num_envs)
+    memory = initial_memory(policy, num_envs)
+    is_fresh, sums = jnp.ones(num_envs, bool), []
+    for epoch in range(30):
+        env_state, observations, memory, is_fresh, _, _, fresh, _ = collect(
+            jax.random.key(epoch), env_state, observations, memory, is_fresh, jnp.zeros(num_envs, bool)
+        )
+        sums.append([float(x) for x in (fresh.episodes, fresh.perf, fresh.episode_length)])
+    # Before every environment has had time for several episodes, mostly short ones have ended.
+    episodes, perf, length = np.sum(sums[4:], axis=0)
+    result = pufferjax.evaluate(env, policy, params, jax.random.key(1), num_episodes=4000)
+    error = 5 * result["perf_stderr"] * (1 + 4000 / episodes) ** 0.5
+    assert perf / episodes == pytest.approx(result["perf"], abs=error) and error < 0.06
+    assert length / episodes == pytest.approx(result["episode_length"], rel=0.04)
 
 
 def test_actions_are_sampled_unless_greedy():

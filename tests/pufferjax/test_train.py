@@ -41,6 +41,18 @@ def test_same_key_same_run(tiny_env, tiny_config):
     assert not equal(train(jax.random.key(5)), train(jax.random.key(6)))
 
 
+@pytest.mark.parametrize("make", [make_warmup, make_update])
+def test_the_parts_name_what_is_wrong_in_hypers(tiny_env, tiny_config, make):
+    config = tiny_config()
+    state = jax.eval_shape(make_init(tiny_env, config), jax.random.key(0))
+    progress = () if make is make_warmup else (jnp.float32(0),)
+    wrong = config.hypers()._replace(gamma=jnp.nan)
+    with pytest.raises(ValueError, match=r"hypers\.gamma must be .*, got nan"):
+        jax.eval_shape(lambda state: make(tiny_env, config)(state, wrong, *progress), state)
+    with pytest.raises(TypeError, match=r"hypers must be a pufferjax\.Hypers, got dict"):
+        jax.eval_shape(lambda state: make(tiny_env, config)(state, wrong._asdict(), *progress), state)
+
+
 def test_hypers_can_be_swept(tiny_env, tiny_config):
     config = tiny_config(total_steps=1024)
     hypers = jax.tree.map(lambda x: jnp.stack([x, x]), config.hypers())

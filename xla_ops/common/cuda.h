@@ -18,8 +18,6 @@ struct xla::ffi::CtxBinding<xla::ffi::ScratchAllocator> {
 
 namespace pjx {
 
-using Stream = ffi::PlatformStream<cudaStream_t>;
-
 inline ffi::Error CudaError(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return ffi::Error::Success();
   return ffi::Error(ffi::ErrorCode::kInternal, std::string(op) + ": CUDA reports " + cudaGetErrorString(error));

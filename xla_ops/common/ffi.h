@@ -1,23 +1,38 @@
-// Short names for XLA's FFI types, error text, shape checks, and a parallel loop on XLA's own thread pool.
+// What handlers have in common: bindings, error text, checks of sizes, and a parallel loop on XLA's own thread pool.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <sstream>
 #include <string>
-#include <tuple>
 #include <utility>
 
 #include "xla/ffi/api/ffi.h"
 #include "xla_ops/common/registry.h"
 
+// XLA reads a handler's binding from its signature, and leaves this type out.
+template <>
+struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
+  using Ctx = xla::ffi::ThreadPool;
+};
+
 namespace pjx {
 
 namespace ffi = xla::ffi;
+
+// The handler that calls `function`, whose parameters are what it needs of the context, its operands, its attributes by
+// name (ffi::Attr) and its results.
+template <auto function, ffi::Traits... traits>
+XLA_FFI_Error* HandlerOf(XLA_FFI_CallFrame* frame) {
+  static const auto* handler = ffi::Ffi::BindTo(function, {traits...}).release();
+  return handler->Call(frame);
+}
 
 template <typename... Parts>
 ffi::Error InvalidArgument(const Parts&... parts) {
@@ -39,6 +54,27 @@ inline int64_t LeadingSize(ffi::Span<const int64_t> dims, size_t trailing) {
   int64_t size = 1;
   for (size_t i = 0; i + trailing < dims.size(); ++i) size *= dims[i];
   return size;
+}
+
+struct ElementCount {
+  const char* name;  // of an operand or a result
+  size_t count;
+  int64_t expected;
+};
+
+inline ffi::Error CheckCounts(const char* op, std::initializer_list<ElementCount> counts) {
+  for (const auto& [name, count, expected] : counts) {
+    if (static_cast<int64_t>(count) == expected) continue;
+    return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", expected);
+  }
+  return ffi::Error::Success();
+}
+
+// Before a handler updates `to`. XLA aliases the two wherever it can; the copy is for where it had to keep the operand.
+template <typename Operand, typename Result>
+void CopyUnlessAliased(const Operand& from, Result& to) {
+  if (from.untyped_data() == to->untyped_data() || from.size_bytes() == 0) return;
+  std::memcpy(to->untyped_data(), from.untyped_data(), from.size_bytes());
 }
 
 // How many threads of a pool one handler may use. Host devices share one pool: with a device per core, a handler that

@@ -43,6 +43,7 @@ struct Registrar {
 
 #define PJX_CONCAT_(a, b) a##b
 #define PJX_CONCAT(a, b) PJX_CONCAT_(a, b)
-#define PJX_REGISTER(target, value) static const ::pjx::Registrar PJX_CONCAT(pjx_registrar_, __COUNTER__)(target, value)
+#define PJX_REGISTER(target, ...) \
+  static const ::pjx::Registrar PJX_CONCAT(pjx_registrar_, __COUNTER__)(target, __VA_ARGS__)
 
 }  // namespace pjx

@@ -33,6 +33,27 @@ struct BaselineTile {  // SSE2, NEON
   typedef int32_t Ints __attribute__((vector_size(16), aligned(4), may_alias));
   static constexpr int kRows = 2, kVecs = 4;
 };
+
+// Defines a function `name` with these parameters whose body is one call of a PJX_INLINE template over `Tile`, compiled
+// for each of the tiles that the architecture may have; the loader picks.
+#ifdef PJX_X86_LEVELS
+#define PJX_TILED(name, parameters, call)                             \
+  PJX_TILED_FOR("arch=x86-64-v4", Avx512Tile, name, parameters, call) \
+  PJX_TILED_FOR("arch=x86-64-v3", Avx2Tile, name, parameters, call)   \
+  PJX_TILED_FOR("default", BaselineTile, name, parameters, call)
+#define PJX_TILED_FOR(level, tile, name, parameters, call) \
+  __attribute__((target(level))) void name parameters {    \
+    using Tile = tile;                                     \
+    call;                                                  \
+  }
+#else
+#define PJX_TILED(name, parameters, call) \
+  void name parameters {                  \
+    using Tile = BaselineTile;            \
+    call;                                 \
+  }
+#endif
+
 template <typename Tile>
 constexpr int64_t kTileLanes = sizeof(typename Tile::Floats) / sizeof(float);
 
@@ -52,7 +73,7 @@ PJX_INLINE void AddProduct(Strided a, const float* b, int64_t b_row, int64_t dep
 }
 
 // One tile of C.
-template <int kRows, int kVecs, typename Tile = Avx512Tile>
+template <typename Tile, int kRows, int kVecs>
 PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t depth, bool add, float* c, int64_t c_row) {
   using Floats = typename Tile::Floats;
   Floats sum[kRows][kVecs];
@@ -65,36 +86,35 @@ PJX_INLINE void MatmulTile(Strided a, const float* b, int64_t b_row, int64_t dep
   }
 }
 
-template <int kRows, int kVecs, typename Tile = Avx512Tile>
+template <typename Tile, int kRows, int kVecs>
 PJX_INLINE void MatmulPanel(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, bool add, float* c,
                             int64_t c_row) {
   int64_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
-    MatmulTile<kRows, kVecs, Tile>({a.data + i * a.row, a.row, a.column}, b, b_row, depth, add, c + i * c_row, c_row);
+    MatmulTile<Tile, kRows, kVecs>({a.data + i * a.row, a.row, a.column}, b, b_row, depth, add, c + i * c_row, c_row);
   }
   if constexpr (kRows > 1) {
     if (i < rows) {
-      MatmulPanel<kRows / 2, kVecs, Tile>({a.data + i * a.row, a.row, a.column}, b, b_row, rows - i, depth, add,
+      MatmulPanel<Tile, kRows / 2, kVecs>({a.data + i * a.row, a.row, a.column}, b, b_row, rows - i, depth, add,
                                           c + i * c_row, c_row);
     }
   }
 }
 
-// C[rows, vecs] (+)= A[rows, depth] B[depth, vecs], `vecs` vectors of the tile's type. kRows x kVecs is the tile that
-// fits the registers: 8 x 3 for AVX-512, 4 x 1 for AVX2, 2 x 1 below (TiledMatmul: vectors of the registers' size).
-// Panels of B come first: one stays in the first-level cache for all rows. Every element of C is one chain of additions
-// in the order of k, whatever the tile.
-template <int kRows, int kVecs, typename Tile = Avx512Tile>
+// C[rows, vecs] (+)= A[rows, depth] B[depth, vecs], `vecs` vectors of the tile's type. Panels of B come first: one
+// stays in the first-level cache for all rows. Every element of C is one chain of additions in the order of k, whatever
+// the tile.
+template <typename Tile, int kRows, int kVecs>
 PJX_INLINE void SmallMatmul(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t vecs,
                             bool add, float* c, int64_t c_row) {
   constexpr int64_t kWidth = kTileLanes<Tile>;
   int64_t v = 0;
   for (; v + kVecs <= vecs; v += kVecs) {
-    MatmulPanel<kRows, kVecs, Tile>(a, b + v * kWidth, b_row, rows, depth, add, c + v * kWidth, c_row);
+    MatmulPanel<Tile, kRows, kVecs>(a, b + v * kWidth, b_row, rows, depth, add, c + v * kWidth, c_row);
   }
   if constexpr (kVecs > 1) {
     if (v < vecs) {
-      SmallMatmul<kRows, kVecs - 1, Tile>(a, b + v * kWidth, b_row, rows, depth, vecs - v, add, c + v * kWidth, c_row);
+      SmallMatmul<Tile, kRows, kVecs - 1>(a, b + v * kWidth, b_row, rows, depth, vecs - v, add, c + v * kWidth, c_row);
     }
   }
 }
@@ -103,7 +123,7 @@ PJX_INLINE void SmallMatmul(Strided a, const float* b, int64_t b_row, int64_t ro
 template <typename Tile>
 PJX_INLINE void TiledMatmul(Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t columns,
                             bool add, float* c, int64_t c_row) {
-  SmallMatmul<Tile::kRows, Tile::kVecs, Tile>(a, b, b_row, rows, depth, columns / kTileLanes<Tile>, add, c, c_row);
+  SmallMatmul<Tile, Tile::kRows, Tile::kVecs>(a, b, b_row, rows, depth, columns / kTileLanes<Tile>, add, c, c_row);
 }
 
 }  // namespace pjx

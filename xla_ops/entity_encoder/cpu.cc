@@ -13,16 +13,14 @@ ffi::Error EntityEncoderCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats w1, F
                             ffi::Buffer<ffi::PRED> mask, FloatResult y) {
   return EntityForwardCpu("entity_encoder", pool, {x, &w1, &b1, w2, &b2, mask}, y, nullptr);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(EntityEncoder, EntityEncoderCpu);
-PJX_REGISTER("pufferjax.entity_encoder", EntityEncoder);
+PJX_REGISTER("pufferjax.entity_encoder", HandlerOf<EntityEncoderCpu>);
 
 // Also -> winner u8, u16 or i32 [..., R, H]
 ffi::Error EntityEncoderFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2, Floats b2,
                                ffi::Buffer<ffi::PRED> mask, FloatResult y, ffi::Result<ffi::AnyBuffer> winner) {
   return EntityForwardCpu("entity_encoder.fwd", pool, {x, &w1, &b1, w2, &b2, mask}, y, &winner);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(EntityEncoderFwd, EntityEncoderFwdCpu);
-PJX_REGISTER("pufferjax.entity_encoder.fwd", EntityEncoderFwd);
+PJX_REGISTER("pufferjax.entity_encoder.fwd", HandlerOf<EntityEncoderFwdCpu>);
 
 // Every cotangent has the shape of its primal, weights' cotangents with all the lanes.
 ffi::Error EntityEncoderBwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2,
@@ -32,8 +30,7 @@ ffi::Error EntityEncoderBwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats w1
   return EntityBackwardCpu("entity_encoder.bwd", pool, {x, &w1, &b1, w2, nullptr, mask}, winner, y_bar,
                            {x_bar, &w1_bar, &b1_bar, w2_bar, b2_bar});
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(EntityEncoderBwd, EntityEncoderBwdCpu);
-PJX_REGISTER("pufferjax.entity_encoder.bwd", EntityEncoderBwd);
+PJX_REGISTER("pufferjax.entity_encoder.bwd", HandlerOf<EntityEncoderBwdCpu>);
 
 }  // namespace
 }  // namespace pjx

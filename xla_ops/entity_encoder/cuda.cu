@@ -12,16 +12,13 @@ ffi::Error EntityEncoderCuda(cudaStream_t stream, ffi::AnyBuffer x, Floats w1, F
                              ffi::Buffer<ffi::PRED> mask, FloatResult y) {
   return EntityForwardCuda<true>("entity_encoder", stream, {x, &w1, &b1, w2, &b2, mask}, y, nullptr);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(EntityEncoder, EntityEncoderCuda, FromSignature{}, {ffi::Traits::kCmdBufferCompatible});
-PJX_REGISTER("pufferjax.entity_encoder", EntityEncoder);
+PJX_REGISTER("pufferjax.entity_encoder", HandlerOf<EntityEncoderCuda, ffi::Traits::kCmdBufferCompatible>);
 
 ffi::Error EntityEncoderFwdCuda(cudaStream_t stream, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2, Floats b2,
                                 ffi::Buffer<ffi::PRED> mask, FloatResult y, ffi::Result<ffi::AnyBuffer> winner) {
   return EntityForwardCuda<true>("entity_encoder.fwd", stream, {x, &w1, &b1, w2, &b2, mask}, y, &winner);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(EntityEncoderFwd, EntityEncoderFwdCuda, FromSignature{},
-                              {ffi::Traits::kCmdBufferCompatible});
-PJX_REGISTER("pufferjax.entity_encoder.fwd", EntityEncoderFwd);
+PJX_REGISTER("pufferjax.entity_encoder.fwd", HandlerOf<EntityEncoderFwdCuda, ffi::Traits::kCmdBufferCompatible>);
 
 // Not declared compatible with CUDA graphs: a graph that is replayed would use the scratch memory of its first run.
 ffi::Error EntityEncoderBwdCuda(cudaStream_t stream, ffi::ScratchAllocator allocator, ffi::AnyBuffer x, Floats w1,
@@ -31,8 +28,7 @@ ffi::Error EntityEncoderBwdCuda(cudaStream_t stream, ffi::ScratchAllocator alloc
   return EntityBackwardCuda<true>("entity_encoder.bwd", stream, allocator, {x, &w1, &b1, w2, nullptr, mask}, winner,
                                   y_bar, {x_bar, &w1_bar, &b1_bar, w2_bar, b2_bar});
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(EntityEncoderBwd, EntityEncoderBwdCuda);
-PJX_REGISTER("pufferjax.entity_encoder.bwd", EntityEncoderBwd);
+PJX_REGISTER("pufferjax.entity_encoder.bwd", HandlerOf<EntityEncoderBwdCuda>);
 
 }  // namespace
 }  // namespace pjx

@@ -27,6 +27,10 @@ struct GaeOperands {
   const float *gamma, *gae_lambda, *rho_clip, *c_clip;  // [lanes]
   float* advantages;                                    // [lanes, T, N]
   int64_t num_steps, num_envs;                          // T, N
+
+  PJX_HD GaeScalars Scalars(int64_t lane) const {
+    return {gamma[lane], gamma[lane] * gae_lambda[lane], rho_clip[lane], c_clip[lane]};
+  }
 };
 
 // Where a thread stands on its way back through time.
@@ -58,8 +62,7 @@ PJX_HD void GaeSteps(const GaeOperands& o, GaeScalars scalars, GaeCursor* cursor
 // Column `index` of lanes * N. Threads of successive columns read and write successive memory at each step.
 PJX_HD void GaeColumn(const GaeOperands& o, int64_t index) {
   const int64_t lane = index / o.num_envs, last_row = (lane + 1) * o.num_steps - 1;
-  const float gamma = o.gamma[lane];
-  const GaeScalars scalars{gamma, gamma * o.gae_lambda[lane], o.rho_clip[lane], o.c_clip[lane]};
+  const GaeScalars scalars = o.Scalars(lane);
   GaeCursor cursor{last_row * o.num_envs + index % o.num_envs, o.bootstrap[index], 0.0f};
   int64_t left = o.num_steps;
   for (; left >= kStepsAhead; left -= kStepsAhead) GaeSteps<kStepsAhead>(o, scalars, &cursor);

@@ -8,42 +8,14 @@
 namespace pjx {
 namespace {
 
-// One pair per register file; the loader picks.
-#ifdef PJX_X86_LEVELS
-#define PJX_TARGET(name) __attribute__((target(name)))
-PJX_TARGET("arch=x86-64-v4")
-void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
-                 const ForwardScratch& scratch) {
-  ForwardTiled<Avx512Tile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v3")
-void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
-                 const ForwardScratch& scratch) {
-  ForwardTiled<Avx2Tile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v4")
-void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
-                  const BackwardScratch& scratch) {
-  BackwardTiled<Avx512Tile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v3")
-void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
-                  const BackwardScratch& scratch) {
-  BackwardTiled<Avx2Tile>(layer, call, begin, end, scratch);
-}
-#else
-#define PJX_TARGET(name)
-#endif
-PJX_TARGET("default")
-void ForwardRows(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
-                 const ForwardScratch& scratch) {
-  ForwardTiled<BaselineTile>(layer, call, begin, end, scratch);
-}
-PJX_TARGET("default")
-void BackwardRows(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
-                  const BackwardScratch& scratch) {
-  BackwardTiled<BaselineTile>(layer, call, begin, end, scratch);
-}
+PJX_TILED(ForwardRows,
+          (const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
+           const ForwardScratch& scratch),
+          ForwardTiled<Tile>(layer, call, begin, end, scratch))
+PJX_TILED(BackwardRows,
+          (const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
+           const BackwardScratch& scratch),
+          BackwardTiled<Tile>(layer, call, begin, end, scratch))
 
 constexpr int64_t kGrain = 1 << 18;  // multiplications below which a second thread costs more than it saves
 
@@ -279,8 +251,7 @@ ffi::Error LinearMaxCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi:
                         ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y) {
   return EntityForwardCpu("linear_max", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, nullptr);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMax, LinearMaxCpu);
-PJX_REGISTER("pufferjax.linear_max", LinearMax);
+PJX_REGISTER("pufferjax.linear_max", HandlerOf<LinearMaxCpu>);
 
 // Also -> winner u8, u16 or i32 [..., R, H]
 ffi::Error LinearMaxFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
@@ -288,8 +259,7 @@ ffi::Error LinearMaxFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<f
                            ffi::Result<ffi::AnyBuffer> winner) {
   return EntityForwardCpu("linear_max.fwd", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, &winner);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxFwd, LinearMaxFwdCpu);
-PJX_REGISTER("pufferjax.linear_max.fwd", LinearMaxFwd);
+PJX_REGISTER("pufferjax.linear_max.fwd", HandlerOf<LinearMaxFwdCpu>);
 
 // Every cotangent has the shape of its primal, weights' cotangents with all the lanes.
 ffi::Error LinearMaxBwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
@@ -299,8 +269,7 @@ ffi::Error LinearMaxBwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<f
   return EntityBackwardCpu("linear_max.bwd", pool, {x, nullptr, nullptr, weight, nullptr, mask}, winner, y_bar,
                            {x_bar, nullptr, nullptr, weight_bar, bias_bar});
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxBwd, LinearMaxBwdCpu);
-PJX_REGISTER("pufferjax.linear_max.bwd", LinearMaxBwd);
+PJX_REGISTER("pufferjax.linear_max.bwd", HandlerOf<LinearMaxBwdCpu>);
 
 }  // namespace
 }  // namespace pjx

@@ -3,12 +3,6 @@
 
 #include "xla_ops/linear_max/shapes.h"
 
-// Handlers' bindings are read from their signatures; XLA leaves this type out.
-template <>
-struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
-  using Ctx = xla::ffi::ThreadPool;
-};
-
 namespace pjx {
 
 // y f32[..., R, H]; winner u8, u16 or i32 [..., R, H] by N, null: not wanted.

@@ -9,16 +9,14 @@ ffi::Error LinearMaxCuda(cudaStream_t stream, ffi::AnyBuffer x, ffi::Buffer<ffi:
                          ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y) {
   return EntityForwardCuda<false>("linear_max", stream, {x, nullptr, nullptr, weight, &bias, mask}, y, nullptr);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMax, LinearMaxCuda, FromSignature{}, {ffi::Traits::kCmdBufferCompatible});
-PJX_REGISTER("pufferjax.linear_max", LinearMax);
+PJX_REGISTER("pufferjax.linear_max", HandlerOf<LinearMaxCuda, ffi::Traits::kCmdBufferCompatible>);
 
 ffi::Error LinearMaxFwdCuda(cudaStream_t stream, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
                             ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y,
                             ffi::Result<ffi::AnyBuffer> winner) {
   return EntityForwardCuda<false>("linear_max.fwd", stream, {x, nullptr, nullptr, weight, &bias, mask}, y, &winner);
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxFwd, LinearMaxFwdCuda, FromSignature{}, {ffi::Traits::kCmdBufferCompatible});
-PJX_REGISTER("pufferjax.linear_max.fwd", LinearMaxFwd);
+PJX_REGISTER("pufferjax.linear_max.fwd", HandlerOf<LinearMaxFwdCuda, ffi::Traits::kCmdBufferCompatible>);
 
 // Not declared compatible with CUDA graphs: a graph that is replayed would use the scratch memory of its first run.
 ffi::Error LinearMaxBwdCuda(cudaStream_t stream, ffi::ScratchAllocator allocator, ffi::AnyBuffer x,
@@ -28,8 +26,7 @@ ffi::Error LinearMaxBwdCuda(cudaStream_t stream, ffi::ScratchAllocator allocator
   return EntityBackwardCuda<false>("linear_max.bwd", stream, allocator, {x, nullptr, nullptr, weight, nullptr, mask},
                                    winner, y_bar, {x_bar, nullptr, nullptr, weight_bar, bias_bar});
 }
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearMaxBwd, LinearMaxBwdCuda);
-PJX_REGISTER("pufferjax.linear_max.bwd", LinearMaxBwd);
+PJX_REGISTER("pufferjax.linear_max.bwd", HandlerOf<LinearMaxBwdCuda>);
 
 }  // namespace
 }  // namespace pjx

@@ -9,14 +9,6 @@
 
 namespace pjx {
 
-// In place of a binding that is written out, where a handler has traits: that of its signature.
-struct FromSignature {
-  template <typename Function>
-  auto To(Function function, std::initializer_list<ffi::Traits> traits) const {
-    return ffi::Ffi::BindTo(function, traits);
-  }
-};
-
 namespace {
 
 template <bool kHasFirst, int kEntities>

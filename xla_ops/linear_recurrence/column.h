@@ -9,6 +9,8 @@ struct RecurrenceSizes {
   int64_t lanes, num_steps, flags, group;  // a is [lanes, T, flags, group]: `group` columns share a reset flag
   PJX_HD int64_t columns() const { return flags * group; }
   PJX_HD int64_t lane() const { return num_steps * columns(); }
+  PJX_HD int64_t total() const { return lanes * lane(); }
+  PJX_HD int64_t all_columns() const { return lanes * columns(); }
 };
 
 // Where a thread stands on its way through the steps of column `index` of lanes * columns().

@@ -1,7 +1,7 @@
 // linear_recurrence on the CPU. Every column is on its own, so columns are split over the threads; a thread walks time
 // over a block narrow enough that the previous row of h is still in the first-level cache. The work is bound by memory.
 #include "xla_ops/common/simd.h"
-#include "xla_ops/linear_recurrence/shapes.h"
+#include "xla_ops/linear_recurrence/handlers.h"
 
 namespace pjx {
 namespace {
@@ -125,63 +125,30 @@ void ForBlocks(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const Body& 
   });
 }
 
-ffi::Error LinearRecurrenceCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::F32> b,
-                               ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> h) {
-  RecurrenceSizes sizes{};
-  if (const auto error = CheckForward(a, b, h0, reset, h, &sizes); error.failure()) return error;
+// The flags of a lane.
+const bool* FlagsOf(const bool* reset, const RecurrenceSizes& sizes, int64_t lane) {
+  return reset == nullptr ? nullptr : reset + lane * sizes.num_steps * sizes.flags;
+}
+
+ffi::Error ForwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const ForwardOperands& o) {
   ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
     const int64_t offset = lane * sizes.lane();
-    const bool* flags =
-        reset.element_count() == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
-    Forward(a.typed_data() + offset, b.typed_data() + offset, h0.typed_data() + lane * sizes.columns(), flags,
-            sizes.num_steps, sizes.columns(), sizes.group, begin, end, h->typed_data() + offset);
+    Forward(o.a + offset, o.b + offset, o.h0 + lane * sizes.columns(), FlagsOf(o.reset, sizes, lane), sizes.num_steps,
+            sizes.columns(), sizes.group, begin, end, o.h + offset);
   });
   return ffi::Error::Success();
 }
+PJX_REGISTER("pufferjax.linear_recurrence", HandlerOf<LinearRecurrence<ForwardOnPool, ffi::ThreadPool>>);
 
-ffi::Error LinearRecurrenceBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::F32> h,
-                                  ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::Buffer<ffi::F32> h_bar,
-                                  ffi::ResultBuffer<ffi::F32> a_bar, ffi::ResultBuffer<ffi::F32> b_bar,
-                                  ffi::ResultBuffer<ffi::F32> h0_bar) {
-  RecurrenceSizes sizes{};
-  const auto error = CheckBackward(a, h, h0, reset, h_bar, a_bar, b_bar, h0_bar, &sizes);
-  if (error.failure()) return error;
+ffi::Error BackwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const BackwardOperands& o) {
   ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
-    const int64_t offset = lane * sizes.lane(), row_offset = lane * sizes.columns();
-    const bool* flags =
-        reset.element_count() == 0 ? nullptr : reset.typed_data() + lane * sizes.num_steps * sizes.flags;
-    Backward(a.typed_data() + offset, h.typed_data() + offset, h0.typed_data() + row_offset, flags,
-             h_bar.typed_data() + offset, sizes.num_steps, sizes.columns(), sizes.group, begin, end,
-             a_bar->typed_data() + offset, b_bar->typed_data() + offset, h0_bar->typed_data() + row_offset);
+    const int64_t offset = lane * sizes.lane(), row = lane * sizes.columns();
+    Backward(o.a + offset, o.h + offset, o.h0 + row, FlagsOf(o.reset, sizes, lane), o.h_bar + offset, sizes.num_steps,
+             sizes.columns(), sizes.group, begin, end, o.a_bar + offset, o.b_bar + offset, o.h0_bar + row);
   });
   return ffi::Error::Success();
 }
-
-// K columns share one reset flag of a step; `reset` is empty where there are no resets.
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearRecurrence, LinearRecurrenceCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // a [..., T, R, K]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // b [..., T, R, K]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., R, K]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, R] or [..., 0]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h [..., T, R, K]
-);
-PJX_REGISTER("pufferjax.linear_recurrence", LinearRecurrence);
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(LinearRecurrenceBwd, LinearRecurrenceBwdCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // a [..., T, R, K]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h [..., T, R, K]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., R, K]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, R] or [..., 0]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h_bar [..., T, R, K]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // a_bar [..., T, R, K]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // b_bar [..., T, R, K]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h0_bar [..., R, K]
-);
-PJX_REGISTER("pufferjax.linear_recurrence.bwd", LinearRecurrenceBwd);
+PJX_REGISTER("pufferjax.linear_recurrence.bwd", HandlerOf<LinearRecurrenceBwd<BackwardOnPool, ffi::ThreadPool>>);
 
 }  // namespace
 }  // namespace pjx

@@ -57,14 +57,14 @@ struct ForwardArrays {
 };
 
 // Rows [begin, end) through all steps. scratch: [end - begin, 3 padded].
-template <int kRows, int kVecs, bool kSave>
+template <typename Tile, bool kSave>
 PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
                              float* scratch) {
   const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded;
   for (int64_t t = 0; t < layer.num_steps; ++t) {
     const int64_t first = t * layer.batch + begin;
-    SmallMatmul<kRows, kVecs>({arrays.x + first * hidden, hidden, 1}, arrays.weights, width, end - begin, hidden,
-                              width / kLanes, /*add=*/false, scratch, width);
+    TiledMatmul<Tile>({arrays.x + first * hidden, hidden, 1}, arrays.weights, width, end - begin, hidden, width,
+                      /*add=*/false, scratch, width);
     float* states = kSave ? arrays.h + t * layer.batch * hidden : arrays.h;
     const float* previous = t == 0 ? arrays.h0 : kSave ? states - layer.batch * hidden : arrays.h;
     for (int64_t b = begin; b < end; ++b) {
@@ -82,13 +82,13 @@ PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, in
   }
 }
 
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void ForwardTiled(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
                              float* scratch) {
   if (arrays.gates != nullptr) {
-    ForwardBlock<kRows, kVecs, true>(layer, arrays, begin, end, scratch);
+    ForwardBlock<Tile, true>(layer, arrays, begin, end, scratch);
   } else {
-    ForwardBlock<kRows, kVecs, false>(layer, arrays, begin, end, scratch);
+    ForwardBlock<Tile, false>(layer, arrays, begin, end, scratch);
   }
 }
 
@@ -122,7 +122,7 @@ struct BackwardArrays {
 
 // Rows [begin, end) through all steps. scratch: [end - begin, 4 padded], its padding 0; weights_bar: [H, 3 padded], is
 // added to.
-template <int kRows, int kVecs>
+template <typename Tile>
 PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end,
                               float* scratch, float* weights_bar) {
   const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded, num_rows = end - begin;
@@ -144,49 +144,22 @@ PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, 
       }
     }
     const int64_t first = (t * layer.batch + begin) * hidden;
-    SmallMatmul<kRows, kVecs>({projected_bar, width, 1}, arrays.transposed, padded, num_rows, width, padded / kLanes,
-                              /*add=*/true, x_bar, padded);
+    TiledMatmul<Tile>({projected_bar, width, 1}, arrays.transposed, padded, num_rows, width, padded,
+                      /*add=*/true, x_bar, padded);
     for (int64_t r = 0; r < num_rows; ++r) {
       std::memcpy(arrays.x_bar + first + r * hidden, x_bar + r * padded, hidden * sizeof(float));
     }
-    SmallMatmul<kRows, kVecs>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width / kLanes,
-                              /*add=*/true, weights_bar, width);
+    TiledMatmul<Tile>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width,
+                      /*add=*/true, weights_bar, width);
   }
 }
 
-// One pair per register file; the loader picks.
-#ifdef PJX_X86_LEVELS
-#define PJX_TARGET(name) __attribute__((target(name)))
-PJX_TARGET("arch=x86-64-v4")
-void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
-  ForwardTiled<8, 3>(layer, arrays, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v3")
-void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
-  ForwardTiled<4, 1>(layer, arrays, begin, end, scratch);
-}
-PJX_TARGET("arch=x86-64-v4")
-void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
-              float* weights_bar) {
-  BackwardTiled<8, 3>(layer, arrays, begin, end, scratch, weights_bar);
-}
-PJX_TARGET("arch=x86-64-v3")
-void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
-              float* weights_bar) {
-  BackwardTiled<4, 1>(layer, arrays, begin, end, scratch, weights_bar);
-}
-#else
-#define PJX_TARGET(name)
-#endif
-PJX_TARGET("default")
-void Forward(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch) {
-  ForwardTiled<2, 1>(layer, arrays, begin, end, scratch);
-}
-PJX_TARGET("default")
-void Backward(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
-              float* weights_bar) {
-  BackwardTiled<2, 1>(layer, arrays, begin, end, scratch, weights_bar);
-}
+PJX_TILED(Forward, (const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch),
+          ForwardTiled<Tile>(layer, arrays, begin, end, scratch))
+PJX_TILED(Backward,
+          (const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
+           float* weights_bar),
+          BackwardTiled<Tile>(layer, arrays, begin, end, scratch, weights_bar))
 
 // kernel [H, 3H] with each third of a row padded: [H, 3 padded].
 void PadColumns(const float* kernel, const Layer& layer, float* weights) {
@@ -228,12 +201,6 @@ struct Call {
   int64_t transposed() const { return 3 * layer.padded() * layer.padded(); }
 };
 
-struct Count {
-  const char* name;
-  size_t count;
-  int64_t expected_per_lane;
-};
-
 ffi::Error Check(const char* op, ffi::Span<const int64_t> dims, size_t reset_count, Call* call) {
   if (dims.size() < 3) return InvalidArgument(op, ": x must be [..., T, B, H], got ", ShapeText(dims));
   const int64_t* tail = dims.end() - 3;
@@ -242,15 +209,6 @@ ffi::Error Check(const char* op, ffi::Span<const int64_t> dims, size_t reset_cou
   const int64_t flags = call->lanes * call->rows();
   if (reset_count != 0 && static_cast<int64_t>(reset_count) != flags) {
     return InvalidArgument(op, ": reset has ", reset_count, " elements, expected 0 or ", flags);
-  }
-  return ffi::Error::Success();
-}
-
-ffi::Error Check(const char* op, const Call& call, std::initializer_list<Count> counts) {
-  for (const auto& [name, count, expected_per_lane] : counts) {
-    if (static_cast<int64_t>(count) != call.lanes * expected_per_lane) {
-      return InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", call.lanes * expected_per_lane);
-    }
   }
   return ffi::Error::Success();
 }
@@ -266,13 +224,12 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   Call call;
   if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
   const Layer& layer = call.layer;
-  if (auto error =
-          Check(op, call,
-                {{"kernel", kernel.element_count(), call.kernel()},
-                 {"h0", h0.element_count(), call.state()},
-                 {"y", y->element_count(), call.x()},
-                 {"h", h->element_count(), gates == nullptr ? call.state() : call.x()},
-                 {"gates", gates == nullptr ? 0 : (*gates)->element_count(), gates == nullptr ? 0 : 3 * call.x()}});
+  const int64_t lanes = call.lanes, saved = gates == nullptr ? 0 : lanes * call.x();
+  if (auto error = CheckCounts(op, {{"kernel", kernel.element_count(), lanes * call.kernel()},
+                                    {"h0", h0.element_count(), lanes * call.state()},
+                                    {"y", y->element_count(), lanes * call.x()},
+                                    {"h", h->element_count(), gates == nullptr ? lanes * call.state() : saved},
+                                    {"gates", gates == nullptr ? 0 : (*gates)->element_count(), 3 * saved}});
       error.failure()) {
     return error;
   }
@@ -280,55 +237,60 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   const float* weights = kernel.typed_data();
   std::unique_ptr<float[]> padded_weights;
   if (layer.padded() != layer.hidden) {
-    padded_weights = Allocate(call.lanes * call.weights());
+    padded_weights = Allocate(lanes * call.weights());
     if (padded_weights == nullptr) return NoMemory(op);
-    for (int64_t lane = 0; lane < call.lanes; ++lane) {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
       PadColumns(kernel.typed_data() + lane * call.kernel(), layer, padded_weights.get() + lane * call.weights());
     }
     weights = padded_weights.get();
   }
   const int64_t block = BlockRows(layer.hidden);
   std::atomic<bool> out_of_memory{false};
-  ParallelFor(pool, call.lanes * layer.batch, kGrain / (layer.num_steps * layer.hidden),
-              [&](int64_t begin, int64_t end) {
-                const auto scratch = Allocate(3 * std::min(block, end - begin) * layer.padded());
-                if (scratch == nullptr) out_of_memory = true;
-                while (begin < end && scratch != nullptr) {
-                  const int64_t lane = begin / layer.batch, first = begin % layer.batch;
-                  const int64_t stop = std::min({layer.batch, first + (end - begin), first + block});
-                  const int64_t offset = lane * call.x(), row = lane * call.state();
-                  const ForwardArrays arrays{
-                      x.typed_data() + offset,
-                      weights + lane * call.weights(),
-                      h0.typed_data() + row,
-                      Flags(reset, call, lane),
-                      y->typed_data() + offset,
-                      h->typed_data() + (gates == nullptr ? row : offset),
-                      gates == nullptr ? nullptr : (*gates)->typed_data() + 3 * offset,
-                  };
-                  Forward(layer, arrays, first, stop, scratch.get());
-                  begin += stop - first;
-                }
-              });
+  ParallelFor(pool, lanes * layer.batch, kGrain / (layer.num_steps * layer.hidden), [&](int64_t begin, int64_t end) {
+    const auto scratch = Allocate(3 * std::min(block, end - begin) * layer.padded());
+    if (scratch == nullptr) out_of_memory = true;
+    while (begin < end && scratch != nullptr) {
+      const int64_t lane = begin / layer.batch, first = begin % layer.batch;
+      const int64_t stop = std::min({layer.batch, first + (end - begin), first + block});
+      const int64_t offset = lane * call.x(), row = lane * call.state();
+      const ForwardArrays arrays{
+          x.typed_data() + offset,
+          weights + lane * call.weights(),
+          h0.typed_data() + row,
+          Flags(reset, call, lane),
+          y->typed_data() + offset,
+          h->typed_data() + (gates == nullptr ? row : offset),
+          gates == nullptr ? nullptr : (*gates)->typed_data() + 3 * offset,
+      };
+      Forward(layer, arrays, first, stop, scratch.get());
+      begin += stop - first;
+    }
+  });
   return out_of_memory ? NoMemory(op) : ffi::Error::Success();
 }
 
+// x [..., T, B, H], kernel [..., H, 3H], h0 [..., B, H], reset [..., T, B] or [..., 0] -> y [..., T, B, H],
+// h_last [..., B, H]
 ffi::Error MingruLayerCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
                           ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> y,
                           ffi::ResultBuffer<ffi::F32> h_last) {
   return RunForward("mingru_layer", pool, x, kernel, h0, reset, y, h_last, nullptr);
 }
+PJX_REGISTER("pufferjax.mingru_layer", HandlerOf<MingruLayerCpu>);
 
+// -> y and h [..., T, B, H], gates [..., T, B, 3H]
 ffi::Error MingruLayerFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
                              ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::ResultBuffer<ffi::F32> y,
                              ffi::ResultBuffer<ffi::F32> h, ffi::ResultBuffer<ffi::F32> gates) {
   return RunForward("mingru_layer.fwd", pool, x, kernel, h0, reset, y, h, &gates);
 }
+PJX_REGISTER("pufferjax.mingru_layer.fwd", HandlerOf<MingruLayerFwdCpu>);
 
 // The batch is cut into parts by its size alone, never by the number of threads; each part sums its own gradient of the
 // weights and those are added in order, so the gradient has the same bits for any number of threads.
 int64_t NumParts(int64_t batch) { return std::clamp<int64_t>(batch / 32, 1, 16); }
 
+// h and gates are those of forward; every cotangent has the shape of its primal, h_last_bar that of h0.
 ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
                              ffi::Buffer<ffi::F32> h0, ffi::Buffer<ffi::PRED> reset, ffi::Buffer<ffi::F32> h,
                              ffi::Buffer<ffi::F32> gates, ffi::Buffer<ffi::F32> y_bar, ffi::Buffer<ffi::F32> h_last_bar,
@@ -338,30 +300,30 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
   Call call;
   if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
   const Layer& layer = call.layer;
-  if (auto error = Check(op, call,
-                         {{"kernel", kernel.element_count(), call.kernel()},
-                          {"h0", h0.element_count(), call.state()},
-                          {"h", h.element_count(), call.x()},
-                          {"gates", gates.element_count(), 3 * call.x()},
-                          {"y_bar", y_bar.element_count(), call.x()},
-                          {"h_last_bar", h_last_bar.element_count(), call.state()},
-                          {"x_bar", x_bar->element_count(), call.x()},
-                          {"kernel_bar", kernel_bar->element_count(), call.kernel()},
-                          {"h0_bar", h0_bar->element_count(), call.state()}});
+  const int64_t lanes = call.lanes;
+  if (auto error = CheckCounts(op, {{"kernel", kernel.element_count(), lanes * call.kernel()},
+                                    {"h0", h0.element_count(), lanes * call.state()},
+                                    {"h", h.element_count(), lanes * call.x()},
+                                    {"gates", gates.element_count(), 3 * lanes * call.x()},
+                                    {"y_bar", y_bar.element_count(), lanes * call.x()},
+                                    {"h_last_bar", h_last_bar.element_count(), lanes * call.state()},
+                                    {"x_bar", x_bar->element_count(), lanes * call.x()},
+                                    {"kernel_bar", kernel_bar->element_count(), lanes * call.kernel()},
+                                    {"h0_bar", h0_bar->element_count(), lanes * call.state()}});
       error.failure()) {
     return error;
   }
   if (layer.hidden == 0) return ffi::Error::Success();
   const int64_t hidden = layer.hidden, padded = layer.padded(), block = BlockRows(hidden);
   const int64_t num_parts = NumParts(layer.batch);
-  const auto transposed = Allocate(call.lanes * call.transposed());
-  const auto sums = Allocate(call.lanes * num_parts * call.weights());
+  const auto transposed = Allocate(lanes * call.transposed());
+  const auto sums = Allocate(lanes * num_parts * call.weights());
   if (transposed == nullptr || sums == nullptr) return NoMemory(op);
-  for (int64_t lane = 0; lane < call.lanes; ++lane) {
+  for (int64_t lane = 0; lane < lanes; ++lane) {
     Transpose(kernel.typed_data() + lane * call.kernel(), layer, transposed.get() + lane * call.transposed());
   }
   std::atomic<bool> out_of_memory{false};
-  ParallelFor(pool, call.lanes * num_parts, kGrain / std::max<int64_t>(1, call.x() / num_parts),
+  ParallelFor(pool, lanes * num_parts, kGrain / std::max<int64_t>(1, call.x() / num_parts),
               [&](int64_t begin, int64_t end) {
                 const auto scratch = Allocate(4 * block * padded);
                 if (scratch == nullptr) out_of_memory = true;
@@ -383,7 +345,7 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
                 }
               });
   if (out_of_memory) return NoMemory(op);
-  for (int64_t lane = 0; lane < call.lanes; ++lane) {
+  for (int64_t lane = 0; lane < lanes; ++lane) {
     float* const first = sums.get() + lane * num_parts * call.weights();
     for (int64_t part = 1; part < num_parts; ++part) {
       const float* terms = first + part * call.weights();
@@ -396,48 +358,7 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
   }
   return ffi::Error::Success();
 }
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayer, MingruLayerCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // y [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h_last [..., B, H]
-);
-PJX_REGISTER("pufferjax.mingru_layer", MingruLayer);
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayerFwd, MingruLayerFwdCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // y [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // gates [..., T, B, 3H]
-);
-PJX_REGISTER("pufferjax.mingru_layer.fwd", MingruLayerFwd);
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(MingruLayerBwd, MingruLayerBwdCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // x [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // kernel [..., H, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h0 [..., B, H]
-                                  .Arg<ffi::Buffer<ffi::PRED>>()  // reset [..., T, B] or [..., 0]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // gates [..., T, B, 3H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // y_bar [..., T, B, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()   // h_last_bar [..., B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // x_bar [..., T, B, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // kernel_bar [..., H, 3H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()   // h0_bar [..., B, H]
-);
-PJX_REGISTER("pufferjax.mingru_layer.bwd", MingruLayerBwd);
+PJX_REGISTER("pufferjax.mingru_layer.bwd", HandlerOf<MingruLayerBwdCpu>);
 
 }  // namespace
 }  // namespace pjx

@@ -181,6 +181,7 @@ ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, int64_t num
                          " is the second axis of weight)");
 }
 
+// x u8[..., R, C], weight [..., C, K, H], bias [..., H] -> y [..., R, H]
 ffi::Error OneHotLinearFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> weight,
                               ffi::Buffer<ffi::F32> bias, ffi::ResultBuffer<ffi::F32> y) {
   const auto dims = y->dimensions(), weight_dims = weight.dimensions();
@@ -214,6 +215,7 @@ ffi::Error OneHotLinearFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi:
   });
   return ffi::Error::Success();
 }
+PJX_REGISTER("pufferjax.one_hot_linear.fwd", HandlerOf<OneHotLinearFwdCpu>);
 
 // The rows of a lane are cut into parts by their number alone, never by the number of threads; each part has its own
 // table and the tables are added in order, so the gradient has the same bits on every machine.
@@ -223,6 +225,7 @@ int64_t NumParts(int64_t num_rows, int64_t num_codes) {
   return std::clamp<int64_t>(num_rows / rows_per_part, 1, kMaxParts);
 }
 
+// x u8[..., R, C], cotangent [..., R, H] -> dweight [..., C, K, H], dbias [..., H]
 ffi::Error OneHotLinearBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> cotangent,
                               ffi::ResultBuffer<ffi::F32> dweight, ffi::ResultBuffer<ffi::F32> dbias) {
   const auto dims = dweight->dimensions(), x_dims = x.dimensions();
@@ -286,26 +289,7 @@ ffi::Error OneHotLinearBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi:
   }
   return ffi::Error::Success();
 }
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(OneHotLinearFwd, OneHotLinearFwdCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::U8>>()   // x [..., R, C]
-                                  .Arg<ffi::Buffer<ffi::F32>>()  // weight [..., C, K, H]
-                                  .Arg<ffi::Buffer<ffi::F32>>()  // bias [..., H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()  // y [..., R, H]
-);
-PJX_REGISTER("pufferjax.one_hot_linear.fwd", OneHotLinearFwd);
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(OneHotLinearBwd, OneHotLinearBwdCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::U8>>()   // x [..., R, C]
-                                  .Arg<ffi::Buffer<ffi::F32>>()  // cotangent [..., R, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()  // dweight [..., C, K, H]
-                                  .Ret<ffi::Buffer<ffi::F32>>()  // dbias [..., H]
-);
-PJX_REGISTER("pufferjax.one_hot_linear.bwd", OneHotLinearBwd);
+PJX_REGISTER("pufferjax.one_hot_linear.bwd", HandlerOf<OneHotLinearBwdCpu>);
 
 }  // namespace
 }  // namespace pjx

@@ -3,8 +3,7 @@
 #include <memory>
 #include <new>
 
-#include "xla_ops/prioritized_sample/draw.h"
-#include "xla_ops/prioritized_sample/shapes.h"
+#include "xla_ops/prioritized_sample/handlers.h"
 
 namespace pjx {
 namespace {
@@ -46,19 +45,14 @@ uint64_t PrefixSums(ffi::ThreadPool& pool, const Weights& weights, int64_t size,
 
 constexpr int kBatch = 8;
 
-void SampleLane(ffi::ThreadPool& pool, const uint32_t* words, const float* priorities, int64_t size, float alpha,
-                int64_t num_samples, uint64_t* prefix, int32_t* indices, float* relative) {
-  alpha = UsableAlpha(alpha);
-  const uint32_t top_bits = alpha > 0 ? TopBits(pool, priorities, size) : 0;
+void RunLane(ffi::ThreadPool& pool, const SampleLane& lane, int64_t num_samples, uint64_t* prefix) {
+  const int64_t size = lane.size;
+  const uint32_t top_bits = lane.alpha > 0 ? TopBits(pool, lane.priorities, size) : 0;
   if (top_bits == 0) {
-    for (int64_t k = 0; k < num_samples; ++k) {
-      const Drawn drawn = DrawUniform(words, k, size);
-      indices[k] = drawn.index;
-      relative[k] = drawn.relative;
-    }
+    for (int64_t k = 0; k < num_samples; ++k) lane.Write(k, DrawUniform(lane.words, k, size));
     return;
   }
-  Weights weights(priorities, top_bits, alpha, FirstWidth(size));
+  Weights weights(lane.priorities, top_bits, lane.alpha, FirstWidth(size));
   const int64_t block = BlockSize(size);
   uint64_t total = PrefixSums(pool, weights, size, block, prefix);
   if (NeedsMoreWidth(total, size)) {
@@ -72,36 +66,29 @@ void SampleLane(ffi::ThreadPool& pool, const uint32_t* words, const float* prior
       uint64_t targets[kBatch] = {};
       int64_t found[kBatch];
       const int64_t count = std::min<int64_t>(kBatch, end - first);
-      for (int64_t j = 0; j < count; ++j) targets[j] = Target(words, first + j, total);
+      for (int64_t j = 0; j < count; ++j) targets[j] = Target(lane.words, first + j, total);
       FirstAbove<kBatch>(prefix, num_blocks, targets, found);
       for (int64_t j = 0; j < count; ++j) {
         const int64_t b = found[j];
         const uint64_t before = b == 0 ? 0 : prefix[b - 1];
         // A block of one entry needs no second look at its priority.
-        const Drawn drawn = block == 1 ? DrawnEntry(b, prefix[b] - before, scale)
-                                       : Walk(weights, b * block, targets[j] - before, scale);
-        indices[first + j] = drawn.index;
-        relative[first + j] = drawn.relative;
+        lane.Write(first + j, block == 1 ? DrawnEntry(b, prefix[b] - before, scale)
+                                         : Walk(weights, b * block, targets[j] - before, scale));
       }
     }
   });
 }
 
-ffi::Error PrioritizedSampleCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> words, ffi::Buffer<ffi::F32> priorities,
-                                ffi::Buffer<ffi::S32> size, ffi::Buffer<ffi::F32> alpha,
-                                ffi::ResultBuffer<ffi::S32> indices, ffi::ResultBuffer<ffi::F32> relative) {
-  SampleShapes shapes{};
-  auto error = CheckSampleShapes(words, priorities, size, alpha, indices, relative, &shapes);
-  if (error.failure()) return error;
-  const int64_t lanes = shapes.lanes, capacity = shapes.capacity, num_samples = shapes.num_samples;
+ffi::Error RunOnPool(ffi::ThreadPool& pool, const SampleOperands& operands, int64_t lanes) {
+  const int64_t capacity = operands.capacity, num_samples = operands.num_samples;
   for (int64_t lane = 0; lane < lanes; ++lane) {
-    const int32_t n = size.typed_data()[lane];
-    const float a = alpha.typed_data()[lane];
-    if (n < 0 || n > capacity) {
-      return InvalidArgument("prioritized_sample: size must be in [0, ", capacity, "], got ", n);
+    const int32_t size = operands.size[lane];
+    const float alpha = operands.alpha[lane];
+    if (size < 0 || size > capacity) {
+      return InvalidArgument("prioritized_sample: size must be in [0, ", capacity, "], got ", size);
     }
-    if (!(a >= 0 && a <= 3.4028235e38f)) {
-      return InvalidArgument("prioritized_sample: alpha must be a finite number >= 0, got ", a);
+    if (!(alpha >= 0 && alpha <= 3.4028235e38f)) {
+      return InvalidArgument("prioritized_sample: alpha must be a finite number >= 0, got ", alpha);
     }
   }
   const int64_t lane_blocks = capacity / BlockSize(capacity) + 1;
@@ -110,28 +97,16 @@ ffi::Error PrioritizedSampleCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> word
   // Not XLA's scratch allocator: the CPU backend of jax 0.10 has none.
   const std::unique_ptr<uint64_t[]> prefix(new (std::nothrow) uint64_t[static_cast<size_t>(lanes * lane_prefix)]);
   if (prefix == nullptr) return ffi::Error(ffi::ErrorCode::kResourceExhausted, "prioritized_sample: out of memory");
-  ParallelFor(
-      pool, lanes, /*grain=*/kEntriesPerTask / (capacity + 16 * num_samples + 1) + 1, [&](int64_t begin, int64_t end) {
-        for (int64_t lane = begin; lane < end; ++lane) {
-          SampleLane(pool, words.typed_data() + lane * num_samples * 2, priorities.typed_data() + lane * capacity,
-                     size.typed_data()[lane], alpha.typed_data()[lane], num_samples, prefix.get() + lane * lane_prefix,
-                     indices->typed_data() + lane * num_samples, relative->typed_data() + lane * num_samples);
-        }
-      });
+  const int64_t grain = kEntriesPerTask / (capacity + 16 * num_samples + 1) + 1;
+  ParallelFor(pool, lanes, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t lane = begin; lane < end; ++lane) {
+      RunLane(pool, SampleLane(operands, lane), num_samples, prefix.get() + lane * lane_prefix);
+    }
+  });
   return ffi::Error::Success();
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(PrioritizedSample, PrioritizedSampleCpu,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::U32>>()  // words [..., K, 2]
-                                  .Arg<ffi::Buffer<ffi::F32>>()  // priorities [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()  // size [...]
-                                  .Arg<ffi::Buffer<ffi::F32>>()  // alpha [...]
-                                  .Ret<ffi::Buffer<ffi::S32>>()  // indices [..., K]
-                                  .Ret<ffi::Buffer<ffi::F32>>()  // relative [..., K]: size * P
-);
-PJX_REGISTER("pufferjax.prioritized_sample", PrioritizedSample);
+PJX_REGISTER("pufferjax.prioritized_sample", HandlerOf<PrioritizedSample<RunOnPool, ffi::ThreadPool>>);
 
 }  // namespace
 }  // namespace pjx

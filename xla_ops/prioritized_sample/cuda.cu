@@ -1,7 +1,7 @@
 // prioritized_sample on the GPU, bit-equal to the CPU; the bodies of the kernels and what they do are in kernels.h.
 #include "xla_ops/common/cuda.h"
+#include "xla_ops/prioritized_sample/handlers.h"
 #include "xla_ops/prioritized_sample/kernels.h"
-#include "xla_ops/prioritized_sample/shapes.h"
 
 namespace pjx {
 namespace {
@@ -59,36 +59,19 @@ ffi::Error SampleManyBlocks(const char* op, cudaStream_t stream, ffi::ScratchAll
   return Launch(op, stream, Draw, CeilDivide(num_draws, kDrawThreads), kDrawThreads, operands, scratch, num_draws);
 }
 
-ffi::Error PrioritizedSampleCuda(cudaStream_t stream, ffi::ScratchAllocator allocator, ffi::Buffer<ffi::U32> words,
-                                 ffi::Buffer<ffi::F32> priorities, ffi::Buffer<ffi::S32> size,
-                                 ffi::Buffer<ffi::F32> alpha, ffi::ResultBuffer<ffi::S32> indices,
-                                 ffi::ResultBuffer<ffi::F32> relative) {
+ffi::Error RunOnStream(cudaStream_t stream, ffi::ScratchAllocator& allocator, const SampleOperands& operands,
+                       int64_t lanes) {
   const char* op = "prioritized_sample";
-  SampleShapes shapes{};
-  auto error = CheckSampleShapes(words, priorities, size, alpha, indices, relative, &shapes);
-  if (error.failure()) return error;
-  const SampleOperands operands{words.typed_data(),    priorities.typed_data(), size.typed_data(), alpha.typed_data(),
-                                indices->typed_data(), relative->typed_data(),  shapes.capacity,   shapes.num_samples};
-  if (shapes.lanes == 0 || shapes.num_samples == 0) return ffi::Error::Success();
-  if (OneBlock::Suits(shapes.capacity, shapes.num_samples)) {
-    return Launch(op, stream, SampleOneBlock, shapes.lanes, OneBlock::kThreads, operands);
+  if (lanes == 0 || operands.num_samples == 0) return ffi::Error::Success();
+  if (OneBlock::Suits(operands.capacity, operands.num_samples)) {
+    return Launch(op, stream, SampleOneBlock, lanes, OneBlock::kThreads, operands);
   }
-  return SampleManyBlocks(op, stream, allocator, operands, shapes.lanes);
+  return SampleManyBlocks(op, stream, allocator, operands, lanes);
 }
 
 // Not declared compatible with CUDA graphs: a graph that is replayed would use the scratch memory of its first run.
-XLA_FFI_DEFINE_HANDLER_SYMBOL(PrioritizedSample, PrioritizedSampleCuda,
-                              ffi::Ffi::Bind()
-                                  .Ctx<Stream>()
-                                  .Ctx<ffi::ScratchAllocator>()
-                                  .Arg<ffi::Buffer<ffi::U32>>()  // words [..., K, 2]
-                                  .Arg<ffi::Buffer<ffi::F32>>()  // priorities [..., M]
-                                  .Arg<ffi::Buffer<ffi::S32>>()  // size [...]
-                                  .Arg<ffi::Buffer<ffi::F32>>()  // alpha [...]
-                                  .Ret<ffi::Buffer<ffi::S32>>()  // indices [..., K]
-                                  .Ret<ffi::Buffer<ffi::F32>>()  // relative [..., K]: size * P
-);
-PJX_REGISTER("pufferjax.prioritized_sample", PrioritizedSample);
+PJX_REGISTER("pufferjax.prioritized_sample",
+             HandlerOf<PrioritizedSample<RunOnStream, cudaStream_t, ffi::ScratchAllocator>>);
 
 }  // namespace
 }  // namespace pjx

@@ -6,49 +6,13 @@
 //   these launches return at once); the draws: a search over the tiles, one over the blocks of a tile, a walk of at
 //   most 64 entries. Each pass but the last reads what memory must give at least once: 4 bytes per entry, twice.
 //
-// The handler cannot look at `size` and `alpha`, which lie on the device: a size outside [0, M] is clipped, an alpha
-// that is not a finite number >= 0 counts as 0, as in the pure-JAX twin.
+// The handler cannot look at `size` and `alpha`, which lie on the device; SampleLane makes them usable.
 #pragma once
 
 #include "xla_ops/common/team.h"
-#include "xla_ops/prioritized_sample/draw.h"
+#include "xla_ops/prioritized_sample/operands.h"
 
 namespace pjx {
-
-struct SampleOperands {
-  const uint32_t* words;          // [lanes, K, 2]
-  const float* priorities;        // [lanes, M]
-  const int32_t* size;            // [lanes]
-  const float* alpha;             // [lanes]
-  int32_t* indices;               // [lanes, K]
-  float* relative;                // [lanes, K]
-  int64_t capacity, num_samples;  // M, K
-};
-
-// The operands of one lane.
-struct SampleLane {
-  const uint32_t* words;
-  const float* priorities;
-  int32_t* indices;
-  float* relative;
-  int64_t size;
-  float alpha;
-
-  PJX_HD SampleLane(const SampleOperands& o, int64_t lane)
-      : words(o.words + lane * o.num_samples * 2),
-        priorities(o.priorities + lane * o.capacity),
-        indices(o.indices + lane * o.num_samples),
-        relative(o.relative + lane * o.num_samples),
-        size(o.size[lane]),
-        alpha(UsableAlpha(o.alpha[lane])) {
-    size = size < 0 ? 0 : size > o.capacity ? o.capacity : size;
-  }
-
-  PJX_HD void Write(int64_t draw, const Drawn& drawn) const {
-    indices[draw] = drawn.index;
-    relative[draw] = drawn.relative;
-  }
-};
 
 // --- one launch ------------------------------------------------------------------------------------------------------
 

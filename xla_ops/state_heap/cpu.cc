@@ -84,25 +84,6 @@ struct Heap {
   }
 };
 
-// Checks the sizes of the buffers of one call, remembering the first that is wrong.
-struct Sizes {
-  const char* op;
-  ffi::Error error = ffi::Error::Success();
-
-  void Check(const char* name, size_t count, int64_t expected) {
-    if (static_cast<int64_t>(count) == expected || error.failure()) return;
-    error = InvalidArgument(op, ": ", name, " has ", count, " elements, expected ", expected);
-  }
-  // Of an operand and the result in its place. XLA has aliased the two; the copy is for a caller that did not.
-  template <typename Operand, typename Result>
-  void CheckAndCarry(const char* name, const Operand& operand, Result& result, int64_t expected) {
-    Check(name, operand.element_count(), expected);
-    Check(name, result->element_count(), expected);
-    if (error.failure() || operand.untyped_data() == result->untyped_data() || expected == 0) return;
-    std::memcpy(result->untyped_data(), operand.untyped_data(), operand.size_bytes());
-  }
-};
-
 // Why a lane cannot be worked on: what is corrupt in it, or else its size.
 ffi::Error Refused(const char* op, const Heap& heap, int64_t capacity) {
   if (!heap.corrupt) return InvalidArgument(op, ": size must be in [0, ", capacity, "], got ", heap.size);
@@ -123,16 +104,24 @@ ffi::Error RescoreCpu(ffi::Buffer<ffi::F32> priorities_in, ffi::Buffer<ffi::S32>
   if (slot_dims.size() < 1) return InvalidArgument(op, ": slots must be [..., K], got a scalar");
   const int64_t lanes = LeadingSize(dims, 1), capacity = dims[dims.size() - 1];
   const int64_t num_slots = slot_dims[slot_dims.size() - 1];
-  Sizes sizes{op};
-  sizes.CheckAndCarry("priorities", priorities_in, priorities, lanes * capacity);
-  sizes.CheckAndCarry("heap", heap_in, heap_out, lanes * capacity);
-  sizes.CheckAndCarry("heap_position", heap_position_in, heap_position, lanes * capacity);
-  sizes.Check("size", size.element_count(), lanes);
-  sizes.Check("slots", slots.element_count(), lanes * num_slots);
-  sizes.Check("scores", scores.element_count(), lanes * num_slots);
-  sizes.Check("decay", decay.element_count(), lanes);
-  sizes.Check("mask", mask.element_count(), lanes * num_slots);
-  if (sizes.error.failure()) return sizes.error;
+  const int64_t entries = lanes * capacity, changes = lanes * num_slots;
+  if (auto error = CheckCounts(op, {{"priorities", priorities_in.element_count(), entries},
+                                    {"priorities", priorities->element_count(), entries},
+                                    {"heap", heap_in.element_count(), entries},
+                                    {"heap", heap_out->element_count(), entries},
+                                    {"heap_position", heap_position_in.element_count(), entries},
+                                    {"heap_position", heap_position->element_count(), entries},
+                                    {"size", size.element_count(), lanes},
+                                    {"slots", slots.element_count(), changes},
+                                    {"scores", scores.element_count(), changes},
+                                    {"decay", decay.element_count(), lanes},
+                                    {"mask", mask.element_count(), changes}});
+      error.failure()) {
+    return error;
+  }
+  CopyUnlessAliased(priorities_in, priorities);
+  CopyUnlessAliased(heap_in, heap_out);
+  CopyUnlessAliased(heap_position_in, heap_position);
   for (int64_t lane = 0; lane < lanes; ++lane) {
     Heap heap{priorities->typed_data() + lane * capacity, heap_out->typed_data() + lane * capacity,
               heap_position->typed_data() + lane * capacity, size.typed_data()[lane]};
@@ -171,16 +160,28 @@ ffi::Error InsertCpu(ffi::Buffer<ffi::U8> snapshots_in, ffi::Buffer<ffi::F32> pr
   if (row_dims.size() < 2) return InvalidArgument(op, ": rows must be [..., C, S], got ", ShapeText(row_dims));
   const int64_t lanes = LeadingSize(dims, 2), capacity = dims[dims.size() - 2], row_bytes = dims[dims.size() - 1];
   const int64_t num_rows = row_dims[row_dims.size() - 2];
-  Sizes sizes{op};
-  sizes.CheckAndCarry("snapshots", snapshots_in, snapshots, lanes * capacity * row_bytes);
-  sizes.CheckAndCarry("priorities", priorities_in, priorities, lanes * capacity);
-  sizes.CheckAndCarry("heap", heap_in, heap_out, lanes * capacity);
-  sizes.CheckAndCarry("heap_position", heap_position_in, heap_position, lanes * capacity);
-  sizes.CheckAndCarry("size", size_in, size, lanes);
-  sizes.Check("rows", rows.element_count(), lanes * num_rows * row_bytes);
-  sizes.Check("scores", scores.element_count(), lanes * num_rows);
-  sizes.Check("mask", mask.element_count(), lanes * num_rows);
-  if (sizes.error.failure()) return sizes.error;
+  const int64_t entries = lanes * capacity, candidates = lanes * num_rows;
+  if (auto error = CheckCounts(op, {{"snapshots", snapshots_in.element_count(), entries * row_bytes},
+                                    {"snapshots", snapshots->element_count(), entries * row_bytes},
+                                    {"priorities", priorities_in.element_count(), entries},
+                                    {"priorities", priorities->element_count(), entries},
+                                    {"heap", heap_in.element_count(), entries},
+                                    {"heap", heap_out->element_count(), entries},
+                                    {"heap_position", heap_position_in.element_count(), entries},
+                                    {"heap_position", heap_position->element_count(), entries},
+                                    {"size", size_in.element_count(), lanes},
+                                    {"size", size->element_count(), lanes},
+                                    {"rows", rows.element_count(), candidates * row_bytes},
+                                    {"scores", scores.element_count(), candidates},
+                                    {"mask", mask.element_count(), candidates}});
+      error.failure()) {
+    return error;
+  }
+  CopyUnlessAliased(snapshots_in, snapshots);
+  CopyUnlessAliased(priorities_in, priorities);
+  CopyUnlessAliased(heap_in, heap_out);
+  CopyUnlessAliased(heap_position_in, heap_position);
+  CopyUnlessAliased(size_in, size);
   for (int64_t lane = 0; lane < lanes; ++lane) {
     Heap heap{priorities->typed_data() + lane * capacity, heap_out->typed_data() + lane * capacity,
               heap_position->typed_data() + lane * capacity, size->typed_data()[lane]};
@@ -207,11 +208,9 @@ ffi::Error InsertCpu(ffi::Buffer<ffi::U8> snapshots_in, ffi::Buffer<ffi::F32> pr
   return ffi::Error::Success();
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Rescore, RescoreCpu);
-PJX_REGISTER("pufferjax.state_heap.rescore", Rescore);
+PJX_REGISTER("pufferjax.state_heap.rescore", HandlerOf<RescoreCpu>);
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Insert, InsertCpu);
-PJX_REGISTER("pufferjax.state_heap.insert", Insert);
+PJX_REGISTER("pufferjax.state_heap.insert", HandlerOf<InsertCpu>);
 
 }  // namespace
 }  // namespace pjx

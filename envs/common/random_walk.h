@@ -1,0 +1,168 @@
+// Uniformly random actions without observations or a policy: where do they meet a reward, and from which states?
+//
+// The state is remembered at the start of an episode and before every `interval`-th step from there, the last
+// `num_snapshots` of the episode are kept, and those at hand when a positive reward comes are the result, oldest first.
+// A later reward replaces an earlier one. One step of one environment is a chain of dependent instructions, so a thread
+// walks kAbreast environments at a time; each has its own random stream, so the grouping shows in no result.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "envs/common/batch.h"
+#include "envs/common/cpu_rows.h"
+#include "xla_ops/common/ffi.h"
+#include "xla_ops/common/random.h"
+
+namespace pjx {
+
+// How often states are remembered, and how many of them: `stride` bytes each.
+struct WalkMemory {
+  int64_t interval, capacity, stride;
+};
+
+// One environment on its way.
+template <typename E>
+struct Walker {
+  using State = typename E::State;
+
+  State* state;
+  ChoiceRandom choices;
+  int64_t next_snapshot = 0;  // the step before which the state is remembered
+  int64_t slot = 0;           // of the ring, where the next snapshot goes
+  int64_t remembered = 0;     // in the ring, of this episode
+  int32_t count = 0;          // of the snapshots that are the result
+  int32_t rewarded = 0;
+  uint8_t* ring;       // [capacity, stride]
+  uint8_t* snapshots;  // [capacity, stride], the result
+  Philox random;
+
+  Walker(State* s, const Philox& stream, uint8_t* own_ring, uint8_t* result)
+      : state(s), choices(0), ring(own_ring), snapshots(result), random(stream) {
+    const uint64_t high = random.Next();
+    choices = ChoiceRandom(high << 32 | random.Next());
+  }
+
+  void Remember(const WalkMemory& memory) {
+    CopyRow(ring + slot * memory.stride, state, memory.stride);
+    if (++slot == memory.capacity) slot = 0;
+    remembered = std::min(remembered + 1, memory.capacity);
+    next_snapshot += memory.interval;
+  }
+
+  void KeepSnapshots(const WalkMemory& memory) {
+    const int64_t capacity = memory.capacity, stride = memory.stride;
+    ++rewarded;
+    count = static_cast<int32_t>(remembered);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t from = slot - count + i;
+      CopyRow(snapshots + i * stride, ring + (from < 0 ? from + capacity : from) * stride, stride);
+    }
+    std::memset(snapshots + count * stride, 0, (capacity - count) * stride);
+  }
+
+ private:
+  // The usual size is known to the compiler.
+  static void CopyRow(void* to, const void* from, int64_t stride) {
+    if (stride == sizeof(State)) {
+      std::memcpy(to, from, sizeof(State));
+    } else {
+      std::memcpy(to, from, stride);
+    }
+  }
+};
+
+// Walkers [0, width) through all steps, in lockstep.
+template <typename E>
+void WalkAbreast(const EnvBatch<E>& batch, Walker<E>* walkers, int width, int64_t num_steps, WalkMemory memory) {
+  constexpr int kActions = E::kNumAgents * E::kNumHeads;
+  const typename E::Params params = batch.params;  // see EnvsOnPool::Step
+  for (int64_t t = 0; t < num_steps; t += ChoiceRandom::kPerDraw) {
+    const int steps = static_cast<int>(std::min<int64_t>(ChoiceRandom::kPerDraw, num_steps - t));
+    if constexpr (kActions == 1) {
+      for (int g = 0; g < width; ++g) walkers[g].choices.Draw();
+    }
+    for (int k = 0; k < steps; ++k) {
+      for (int g = 0; g < width; ++g) {
+        Walker<E>& w = walkers[g];
+        if (w.next_snapshot == t + k) w.Remember(memory);
+        int32_t action[kActions];
+        for (int i = 0; i < kActions; ++i) {
+          if constexpr (kActions > 1) {
+            if ((k * kActions + i) % ChoiceRandom::kPerDraw == 0) w.choices.Draw();
+          }
+          action[i] = static_cast<int32_t>(w.choices.Below(E::NumActions(params, i % E::kNumHeads)));
+        }
+        float rewards[E::kNumAgents];
+        const auto outcome = E::Step(*w.state, params, action, w.random, rewards);
+        bool positive = false;
+        for (const float reward : rewards) positive |= reward > 0.0f;
+        if (positive) w.KeepSnapshots(memory);
+        if (outcome.terminated || outcome.truncated) {
+          E::Reset(*w.state, batch.params, w.random);
+          w.slot = w.remembered = 0;
+          w.next_snapshot = t + k + 1;
+        }
+      }
+    }
+  }
+}
+
+inline constexpr char kNumStepsName[] = "num_steps", kIntervalName[] = "interval";
+
+template <typename E>
+ffi::Error RandomWalk(ffi::ThreadPool pool,
+                      ffi::Buffer<ffi::U32> keys,     // [..., 2]
+                      ffi::Buffer<ffi::U8> state_in,  // [..., N, S], aliased to the first result
+                      EnvParams params, ffi::Attr<int64_t, kNumStepsName> num_steps,
+                      ffi::Attr<int64_t, kIntervalName> interval,
+                      ffi::ResultBuffer<ffi::U8> state,      // [..., N, S]
+                      ffi::ResultBuffer<ffi::U8> snapshots,  // [..., N, num_snapshots, S], zero beyond the counts
+                      ffi::ResultBuffer<ffi::S32> counts,    // [..., N], of the snapshots
+                      ffi::ResultBuffer<ffi::S32> rewarded)  // [..., N], how often
+{
+  constexpr int64_t kAbreast = 8;
+  const char* call = "random_walk";
+  EnvBatch<E> batch;
+  if (auto e = OpenBatch(call, params, state_in.dimensions(), &batch); e.failure()) return e;
+  const auto dims = snapshots->dimensions();
+  const int64_t capacity = dims.size() < 2 ? 0 : dims[dims.size() - 2], kept = capacity * batch.stride;  // per row
+  if (*num_steps < 1) return InvalidArgument(call, ": num_steps must be at least 1, got ", *num_steps);
+  if (*interval < 1) return InvalidArgument(call, ": interval must be at least 1, got ", *interval);
+  if (capacity < 1) return InvalidArgument(call, ": num_snapshots must be at least 1, got ", capacity);
+  if (auto e = CheckCounts(call, {{"key", keys.element_count(), 2 * batch.lanes},
+                                  {"state", state->element_count(), batch.rows * batch.stride},
+                                  {"snapshots", snapshots->element_count(), batch.rows * kept},
+                                  {"counts", counts->element_count(), batch.rows},
+                                  {"rewarded", rewarded->element_count(), batch.rows}});
+      e.failure()) {
+    return e;
+  }
+  CopyUnlessAliased(state_in, state);
+  std::memset(snapshots->typed_data(), 0, snapshots->size_bytes());
+  Lowest bad_row;
+  ParallelFor(pool, (batch.rows + kAbreast - 1) / kAbreast, /*grain=*/1, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> rings(kAbreast * kept);
+    std::vector<Walker<E>> walkers;
+    walkers.reserve(kAbreast);
+    Streams streams(keys.typed_data(), batch, begin * kAbreast);
+    for (int64_t group = begin; group < end; ++group) {
+      walkers.clear();
+      const int64_t first = group * kAbreast, last = std::min(first + kAbreast, batch.rows);
+      for (int64_t row = first; row < last; ++row) {
+        typename E::State& s = RowAt(state->typed_data(), batch, row);
+        if (!E::IsSafe(s, batch.params)) return bad_row.Note(row);
+        walkers.emplace_back(&s, streams.Next(), &rings[(row - first) * kept], snapshots->typed_data() + row * kept);
+      }
+      WalkAbreast(batch, walkers.data(), static_cast<int>(last - first), *num_steps,
+                  {*interval, capacity, batch.stride});
+      for (int64_t row = first; row < last; ++row) {
+        counts->typed_data()[row] = walkers[row - first].count;
+        rewarded->typed_data()[row] = walkers[row - first].rewarded;
+      }
+    }
+  });
+  return AllAreStates(call, bad_row);
+}
+
+}  // namespace pjx
