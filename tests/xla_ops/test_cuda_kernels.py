@@ -429,8 +429,14 @@ def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
     if num_units is None:
         entities.weight = np.abs(entities.weight) + 1  # all scores of row 5 are minus infinity: its first entity wins
     x[6, 1], mask[6, 1] = (np.inf, -np.inf, 0), True
+    if num_units is not None:
+        entities.w1[0] = np.abs(entities.w1[0]) + 1
+    x[7, 4], mask[7, 4] = (-np.inf, 0, 0), True  # with a first layer all its units are 0
     entities.assert_as_on_the_cpu(kernels)
-    assert num_units is not None or (entities.winner[5] == 2).all()
+    if num_units is None:
+        assert (entities.winner[5] == 2).all()
+    else:  # a tile of units has more than there are: those must be 0 too, though 0 times infinity is not
+        assert np.isfinite(entities.forward(kernels)[0][7]).all()
 
 
 @pytest.mark.parametrize("num_units", [None, 6])
