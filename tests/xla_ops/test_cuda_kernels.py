@@ -429,8 +429,14 @@ def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
     if num_units is None:
         entities.weight = np.abs(entities.weight) + 1  # all scores of row 5 are minus infinity: its first entity wins
     x[6, 1], mask[6, 1] = (np.inf, -np.inf, 0), True
+    if num_units is not None:
+        entities.w1[0] = np.abs(entities.w1[0]) + 1
+    x[7, 4], mask[7, 4] = (-np.inf, 0, 0), True  # with a first layer all its units are 0
     entities.assert_as_on_the_cpu(kernels)
-    assert num_units is not None or (entities.winner[5] == 2).all()
+    if num_units is None:
+        assert (entities.winner[5] == 2).all()
+    else:  # a tile of units has more than there are: those must be 0 too, though 0 times infinity is not
+        assert np.isfinite(entities.forward(kernels)[0][7]).all()
 
 
 @pytest.mark.parametrize("num_units", [None, 6])
@@ -441,7 +447,11 @@ def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
 )
 def test_lanes_of_entities_as_on_the_cpu(kernels, num_units, shared):
     Entities(5, 6, 3, num_units, 20, lanes=(2, 3), shared=shared).assert_as_on_the_cpu(kernels)
-    Entities(3, 4, 2, num_units, 9, lanes=(2, 1, 2), shared=shared, has_mask=False).assert_as_on_the_cpu(kernels)
+
+
+def test_axes_of_one_lane(kernels):
+    weights = ("w1", "b1", "weight", "bias")
+    Entities(3, 4, 2, 5, 9, lanes=(2, 1, 2), shared=weights, has_mask=False).assert_as_on_the_cpu(kernels)
 
 
 def test_many_rows_of_entities(kernels):

@@ -43,9 +43,10 @@ ffi::Error ArraysOf(const char* op, const EntityOperands& operands, const Entity
   if (lead.size() > Lanes::kMaxAxes) {
     return InvalidArgument(op, ": at most ", Lanes::kMaxAxes, " mapped axes on a GPU, got ", ShapeText(lead));
   }
-  if (!FitsKernels(sizes)) {
-    return InvalidArgument(op, ": N, D P and P H must be at most ", kMaxKernelSize, " on a GPU, got N, D, P, H of ",
-                           sizes.entities, ", ", sizes.features, ", ", sizes.units, ", ", sizes.hidden);
+  if (!FitsKernels(sizes, operands.w1 != nullptr)) {
+    return InvalidArgument(op, ": on a GPU, N and the elements of each weight must be at most ", kMaxKernelSize,
+                           ", got N, D, P, H of ", sizes.entities, ", ", sizes.features, ", ", sizes.units, ", ",
+                           sizes.hidden);
   }
   const Lanes lanes = LanesOf(lead.begin(), static_cast<int64_t>(lead.size()));
   const auto weights = [&](const ffi::Buffer<ffi::F32>* buffer, int64_t block) {

@@ -21,11 +21,12 @@ struct EntityArrays {
 
 // What the kernels count without 64 bits, as registers are scarce: the sizes, in steps of up to 128, and the weights.
 constexpr int64_t kMaxKernelSize = (int64_t{1} << 31) - 129;
-inline bool FitsKernels(const EntitySizes& sizes) {
+inline bool FitsKernels(const EntitySizes& sizes, bool has_first) {
   for (const int64_t size : {sizes.entities, sizes.features, sizes.units, sizes.hidden}) {
     if (size > kMaxKernelSize) return false;
   }
-  return sizes.features * sizes.units <= kMaxKernelSize && sizes.units * sizes.hidden <= kMaxKernelSize;
+  const int64_t first_size = has_first ? sizes.features * sizes.units : 0;
+  return first_size <= kMaxKernelSize && sizes.units * sizes.hidden <= kMaxKernelSize;
 }
 
 // One lane. Entities are numbered through all rows: entity n of row r is r N + n.
