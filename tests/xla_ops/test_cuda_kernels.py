@@ -374,6 +374,7 @@ class Entities:
         ((5, 40, 13, 16, 130), False),  # three tiles of entities, two blocks of columns
         ((3, 257, 2, 5, 7), True),  # winners are u16
         ((20, 7, 21, 35, 150), True),  # small tiles; features and units in several chunks; two parts of rows
+        ((3, 9, 5, 20, 10), True),  # units in two chunks, features in one
         ((30, 8, 37, None, 64), False),
         ((70, 33, 16, None, 200), True),
         ((9, 3, 16, 16, 610), True),  # fewer entities at once than threads
@@ -442,7 +443,14 @@ def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
 @pytest.mark.parametrize("num_units", [None, 6])
 @pytest.mark.parametrize(
     "shared",
-    [(), ("w1", "b1", "weight", "bias"), ("x", "mask"), ("y_bar", "w1", "mask"), ("weight", "b1", "x", "y_bar")],
+    [
+        (),
+        ("w1", "b1", "weight", "bias"),
+        ("w1", "b1", "weight", "bias", "mask"),
+        ("x", "mask"),
+        ("y_bar", "w1", "mask"),
+        ("weight", "b1", "x", "y_bar"),
+    ],
     ids=str,
 )
 def test_lanes_of_entities_as_on_the_cpu(kernels, num_units, shared):
