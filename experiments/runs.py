@@ -5,6 +5,7 @@ Imported by the scripts beside it; not a script.
 
 import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ STATE_SET, NO_STATE_SET = "state set", "no state set"  # the two arms of several
 NO_STATE_SET_FLAGS = ("--state-set.fraction", "0")
 COLOURS = {STATE_SET: "tab:green", NO_STATE_SET: "tab:red"}
 RESAMPLES = 10_000
+_LIST = re.compile(r"\[[^][{}\"]*\]")  # of numbers: a curve is one line of JSON, not hundreds
 
 
 def train_run(env: str, flags: Sequence[Any], gif: Path | None = None) -> tuple[dict, list[dict]]:
@@ -70,7 +72,8 @@ class Results:
             results = [result for result in self.all() if not _has(result, key)] + [{**key, **figures}]
             if self._order is not None:
                 results.sort(key=self._order)
-            write_atomically(self.path, json.dumps({**self._heading, "results": results}, indent=1) + "\n")
+            text = json.dumps({**self._heading, "results": results}, indent=1)
+            write_atomically(self.path, _LIST.sub(lambda match: " ".join(match[0].split()), text) + "\n")
 
 
 def _has(result: Mapping, key: Mapping) -> bool:
