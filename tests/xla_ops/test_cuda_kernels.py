@@ -631,8 +631,8 @@ def test_many_entities_and_rows_on_tensor_cores(kernels):
     entities.x[0, 65_540:] = 9
     assert_tensor_cores_as_on_the_cpu(kernels, entities, passes=1)
     late = Entities(2, 80, 1, None, 2)
-    late.mask[:, :70] = False  # several votes until one is present
-    late.mask[1] = False
+    late.mask[:, :70] = late.mask[1] = False  # several votes until one is present
+    late.x[:, :70], late.weight[0] = np.where(np.arange(70) % 2, 9, -9)[:, None], (1, -1)
     assert_tensor_cores_as_on_the_cpu(kernels, late, passes=1)
     many = Entities(4_099, 2, 1, None, 1)
     assert_tensor_cores_as_on_the_cpu(kernels, many, passes=1)

@@ -134,6 +134,7 @@ struct EntityTensorBlock : EntityForwardPart {
   }
 
   PJX_HD void RunRow(const Warp& warp, int row, PerLane<First>& first, const Shared& shared) const {
+    // Whole tiles: they begin where memory's sectors do.
     const int first_present = FirstPresent(warp, row), begin = first_present - first_present % kTile;
     PerLane<Kept> kept;
     warp.Each([&](int thread) {
