@@ -450,6 +450,13 @@ def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
         assert np.isfinite(entities.forward(kernels)[0][7]).all()
 
 
+def test_an_infinite_cotangent_stays_where_it_belongs(kernels):
+    """What pads the features is 0, and 0 times infinity is NaN: it must not be added to the sums that come next."""
+    entities = Entities(6, 17, 4, 5, 33)
+    entities.y_bar[0, :4] = np.inf
+    entities.assert_as_on_the_cpu(kernels)
+
+
 @pytest.mark.parametrize("num_units", [None, 6])
 @pytest.mark.parametrize(
     "shared",
