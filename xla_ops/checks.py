@@ -96,13 +96,32 @@ def check_count(op: str, name: str, x: Any, low: int, high: int = 2**31 - 1) -> 
     return int(x)
 
 
-def check_precision(op: str, precision: Any) -> None:
-    """ValueError naming `precision` unless it is one that exact float32 arithmetic satisfies, in JAX's terms."""
-    exact = (None, "default", "highest", "float32", jax.lax.Precision.DEFAULT, jax.lax.Precision.HIGHEST)
-    if not isinstance(precision, (str, jax.lax.Precision, type(None))) or precision not in exact:
+# In JAX's terms (`jax.lax.Precision` and its aliases): passes over bfloat16 parts of the factors; 0: exact float32.
+_PASSES = {
+    "highest": 0,
+    "float32": 0,
+    "high": 3,
+    "bfloat16_3x": 3,
+    "tensorfloat32": 3,
+    "default": 1,
+    "bfloat16": 1,
+    "fastest": 1,
+}
+
+
+def check_precision(op: str, precision: Any) -> int:
+    """The number of passes over bfloat16 parts that `precision` permits: 0 (exact float32), 1 or 3.
+
+    Raises ValueError unless it is None (exact), a name or a `jax.lax.Precision`.
+    """
+    name = precision.name.lower() if isinstance(precision, jax.lax.Precision) else precision
+    if name is None:
+        return 0
+    if not isinstance(name, str) or name not in _PASSES:
         raise ValueError(
-            f'{op}: precision must be None, "default", "highest" or "float32" (all exact float32), got {precision!r}'
+            f"{op}: precision must be None, {', '.join(map(repr, _PASSES))} or a jax.lax.Precision, got {precision!r}"
         )
+    return _PASSES[name]
 
 
 def random_words(op: str, key: Any, shape: tuple[int, ...]) -> jax.Array:

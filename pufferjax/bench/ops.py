@@ -37,10 +37,15 @@ def _flags(rng, share, *shape):
     return jnp.asarray(rng.random(shape) < share)
 
 
-def _close(a, b) -> bool:
+def _close(a, b, tolerance=1e-4) -> bool:
     """In every element, relative to the largest: sums in another order differ by that much."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.allclose(x, y, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(y).max(initial=0)))) for x, y in pairs)
+    sizes = ((x, y, tolerance * max(1.0, float(np.abs(y).max(initial=0)))) for x, y in pairs)
+    return all(np.allclose(x, y, rtol=tolerance, atol=size) for x, y, size in sizes)
+
+
+# One pass over bfloat16 is off by up to 0.8 % of the sum of the products' sizes, which is a few times the result's.
+_roughly_close = functools.partial(_close, tolerance=0.03)
 
 
 def _equal(*indices):
@@ -128,25 +133,27 @@ def _sixteenths(rng, *shape):
     return jnp.asarray(rng.integers(-31, 32, shape) / 16, jnp.float32)
 
 
-def _linear_max(b, n, d, h, *, grad=False):
+def _linear_max(b, n, d, h, *, grad=False, precision=None):
     def run(impl, *operands):
-        forward = functools.partial(xla_ops.linear_max, impl=impl)
+        forward = functools.partial(xla_ops.linear_max, precision=precision, impl=impl)
         return (_gradient(forward) if grad else forward)(*operands)
 
     return Case(
         operands=lambda rng: (_sixteenths(rng, b, n, d), _sixteenths(rng, d, h), _sixteenths(rng, h)),
         run=run,
+        agree=_roughly_close if precision else None,
     )
 
 
-def _entity_encoder(b, n, d, p, h, *, grad=False):
+def _entity_encoder(b, n, d, p, h, *, grad=False, precision=None):
     def run(impl, *operands):
-        forward = functools.partial(xla_ops.entity_encoder, impl=impl)
+        forward = functools.partial(xla_ops.entity_encoder, precision=precision, impl=impl)
         return (_gradient(forward) if grad else forward)(*operands)
 
     return Case(
         operands=lambda rng: tuple(_sixteenths(rng, *shape) for shape in ((b, n, d), (d, p), (p,), (p, h), (h,))),
         run=run,
+        agree=_roughly_close if precision else None,
     )
 
 
@@ -202,6 +209,7 @@ class Op:
     tiny: tuple
     legend: str
     options: dict = dataclasses.field(default_factory=dict)
+    needs_gpu: bool = False  # elsewhere measured only if named: the same as another entry
 
 
 # Entities as in the original's environments: few and simple, many, and as many as a byte numbers.
@@ -233,8 +241,14 @@ OPS = {
         _mingru_layer, ((128, 64, 64), (128, 64, 256)), (8, 4, 8), "T, B, H", {"grad": True}
     ),
     "linear_max": Op(_linear_max, _ENTITIES, (4, 3, 2, 8), "B, N, D, H"),
+    "linear_max bfloat16": Op(
+        _linear_max, _ENTITIES, (4, 3, 2, 8), "B, N, D, H", {"precision": "bfloat16"}, needs_gpu=True
+    ),
     "linear_max gradient": Op(_linear_max, _ENTITIES, (4, 3, 2, 8), "B, N, D, H", {"grad": True}),
     "entity_encoder": Op(_entity_encoder, _ENCODED, (4, 3, 2, 16, 8), "B, N, D, P, H"),
+    "entity_encoder bfloat16": Op(
+        _entity_encoder, _ENCODED, (4, 3, 2, 16, 8), "B, N, D, P, H", {"precision": "bfloat16"}, needs_gpu=True
+    ),
     "entity_encoder gradient": Op(_entity_encoder, _ENCODED, (4, 3, 2, 16, 8), "B, N, D, P, H", {"grad": True}),
 }  # fmt: skip
 
@@ -253,7 +267,8 @@ def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool 
         if name not in OPS:
             raise ValueError(f"--ops must be among {', '.join(map(repr, OPS))}, got {name!r}")
     results = []
-    for name in names or OPS:
+    has_gpu = jax.default_backend() == "gpu"
+    for name in names or [name for name, op in OPS.items() if has_gpu or not op.needs_gpu]:
         op = OPS[name]
         for size in (op.tiny,) if tiny else op.sizes:
             case = op.make(*size, **op.options)

@@ -201,13 +201,13 @@ def entity_operands(leading, n, d, p, h, dtype=np.float32):
     return quarters(*leading, n, d).astype(dtype), weights, quarters(*leading, h), rng.random((*leading, n)) < 0.6
 
 
-def entity_layer(x, weights, mask, impl):
+def entity_layer(x, weights, mask, impl, precision=None):
     layer = xla_ops.linear_max if len(weights) == 2 else xla_ops.entity_encoder
-    return layer(x, *weights, mask, impl=impl)
+    return layer(x, *weights, mask, precision=precision, impl=impl)
 
 
-def value_and_cotangents(x, weights, y_bar, mask, impl):
-    y, backward = jax.vjp(lambda x, weights: entity_layer(x, weights, mask, impl), x, weights)
+def value_and_cotangents(x, weights, y_bar, mask, impl, precision=None):
+    y, backward = jax.vjp(lambda x, weights: entity_layer(x, weights, mask, impl, precision), x, weights)
     return y, backward(y_bar)
 
 
@@ -256,14 +256,64 @@ def test_any_entities_match_the_twin(gpu, p):
     assert_equal(again, native)  # run to run the same bits
 
 
-def test_nan_infinities_and_absent_entities(gpu):
+@pytest.mark.parametrize("precision", ["bfloat16", "high"])
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "sizes",  # leading axes, N, D, P, H
+    [
+        ((), 1, 1, None, 1),
+        ((700,), 40, 13, 16, 130),
+        ((33,), 257, 16, 5, 7),
+        ((300,), 9, 16, None, 64),
+        ((4096,), 16, 4, 16, 128),
+        ((1024,), 200, 13, 16, 128),
+        ((9_000,), 3, 16, 16, 610),
+        ((5,), 0, 3, 16, 6),
+        ((5,), 4, 0, None, 6),
+    ],
+    ids=str,
+)
+def test_tensor_cores_are_exact_where_bfloat16_is(gpu, sizes, dtype, precision):
+    """The operands and the units, multiples of 1/16 up to 9.75, have at most 8 bits."""
+    operands = entity_operands(*sizes, dtype)
+    native = on(gpu, lambda *v: value_and_cotangents(*v, "native", precision), *operands)
+    assert_equal(native, on(gpu, lambda *v: value_and_cotangents(*v, "reference"), *operands))
+    no_winners = on(gpu, lambda x, weights, _, mask: entity_layer(x, weights, mask, "native", precision), *operands)
+    assert_equal(native[0], no_winners)
+
+
+@pytest.mark.parametrize("p", [None, 16])
+@pytest.mark.parametrize(("precision", "error"), [("bfloat16", 0.008), ("high", 2.0**-14)])
+def test_errors_of_tensor_cores_are_within_the_bound(gpu, p, precision, error):
+    rng = np.random.default_rng(0)
+    x, weights, _, mask = jax.tree.map(
+        lambda v: v if v.dtype == bool else rng.normal(size=v.shape).astype(np.float32),
+        entity_operands((512,), 50, 13, p, 128),
+    )
+    y = on(gpu, lambda *v: entity_layer(*v, "native", precision), x, weights, mask)
+    again = on(gpu, lambda *v: entity_layer(*v, "native", precision), x, weights, mask)
+    np.testing.assert_array_equal(again, y)  # run to run the same bits
+    *first, weight, bias = (w.astype(np.float64) for w in weights)
+    units, off = x.astype(np.float64), 0
+    if first:
+        w1, b1 = first
+        off = error * (np.abs(x) @ np.abs(w1) + np.abs(b1))
+        units = np.maximum(x @ w1 + b1, 0)
+    scores = np.where(mask[..., None], units @ weight, -np.inf)
+    bound = np.where(mask[..., None], (off + error * (np.abs(units) + off)) @ np.abs(weight), 0).max(axis=1)
+    assert (np.abs(y - (scores.max(axis=1) + bias)) <= bound + 1e-6).all()
+    assert np.abs(y - (scores.max(axis=1) + bias)).max() > (1e-3 if precision == "bfloat16" else 0)  # it was used
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16", "high"])
+def test_nan_infinities_and_absent_entities(gpu, precision):
     x, weights, y_bar, mask = entity_operands((8,), 21, 3, None, 40)
     mask[:, :3] = True
     x[0, 3, 1] = x[0, 6, 1] = x[1, 0, 0] = x[2, 0, 0] = np.nan
     mask[0, 3], mask[1, 0], mask[2] = True, False, False
     x[3, 1], x[4], x[5, 2] = np.inf, -np.inf, -np.inf
     operands = (x, (np.abs(weights[0]) + 1, weights[1]), y_bar, mask)
-    native, twin = both(gpu, value_and_cotangents, *operands)
+    native, twin = both(gpu, lambda *v: value_and_cotangents(*v, precision), *operands)
     assert_equal(native, twin)
 
 

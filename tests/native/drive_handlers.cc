@@ -365,14 +365,15 @@ void Entities() {
         const Tensor w2 = Floats({p, h}, -1, 1), b2 = Floats({h}, -1, 1);
         const Shape y = F32({r, h}), w1_bar = F32({d, p}), b1_bar = F32({p});
         const Shape winner = {n <= 256 ? XLA_FFI_DataType_U8 : XLA_FFI_DataType_U16, {r, h}};
-        Call("pufferjax.entity_encoder", {x, w1, b1, w2, b2, mask}, {y});
-        auto saved = Call("pufferjax.entity_encoder.fwd", {x, w1, b1, w2, b2, mask}, {y, winner});
+        const Attributes passes{{}, {{"passes", 3}}};
+        Call("pufferjax.entity_encoder", {x, w1, b1, w2, b2, mask}, {y}, passes);
+        auto saved = Call("pufferjax.entity_encoder.fwd", {x, w1, b1, w2, b2, mask}, {y, winner}, passes);
         Call("pufferjax.entity_encoder.bwd", {x, w1, b1, w2, mask, saved[1], saved[0]},
              {{type, {r, n, d}}, w1_bar, b1_bar, F32({p, h}), F32({h})});
 
         const Shape first_y = F32({r, p}), first_winner = {winner.dtype, {r, p}};
-        Call("pufferjax.linear_max", {x, w1, b1, mask}, {first_y});
-        saved = Call("pufferjax.linear_max.fwd", {x, w1, b1, mask}, {first_y, first_winner});
+        Call("pufferjax.linear_max", {x, w1, b1, mask}, {first_y}, passes);
+        saved = Call("pufferjax.linear_max.fwd", {x, w1, b1, mask}, {first_y, first_winner}, passes);
         Call("pufferjax.linear_max.bwd", {x, w1, mask, saved[1], saved[0]}, {{type, {r, n, d}}, w1_bar, b1_bar});
 
         // Numbers of no entity must be refused, never followed out of bounds.

@@ -7,6 +7,7 @@
 #include "xla_ops/gae_vtrace/column.h"
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
@@ -62,6 +63,26 @@ void EntityForward(const EntityForwardArgs& args, bool backwards) {
   const auto shared = SharedMemory<typename Block::Shared>();
   Blocks(args.blocks(), backwards,
          [&](int64_t block) { Block(args, block).Run(Team<Block::kThreads>{backwards}, *shared); });
+}
+
+template <bool kHasFirst>
+void EntityForward(EntityForwardArgs* args, bool backwards) {
+  PlanForward(args);
+  if (args->arrays.sizes.entities <= 8) {
+    EntityForward<EntityForwardBlock<kHasFirst, 8>>(*args, backwards);
+  } else {
+    EntityForward<EntityForwardBlock<kHasFirst, 16>>(*args, backwards);
+  }
+}
+
+template <bool kHasFirst, int kPasses>
+void EntityTensorForward(EntityForwardArgs* args, bool backwards) {
+  PlanForward(args, kBusyTensorBlocks);
+  if (args->winner == nullptr) {
+    EntityForward<EntityTensorBlock<kHasFirst, kPasses, false>>(*args, backwards);
+  } else {
+    EntityForward<EntityTensorBlock<kHasFirst, kPasses, true>>(*args, backwards);
+  }
 }
 
 template <bool kHasFirst>
@@ -145,20 +166,19 @@ void recurrence_backward(const RecurrenceSizes* sizes, const BackwardOperands* o
   Blocks(sizes->lanes * sizes->columns(), backwards, [&](int64_t i) { BackwardColumn(*sizes, *operands, i); });
 }
 
-// How many rows a block has, so that a test can tell that they are not one turn's.
-int64_t entity_forward(const EntityCall* call, float* y, char* winner, bool backwards) {
+// How many rows a block has, so that a test can tell that they are not one turn's. `passes` over bfloat16 parts; 0: the
+// exact kernel.
+int64_t entity_forward(const EntityCall* call, int64_t passes, float* y, char* winner, bool backwards) {
   EntityForwardArgs args{call->Arrays(), call->Of<float>(call->bias, call->sizes.hidden), y, winner, {}};
-  PlanForward(&args);
-  const bool is_small = call->sizes.entities <= 8;
-  if (call->has_first) {
-    (is_small ? EntityForward<EntityForwardBlock<true, 8>> : EntityForward<EntityForwardBlock<true, 16>>)(args,
-                                                                                                          backwards);
-  } else {
-    (is_small ? EntityForward<EntityForwardBlock<false, 8>> : EntityForward<EntityForwardBlock<false, 16>>)(args,
-                                                                                                            backwards);
-  }
+  const bool has_first = call->has_first != 0;
+  (passes == 0   ? has_first ? EntityForward<true> : EntityForward<false>
+   : passes == 1 ? has_first ? EntityTensorForward<true, 1> : EntityTensorForward<false, 1>
+   : has_first   ? EntityTensorForward<true, 3>
+                 : EntityTensorForward<false, 3>)(&args, backwards);
   return args.grid.rows_per_block;
 }
+
+bool suits_tensor_cores(int64_t features, int64_t units) { return SuitsTensorCores({1, 1, features, units, 1}); }
 
 // The number of parts; 0 if a pass has written outside its scratch memory.
 int64_t entity_backward(const EntityCall* call, char* x_bar, float* weight_bar, float* bias_bar, float* w1_bar,

@@ -11,6 +11,7 @@
 
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -30,6 +31,12 @@ class Threads {
   template <typename Phase>
   void Each(const Phase& phase) const {
     phase(thread_index);
+    pthread_barrier_wait(&barrier_);
+  }
+  // A warp's lanes take turns in its first thread.
+  template <typename Body>
+  void EachWarp(const Body& body) const {
+    if (thread_index % Warp::kLanes == 0) body(Warp{thread_index / Warp::kLanes});
     pthread_barrier_wait(&barrier_);
   }
   void Max(uint32_t* cell, uint32_t value) const {
@@ -119,13 +126,16 @@ void ManyLaunches() {
   Expect(memory[0] == memory[1], "the scratch memory of many launches");
 }
 
-// A row of entities more than a block has at once, in more than one tile, with units and features in two chunks.
+// A row of entities more than a block has at once, in more than one tile; up to 18 units: these and features then come
+// in two chunks.
 template <bool kHasFirst>
 struct EntityOperands {
-  EntitySizes sizes{5, 20, kHasFirst ? 17 : 18, 18, 40};
+  EntitySizes sizes;
   std::vector<float> x = Numbers(5 * 20 * 18), w1 = Numbers(17 * 18), weight = Numbers(18 * 40), row = Numbers(5 * 40);
   std::vector<char> winner = std::vector<char>(5 * 40);
   std::vector<float> y = row, x_bar = x, weight_bar = weight, bias_bar = row, w1_bar = w1, b1_bar = row, sums;
+
+  explicit EntityOperands(int64_t units) : sizes{5, 20, kHasFirst ? units - 1 : units, units, 40} {}
 
   static std::vector<float> Numbers(int64_t count) {
     std::vector<float> numbers(count);
@@ -168,20 +178,23 @@ struct EntityOperands {
   }
 };
 
+template <typename Forward, typename Operands>
+void EntitiesForward(Operands* turns, Operands* beside, const char* what) {
+  typename Forward::Shared shared;
+  const EntityForwardArgs one = turns->Forward(), other = beside->Forward();
+  for (int64_t block = 0; block < one.blocks(); ++block) {
+    Forward(one, block).Run(Team<Forward::kThreads>{}, shared);
+    Threads<Forward::kThreads>().Run([&](const auto& team) { Forward(other, block).Run(team, shared); });
+  }
+  Expect(turns->y == beside->y && turns->winner == beside->winner, what);
+}
+
 template <bool kHasFirst>
 void Entities() {
-  using Forward = EntityForwardBlock<kHasFirst, 16>;
   using ToInputs = EntityToInputs<kHasFirst>;
-  EntityOperands<kHasFirst> turns, beside;
-  {
-    typename Forward::Shared shared;
-    const EntityForwardArgs one = turns.Forward(), other = beside.Forward();
-    for (int64_t block = 0; block < one.blocks(); ++block) {
-      Forward(one, block).Run(Team<Forward::kThreads>{}, shared);
-      Threads<Forward::kThreads>().Run([&](const auto& team) { Forward(other, block).Run(team, shared); });
-    }
-  }
-  Expect(turns.y == beside.y && turns.winner == beside.winner, "the maximum over entities");
+  EntityOperands<kHasFirst> small_turns(kTensorDepth), small_beside(kTensorDepth), turns(18), beside(18);
+  EntitiesForward<EntityTensorBlock<kHasFirst, 3, true>>(&small_turns, &small_beside, "the maximum by tensor cores");
+  EntitiesForward<EntityForwardBlock<kHasFirst, 16>>(&turns, &beside, "the maximum over entities");
   const EntityBackwardArgs one = turns.Backward(), other = beside.Backward();
   typename ToInputs::Shared shared;
   for (int64_t block = 0; block < one.parts; ++block) {

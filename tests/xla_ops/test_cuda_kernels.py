@@ -35,7 +35,8 @@ pytestmark = pytest.mark.skipif(
 def kernels(compile_for_host):
     """The kernels' bodies as a ctypes library."""
     loaded = compile_for_host("kernels_on_host.cc")
-    loaded.sample_many_blocks.restype = loaded.one_block_suits.restype = ctypes.c_bool
+    for function in (loaded.sample_many_blocks, loaded.one_block_suits, loaded.suits_tensor_cores):
+        function.restype = ctypes.c_bool
     loaded.entity_forward.restype = loaded.entity_backward.restype = ctypes.c_int64
     return loaded
 
@@ -300,12 +301,13 @@ class Entities:
         first = (self.w1, self.b1) if self.has_first else ()
         mask = np.zeros((*(1,) * len(self.lanes), 0, 0), bool) if self.mask is None else self.mask
 
-        def native(target, results, *operands):
+        def native(target, results, *operands, **attributes):
             shapes = [jax.ShapeDtypeStruct((*self.lanes, *shape), dtype) for shape, dtype in results]
-            return tuple(map(np.asarray, ffi.native_call(target, shapes, *map(jnp.asarray, operands))))
+            return tuple(map(np.asarray, ffi.native_call(target, shapes, *map(jnp.asarray, operands), **attributes)))
 
         target = ENCODER_FORWARD if self.has_first else LINEAR_FORWARD
-        forward = native(target, self.forward_results(), self.x, *first, self.weight, self.bias, mask)
+        results = self.forward_results()
+        forward = native(target, results, self.x, *first, self.weight, self.bias, mask, passes=np.int64(0))
         x, weight, bias, *first_bars = self.backward_results()
         target = ENCODER_BACKWARD if self.has_first else LINEAR_BACKWARD
         results = [x, *first_bars, weight, bias]
@@ -336,12 +338,14 @@ class Entities:
         is_bfloat16 = self.x.dtype == ml_dtypes.bfloat16
         return pack(*self.sizes, axes, lanes, int(is_bfloat16), int(self.has_first), *pairs), (leads, lanes)
 
-    def forward(self, kernels, *, saves=True):
+    def forward(self, kernels, *, passes=0, saves=True):
         call, self.kept = self.call()
 
         def run(results, backwards):
             y, winner = (ctypes.c_void_p(r.ctypes.data) for r in results)
-            self.rows_per_block = kernels.entity_forward(call, y, winner if saves else None, backwards)
+            self.rows_per_block = kernels.entity_forward(
+                call, ctypes.c_int64(passes), y, winner if saves else None, backwards
+            )
 
         return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.forward_results()))
 
@@ -415,8 +419,8 @@ def test_entities_that_are_not_exact(kernels, num_units):
     Entities(24, 30, 13, num_units, 90, exact=False).assert_as_on_the_cpu(kernels, rtol=1e-5, atol=5e-4)
 
 
-@pytest.mark.parametrize("num_units", [None, 5, 16])
-def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
+def with_odd_features(num_units):
+    """Rows with NaN and infinities, present and absent, and one of absent entities only."""
     entities = Entities(8, 21, 3, num_units, 40)
     x, mask = entities.x, entities.mask
     mask[:, :3] = True
@@ -433,11 +437,24 @@ def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
     if num_units is not None:
         entities.w1[0] = np.abs(entities.w1[0]) + 1
     x[7, 4], mask[7, 4] = (-np.inf, 0, 0), True  # with a first layer all its units are 0
+    return entities
+
+
+@pytest.mark.parametrize("num_units", [None, 5, 16])
+def test_nan_infinities_and_absent_entities_as_on_the_cpu(kernels, num_units):
+    entities = with_odd_features(num_units)
     entities.assert_as_on_the_cpu(kernels)
     if num_units is None:
         assert (entities.winner[5] == 2).all()
     else:  # a tile of units has more than there are: those must be 0 too, though 0 times infinity is not
         assert np.isfinite(entities.forward(kernels)[0][7]).all()
+
+
+def test_an_infinite_cotangent_stays_where_it_belongs(kernels):
+    """What pads the features is 0, and 0 times infinity is NaN: it must not be added to the sums that come next."""
+    entities = Entities(6, 17, 4, 5, 33)
+    entities.y_bar[0, :4] = np.inf
+    entities.assert_as_on_the_cpu(kernels)
 
 
 @pytest.mark.parametrize("num_units", [None, 6])
@@ -498,3 +515,137 @@ def test_winners_that_are_no_entities_pass_nothing_on(kernels, num_units):
     entities.y_bar = entities.y_bar.astype(np.float32)
     for got, want in zip(entities.backward(kernels), expected, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+# --- linear_max and entity_encoder on tensor cores --------------------------------------------------------------------
+
+PASSES = [1, 3]
+
+# Relative to the sum of the products' sizes, for one layer. A number rounded to bfloat16 (8 bits) is off by up to 2^-8
+# of it: with one pass both factors are. Three passes leave 2^-16 of each factor, and as much for low times low. The
+# sums' own rounding is at least as fine as float32's: at most 2^-23 for each of the 17 terms of a product's step.
+ROUNDINGS = 17 * 2.0**-23
+TENSOR_ERROR = {1: 2.0**-7 + 2.0**-16 + ROUNDINGS, 3: 3 * 2.0**-16 + ROUNDINGS}
+
+
+def assert_tensor_cores_as_on_the_cpu(kernels, entities, passes):
+    """Both results equal those of the CPU; y also where the winners are not saved."""
+    (y, winner), _ = entities.on_the_cpu()
+    got = entities.forward(kernels, passes=passes)
+    np.testing.assert_array_equal(got[0], y)
+    np.testing.assert_array_equal(got[1], winner)
+    got = entities.forward(kernels, passes=passes, saves=False)
+    np.testing.assert_array_equal(got[0], y)
+    assert (got[1].view(np.uint8) == 0xCD).all()  # untouched
+
+
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize(
+    ("size", "has_mask"),
+    [  # R, N, D, P, H
+        ((1, 1, 1, None, 1), False),
+        ((5, 15, 4, 16, 7), True),
+        ((9, 16, 13, 16, 130), False),
+        ((3, 17, 16, None, 128), True),
+        ((2, 200, 13, 16, 8), True),
+        ((2, 257, 16, 5, 7), True),  # winners are u16
+        ((6, 8, 4, None, 33), False),
+        ((6, 9, 5, None, 64), True),
+        ((7, 40, 2, 3, 65), True),
+        ((4, 0, 3, 16, 6), True),
+        ((3, 5, 0, 4, 6), True),
+        ((3, 5, 0, None, 6), False),
+        ((3, 5, 2, 0, 6), True),
+    ],
+    ids=str,
+)
+def test_tensor_cores_are_exact_where_bfloat16_is(kernels, size, has_mask, passes):
+    """Small multiples of 1/4 and 1/16 have no more than 8 bits; ties are common."""
+    assert_tensor_cores_as_on_the_cpu(kernels, Entities(*size, has_mask=has_mask), passes)
+
+
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("num_units", [None, 16])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_tensor_cores_against_float64(kernels, num_units, dtype, passes):
+    entities = Entities(6, 60, 13, num_units, 90, exact=False)
+    entities.x = entities.x.astype(dtype)
+    y, winner = entities.forward(kernels, passes=passes)
+    x, weight = entities.x.astype(np.float64), entities.weight.astype(np.float64)
+    second = error = TENSOR_ERROR[passes]
+    if dtype == ml_dtypes.bfloat16:  # x is off by nothing
+        error = 2.0**-8 + ROUNDINGS if passes == 1 else 2.0**-16 + ROUNDINGS
+    if num_units is None:
+        scores, bound = x @ weight, error * np.abs(x) @ np.abs(weight)
+    else:
+        w1 = entities.w1.astype(np.float64)
+        off = error * (np.abs(x) @ np.abs(w1) + np.abs(entities.b1))  # the ReLU makes it no larger
+        units = np.maximum(x @ w1 + entities.b1, 0)
+        scores, bound = units @ weight, (off + second * (units + off)) @ np.abs(weight)
+    scores = np.where(entities.mask[..., None], scores, -np.inf)
+    worst = np.where(entities.mask[..., None], bound, 0).max(axis=1)
+    expected = scores.max(axis=1)
+    slack = 2.0**-23 * (np.abs(expected) + np.abs(entities.bias))  # of the addition of the bias
+    assert (np.abs(y - (expected + entities.bias)) <= worst + slack).all()
+    chosen = np.take_along_axis(scores, winner[:, None].astype(int), axis=1)[:, 0]
+    assert (chosen >= expected - 2 * worst).all()
+
+
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("num_units", [None, 5, 16])
+def test_nan_infinities_and_absent_entities_on_tensor_cores(kernels, num_units, passes):
+    assert_tensor_cores_as_on_the_cpu(kernels, with_odd_features(num_units), passes)
+
+
+@pytest.mark.parametrize("passes", PASSES)
+def test_what_rounds_to_an_infinite_bfloat16_counts_as_infinite(kernels, passes):
+    entities = Entities(3, 9, 1, None, 5, has_mask=False)
+    entities.weight[:] = 0.5
+    entities.x[:] = np.float32(3.4e38)
+    assert (entities.forward(kernels, passes=passes)[0] == np.inf).all()
+
+
+@pytest.mark.parametrize("num_units", [None, 16])
+def test_weights_that_are_not_finite_on_tensor_cores(kernels, num_units):
+    """Also where entities are absent, whose place others take: 0 times infinity is NaN."""
+    entities = Entities(6, 21, 3, num_units, 40)
+    entities.weight[0, 3], entities.weight[1, 5], entities.weight[:, 7] = np.inf, np.nan, -np.inf
+    assert_tensor_cores_as_on_the_cpu(kernels, entities, passes=1)
+    if num_units is not None:
+        entities = Entities(6, 21, 3, num_units, 40)
+        entities.w1[0, 3], entities.w1[1, 5] = np.inf, -np.inf
+        for passes in PASSES:
+            assert_tensor_cores_as_on_the_cpu(kernels, entities, passes)
+
+
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("shared", [(), ("w1", "b1", "weight", "bias"), ("x", "mask"), ("weight", "b1", "x")], ids=str)
+def test_lanes_of_entities_on_tensor_cores(kernels, shared, passes):
+    for num_units in (None, 6):
+        entities = Entities(5, 6, 3, num_units, 20, lanes=(2, 3), shared=shared)
+        assert_tensor_cores_as_on_the_cpu(kernels, entities, passes)
+
+
+@pytest.mark.parametrize("num_features", [4, 5])
+def test_bfloat16_entities_on_tensor_cores(kernels, num_features):
+    entities = Entities(9, 19, num_features, 16, 40)
+    entities.x = entities.x.astype(ml_dtypes.bfloat16)
+    assert_tensor_cores_as_on_the_cpu(kernels, entities, passes=3)
+
+
+def test_many_entities_and_rows_on_tensor_cores(kernels):
+    entities = Entities(1, 65_550, 1, None, 2, has_mask=False)
+    entities.x[0, 65_540:] = 9
+    assert_tensor_cores_as_on_the_cpu(kernels, entities, passes=1)
+    late = Entities(2, 80, 1, None, 2)
+    late.mask[:, :70] = late.mask[1] = False  # several votes until one is present
+    late.x[:, :70], late.weight[0] = np.where(np.arange(70) % 2, 9, -9)[:, None], (1, -1)
+    assert_tensor_cores_as_on_the_cpu(kernels, late, passes=1)
+    many = Entities(4_099, 2, 1, None, 1)
+    assert_tensor_cores_as_on_the_cpu(kernels, many, passes=1)
+    assert many.rows_per_block > 4  # a warp has several rows
+
+
+def test_which_sizes_suit_tensor_cores(kernels):
+    suits = lambda d, p: kernels.suits_tensor_cores(ctypes.c_int64(d), ctypes.c_int64(p))  # noqa: E731
+    assert suits(16, 16) and suits(0, 0) and not suits(17, 16) and not suits(16, 17)

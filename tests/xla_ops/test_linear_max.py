@@ -315,7 +315,8 @@ def test_every_precision_is_exact(impl):
     want, _ = brute_force(x, weight, bias)
     y = jax.jit(functools.partial(xla_ops.linear_max, impl=impl))(x, weight, bias)
     np.testing.assert_allclose(y, want, rtol=0, atol=5e-6)  # 16 products of standard normals, each rounded to 6e-8
-    for precision in ("default", "highest", "float32", jax.lax.Precision.HIGHEST):
+    names = ("default", "fastest", "bfloat16", "high", "bfloat16_3x", "tensorfloat32", "highest", "float32")
+    for precision in (*names, *jax.lax.Precision):
         f = functools.partial(xla_ops.linear_max, precision=precision, impl=impl)
         np.testing.assert_array_equal(jax.jit(f)(x, weight, bias), y)
 
@@ -330,8 +331,9 @@ BAD = [
     ("bias", {"bias": jnp.zeros(5)}, ValueError),
     ("mask", {"mask": jnp.ones((2, 4), bool)}, ValueError),
     ("mask", {"mask": jnp.ones((2, 3))}, TypeError),
-    ("precision", {"precision": "tensorfloat32"}, ValueError),
-    ("precision", {"precision": 32}, ValueError),
+    ("precision", {"precision": "float16"}, ValueError),
+    ("precision", {"precision": 1}, ValueError),
+    ("precision", {"precision": ("high", "high")}, ValueError),
     ("impl", {"impl": "fast"}, ValueError),
 ]
 
@@ -343,7 +345,7 @@ def test_bad_arguments_are_named(name, change, error):
         xla_ops.linear_max(**(good | change))
 
 
-def call_handler(target, change):
+def call_handler(target, change, passes=1):
     """The target on operands that fit R = 2, N = 3, D = 4, H = 6 but for `change`, {position: array}."""
     if not ffi.has_native(target, jax.default_backend()):
         pytest.skip("no native build")
@@ -354,7 +356,8 @@ def call_handler(target, change):
     for position, array in change.items():
         (results if position < 0 else given)[position] = array
     results = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in results]
-    return ffi.native_call(target, results, *given, vmap_method="expand_dims")
+    attributes = {} if target == TARGET_BACKWARD else {"passes": np.int64(passes)}
+    return ffi.native_call(target, results, *given, vmap_method="expand_dims", **attributes)
 
 
 @pytest.mark.parametrize(
@@ -379,3 +382,9 @@ def test_handler_refuses_operands_that_do_not_fit(target, change, message):
     jax.block_until_ready(call_handler(target, {}))
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=message):
         jax.block_until_ready(call_handler(target, change))
+
+
+def test_handler_refuses_passes_that_there_are_not():
+    for target in (TARGET, TARGET_FORWARD):
+        with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="passes must be 0, 1 or 3, got 2"):
+            jax.block_until_ready(call_handler(target, {}, passes=2))

@@ -22,4 +22,15 @@ PJX_HD uint16_t Bfloat16Of(float x) {
   return static_cast<uint16_t>(x != x ? (bits >> 16) | 0x40u : rounded);
 }
 
+// Two of them in a word, `low` in its lower half.
+PJX_HD uint32_t Bfloat16PairOf(float low, float high) {
+#ifdef __CUDA_ARCH__
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return Bfloat16Of(low) | static_cast<uint32_t>(Bfloat16Of(high)) << 16;
+#endif
+}
+
 }  // namespace pjx

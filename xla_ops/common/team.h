@@ -8,6 +8,7 @@
 #pragma once
 
 #include "xla_ops/common/host_device.h"
+#include "xla_ops/common/warp.h"
 
 namespace pjx {
 
@@ -23,6 +24,18 @@ struct Team {
     __syncthreads();
 #else
     for (int i = 0; i < kThreads; ++i) phase(backwards ? kThreads - 1 - i : i);
+#endif
+  }
+
+  // A phase in which every warp calls body(warp) once; within it, warps are to each other what threads are in Each.
+  template <typename Body>
+  PJX_HD void EachWarp(const Body& body) const {
+#ifdef __CUDA_ARCH__
+    body(Warp{static_cast<int>(threadIdx.x / Warp::kLanes)});
+    __syncthreads();
+#else
+    constexpr int kWarps = kThreads / Warp::kLanes;
+    for (int i = 0; i < kWarps; ++i) body(Warp{backwards ? kWarps - 1 - i : i, backwards});
 #endif
   }
 
@@ -47,23 +60,6 @@ struct Team {
     *cell |= value;
 #endif
   }
-};
-
-// What each thread keeps for itself from one phase to the next: in registers on the GPU.
-template <typename T, int kThreads>
-class PerThread {
- public:
-#ifdef __CUDA_ARCH__
-  PJX_HD T& operator[](int) { return value_; }
-
- private:
-  T value_;
-#else
-  PJX_HD T& operator[](int thread) { return values_[thread]; }
-
- private:
-  T values_[kThreads];
-#endif
 };
 
 // sums[i] <- sums[0] + ... + sums[i], modulo 2^64; `spare` is as large. Both in shared memory.

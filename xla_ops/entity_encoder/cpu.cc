@@ -10,15 +10,16 @@ using FloatResult = ffi::ResultBuffer<ffi::F32>;
 // x f32 or bf16 [..., R, N, D], w1 [..., D, P], b1 [..., P], w2 [..., P, H], b2 [..., H], mask [..., R, N] or
 // [..., 0, 0] -> y [..., R, H]
 ffi::Error EntityEncoderCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2, Floats b2,
-                            ffi::Buffer<ffi::PRED> mask, FloatResult y) {
-  return EntityForwardCpu("entity_encoder", pool, {x, &w1, &b1, w2, &b2, mask}, y, nullptr);
+                            ffi::Buffer<ffi::PRED> mask, EntityPasses passes, FloatResult y) {
+  return EntityForwardCpu("entity_encoder", pool, {x, &w1, &b1, w2, &b2, mask, *passes}, y, nullptr);
 }
 PJX_REGISTER("pufferjax.entity_encoder", HandlerOf<EntityEncoderCpu>);
 
 // Also -> winner u8, u16 or i32 [..., R, H]
 ffi::Error EntityEncoderFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2, Floats b2,
-                               ffi::Buffer<ffi::PRED> mask, FloatResult y, ffi::Result<ffi::AnyBuffer> winner) {
-  return EntityForwardCpu("entity_encoder.fwd", pool, {x, &w1, &b1, w2, &b2, mask}, y, &winner);
+                               ffi::Buffer<ffi::PRED> mask, EntityPasses passes, FloatResult y,
+                               ffi::Result<ffi::AnyBuffer> winner) {
+  return EntityForwardCpu("entity_encoder.fwd", pool, {x, &w1, &b1, w2, &b2, mask, *passes}, y, &winner);
 }
 PJX_REGISTER("pufferjax.entity_encoder.fwd", HandlerOf<EntityEncoderFwdCpu>);
 

@@ -9,14 +9,15 @@ using FloatResult = ffi::ResultBuffer<ffi::F32>;
 
 // The operands and results of cpu.cc's handlers.
 ffi::Error EntityEncoderCuda(cudaStream_t stream, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2, Floats b2,
-                             ffi::Buffer<ffi::PRED> mask, FloatResult y) {
-  return EntityForwardCuda<true>("entity_encoder", stream, {x, &w1, &b1, w2, &b2, mask}, y, nullptr);
+                             ffi::Buffer<ffi::PRED> mask, EntityPasses passes, FloatResult y) {
+  return EntityForwardCuda<true>("entity_encoder", stream, {x, &w1, &b1, w2, &b2, mask, *passes}, y, nullptr);
 }
 PJX_REGISTER("pufferjax.entity_encoder", HandlerOf<EntityEncoderCuda, ffi::Traits::kCmdBufferCompatible>);
 
 ffi::Error EntityEncoderFwdCuda(cudaStream_t stream, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2, Floats b2,
-                                ffi::Buffer<ffi::PRED> mask, FloatResult y, ffi::Result<ffi::AnyBuffer> winner) {
-  return EntityForwardCuda<true>("entity_encoder.fwd", stream, {x, &w1, &b1, w2, &b2, mask}, y, &winner);
+                                ffi::Buffer<ffi::PRED> mask, EntityPasses passes, FloatResult y,
+                                ffi::Result<ffi::AnyBuffer> winner) {
+  return EntityForwardCuda<true>("entity_encoder.fwd", stream, {x, &w1, &b1, w2, &b2, mask, *passes}, y, &winner);
 }
 PJX_REGISTER("pufferjax.entity_encoder.fwd", HandlerOf<EntityEncoderFwdCuda, ffi::Traits::kCmdBufferCompatible>);
 

@@ -214,16 +214,6 @@ struct EntityToInputs : EntityPart {
     }
   }
 
-  PJX_HD static int LowestBit(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-    return __ffs(static_cast<int>(bits)) - 1;
-#else
-    int bit = 0;
-    while ((bits >> bit & 1u) == 0) ++bit;
-    return bit;
-#endif
-  }
-
   // unit_bar[k] = sum over the hidden units h that the entity has won of y_bar[h] weight[unit + k, h], in the order of
   // h; zeros beyond the last unit. Whether it has won any.
   PJX_HD bool FromHidden(int64_t begin, int unit, int item, const Shared& shared, float (&unit_bar)[kUnitChunk]) const {

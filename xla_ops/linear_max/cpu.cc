@@ -248,16 +248,17 @@ namespace {
 
 // x f32 or bf16 [..., R, N, D], weight [..., D, H], bias [..., H], mask [..., R, N] or [..., 0, 0] -> y [..., R, H]
 ffi::Error LinearMaxCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
-                        ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y) {
-  return EntityForwardCpu("linear_max", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, nullptr);
+                        ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, EntityPasses passes,
+                        ffi::ResultBuffer<ffi::F32> y) {
+  return EntityForwardCpu("linear_max", pool, {x, nullptr, nullptr, weight, &bias, mask, *passes}, y, nullptr);
 }
 PJX_REGISTER("pufferjax.linear_max", HandlerOf<LinearMaxCpu>);
 
 // Also -> winner u8, u16 or i32 [..., R, H]
 ffi::Error LinearMaxFwdCpu(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
-                           ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y,
-                           ffi::Result<ffi::AnyBuffer> winner) {
-  return EntityForwardCpu("linear_max.fwd", pool, {x, nullptr, nullptr, weight, &bias, mask}, y, &winner);
+                           ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, EntityPasses passes,
+                           ffi::ResultBuffer<ffi::F32> y, ffi::Result<ffi::AnyBuffer> winner) {
+  return EntityForwardCpu("linear_max.fwd", pool, {x, nullptr, nullptr, weight, &bias, mask, *passes}, y, &winner);
 }
 PJX_REGISTER("pufferjax.linear_max.fwd", HandlerOf<LinearMaxFwdCpu>);
 

@@ -6,15 +6,18 @@ namespace {
 
 // The operands and results of cpu.cc's handlers.
 ffi::Error LinearMaxCuda(cudaStream_t stream, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
-                         ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y) {
-  return EntityForwardCuda<false>("linear_max", stream, {x, nullptr, nullptr, weight, &bias, mask}, y, nullptr);
+                         ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, EntityPasses passes,
+                         ffi::ResultBuffer<ffi::F32> y) {
+  return EntityForwardCuda<false>("linear_max", stream, {x, nullptr, nullptr, weight, &bias, mask, *passes}, y,
+                                  nullptr);
 }
 PJX_REGISTER("pufferjax.linear_max", HandlerOf<LinearMaxCuda, ffi::Traits::kCmdBufferCompatible>);
 
 ffi::Error LinearMaxFwdCuda(cudaStream_t stream, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
-                            ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, ffi::ResultBuffer<ffi::F32> y,
-                            ffi::Result<ffi::AnyBuffer> winner) {
-  return EntityForwardCuda<false>("linear_max.fwd", stream, {x, nullptr, nullptr, weight, &bias, mask}, y, &winner);
+                            ffi::Buffer<ffi::F32> bias, ffi::Buffer<ffi::PRED> mask, EntityPasses passes,
+                            ffi::ResultBuffer<ffi::F32> y, ffi::Result<ffi::AnyBuffer> winner) {
+  return EntityForwardCuda<false>("linear_max.fwd", stream, {x, nullptr, nullptr, weight, &bias, mask, *passes}, y,
+                                  &winner);
 }
 PJX_REGISTER("pufferjax.linear_max.fwd", HandlerOf<LinearMaxFwdCuda, ffi::Traits::kCmdBufferCompatible>);
 

@@ -1,11 +1,12 @@
-// Calls that linear_max and entity_encoder have in common on the GPU. The bodies of the kernels are in forward_kernel.h
-// and backward_kernels.h; each op compiles the kernels that it launches.
+// Calls that linear_max and entity_encoder have in common on the GPU. The bodies of the kernels are in
+// forward_kernel.h, tensor_kernel.h and backward_kernels.h; each op compiles the kernels that it launches.
 #pragma once
 
 #include "xla_ops/common/cuda.h"
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_max/shapes.h"
+#include "xla_ops/linear_max/tensor_kernel.h"
 
 namespace pjx {
 
@@ -15,6 +16,14 @@ template <bool kHasFirst, int kEntities>
 __global__ void __launch_bounds__(EntityForwardGrid::kThreads, 3)
     Forward(const __grid_constant__ EntityForwardArgs args) {
   using Block = EntityForwardBlock<kHasFirst, kEntities>;
+  __shared__ typename Block::Shared shared;
+  Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, shared);
+}
+
+template <bool kHasFirst, int kPasses, bool kSaves>
+__global__ void __launch_bounds__(EntityForwardGrid::kThreads, kPasses == 1 ? 4 : 3)
+    TensorForward(const __grid_constant__ EntityForwardArgs args) {
+  using Block = EntityTensorBlock<kHasFirst, kPasses, kSaves>;
   __shared__ typename Block::Shared shared;
   Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, shared);
 }
@@ -85,6 +94,13 @@ ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOp
                                         args.arrays.lanes, sizes.hidden);
   args.y = y->typed_data();
   args.winner = winner == nullptr ? nullptr : static_cast<char*>((*winner)->untyped_data());
+  if (const int64_t passes = operands.passes; passes != 0 && SuitsTensorCores(sizes)) {
+    PlanForward(&args, kBusyTensorBlocks);
+    const auto kernel =
+        passes == 1 ? (winner == nullptr ? TensorForward<kHasFirst, 1, false> : TensorForward<kHasFirst, 1, true>)
+                    : (winner == nullptr ? TensorForward<kHasFirst, 3, false> : TensorForward<kHasFirst, 3, true>);
+    return Launch(op, stream, kernel, args.blocks(), EntityForwardGrid::kThreads, args);
+  }
   PlanForward(&args);
   return Launch(op, stream, sizes.entities <= 8 ? Forward<kHasFirst, 8> : Forward<kHasFirst, 16>, args.blocks(),
                 EntityForwardGrid::kThreads, args);

@@ -55,21 +55,51 @@ inline void MergeLanes(EntityForwardArgs* args) {
   arrays.lanes = LanesOf(nullptr, 0);
 }
 
-// Merges lanes where it can; sets the grid.
-inline void PlanForward(EntityForwardArgs* args) {
+// Merges lanes where it can; sets the grid. Each block reads the weights: it has more rows where there are more than
+// `busy` blocks, as many as keep a GPU busy.
+inline void PlanForward(EntityForwardArgs* args, int64_t busy = 1024) {
   MergeLanes(args);
   using Grid = EntityForwardGrid;
   const int64_t rows = args->arrays.sizes.rows, groups = (rows + Grid::kRows - 1) / Grid::kRows;
   const int64_t column_blocks = (args->arrays.sizes.hidden + Grid::kColumns - 1) / Grid::kColumns;
-  // Each block reads the weights: more rows for each where there are more blocks than keep a GPU busy.
-  const int64_t share = args->arrays.lanes.count * groups * column_blocks / 1024;
+  const int64_t share = args->arrays.lanes.count * groups * column_blocks / busy;
   const int64_t rows_per_block = Grid::kRows * (share < 1 ? 1 : share > 16 ? 16 : share);
   args->grid = {rows_per_block, (rows + rows_per_block - 1) / rows_per_block, column_blocks};
 }
 
-// Block number `block` of args.blocks().
+// The rows and columns of block number `block` of args.blocks().
+struct EntityForwardPart : EntityForwardGrid {
+  int num_rows, num_columns;
+  EntityLane lane;  // from the block's first row and column on, like bias
+  const float* bias;
+  const EntityForwardArgs& args;
+  int64_t result;  // the first in y
+
+  PJX_HD EntityForwardPart(const EntityForwardArgs& all, int64_t block)
+      : lane(all.arrays, block / all.grid.column_blocks / all.grid.row_blocks),
+        bias(all.bias.Lane(all.arrays.lanes, block / all.grid.column_blocks / all.grid.row_blocks)),
+        args(all) {
+    const EntitySizes& sizes = all.arrays.sizes;
+    const int64_t lane_index = block / all.grid.column_blocks / all.grid.row_blocks;
+    const int64_t row = block / all.grid.column_blocks % all.grid.row_blocks * all.grid.rows_per_block;
+    const int64_t column = block % all.grid.column_blocks * kColumns;
+    const int64_t rows_left = sizes.rows - row, columns_left = sizes.hidden - column;
+    num_rows = static_cast<int>(rows_left < all.grid.rows_per_block ? rows_left : all.grid.rows_per_block);
+    num_columns = static_cast<int>(columns_left < kColumns ? columns_left : kColumns);
+    lane.SkipTo(row);
+    lane.weight += column;
+    bias += column;
+    result = (lane_index * sizes.rows + row) * sizes.hidden + column;
+  }
+
+ protected:
+  PJX_HD bool IsInside(int row, int entity) const { return row < num_rows && entity < lane.entities; }
+
+  PJX_HD int64_t Number(int row, int entity) const { return static_cast<int64_t>(row) * lane.entities + entity; }
+};
+
 template <bool kHasFirst, int kEntities>
-struct EntityForwardBlock : EntityForwardGrid {
+struct EntityForwardBlock : EntityForwardPart {
   static constexpr int kDepth = 16, kQuads = kEntities * kDepth / 4 / kWarp;  // of units that a thread computes
   static_assert(kThreads == kColumns && kEntities * kDepth % (4 * kWarp) == 0, "what a thread reads and computes");
 
@@ -95,28 +125,7 @@ struct EntityForwardBlock : EntityForwardGrid {
     float unit[kQuads][4];
   };
 
-  int num_rows, num_columns;
-  EntityLane lane;  // from the block's first row and column on, like bias
-  const float* bias;
-  const EntityForwardArgs& args;
-  int64_t result;  // the first in y
-
-  PJX_HD EntityForwardBlock(const EntityForwardArgs& all, int64_t block)
-      : lane(all.arrays, block / all.grid.column_blocks / all.grid.row_blocks),
-        bias(all.bias.Lane(all.arrays.lanes, block / all.grid.column_blocks / all.grid.row_blocks)),
-        args(all) {
-    const EntitySizes& sizes = all.arrays.sizes;
-    const int64_t lane_index = block / all.grid.column_blocks / all.grid.row_blocks;
-    const int64_t row = block / all.grid.column_blocks % all.grid.row_blocks * all.grid.rows_per_block;
-    const int64_t column = block % all.grid.column_blocks * kColumns;
-    const int64_t rows_left = sizes.rows - row, columns_left = sizes.hidden - column;
-    num_rows = static_cast<int>(rows_left < all.grid.rows_per_block ? rows_left : all.grid.rows_per_block);
-    num_columns = static_cast<int>(columns_left < kColumns ? columns_left : kColumns);
-    lane.SkipTo(row);
-    lane.weight += column;
-    bias += column;
-    result = (lane_index * sizes.rows + row) * sizes.hidden + column;
-  }
+  PJX_HD EntityForwardBlock(const EntityForwardArgs& all, int64_t block) : EntityForwardPart(all, block) {}
 
   template <typename Team>
   PJX_HD void Run(const Team& team, Shared& shared) const {
@@ -170,10 +179,6 @@ struct EntityForwardBlock : EntityForwardGrid {
 
  private:
   PJX_HD static int Least(int size, int limit) { return size < limit ? size : limit; }
-
-  PJX_HD bool IsInside(int row, int entity) const { return row < num_rows && entity < lane.entities; }
-
-  PJX_HD int64_t Number(int row, int entity) const { return static_cast<int64_t>(row) * lane.entities + entity; }
 
   PJX_HD void StagePresent(int row, int entity, int thread, Shared& shared) const {
     PJX_UNROLL_BY(1)

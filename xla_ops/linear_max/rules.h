@@ -1,6 +1,9 @@
 // What a maximum over entities is, for every platform: which score wins, and how the winner's number is stored.
 #pragma once
 
+#include <cmath>
+#include <cstring>
+
 #include "xla_ops/common/host_device.h"
 
 namespace pjx {
@@ -14,6 +17,25 @@ struct EntitySizes {
 // lowest number; NaN beats every number, and the first NaN keeps its place. The best so far begins as minus infinity
 // with the number of the first entity present.
 PJX_HD bool Takes(float score, float best) { return (score > best) | ((score != score) & (best == best)); }
+
+// For kernels that fold with one instruction: the larger of two; if one is NaN, NaN of always the same bits. A score
+// takes over where these bits differ from the best's: as Takes has it, but that 0 beats -0.
+PJX_HD float LargerOrNan(float a, float b) {
+#ifdef __CUDA_ARCH__
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  if (a != a || b != b) return NAN;
+  return a > b || (a == b && !std::signbit(a)) ? a : b;
+#endif
+}
+PJX_HD bool SameBits(float a, float b) {
+  uint32_t one, other;
+  memcpy(&one, &a, sizeof a);
+  memcpy(&other, &b, sizeof b);
+  return one == other;
+}
 
 // As jnp.maximum(x, 0): NaN stays NaN. Its derivative is 1 where the result is positive, else 0, also at 0 and NaN.
 PJX_HD float Relu(float x) { return x <= 0.0f ? 0.0f : x; }

@@ -9,6 +9,9 @@
 
 namespace pjx {
 
+inline constexpr char kPassesName[] = "passes";
+using EntityPasses = ffi::Attr<int64_t, kPassesName>;
+
 // The operands of forward; w1 and b1 null: no first layer. Leading axes are lanes (common/lanes.h).
 struct EntityOperands {
   const ffi::AnyBuffer& x;              // f32 or bf16 [..., R, N, D]
@@ -17,6 +20,8 @@ struct EntityOperands {
   const ffi::Buffer<ffi::F32>& weight;  // [..., P or D, H]
   const ffi::Buffer<ffi::F32>* bias;    // [..., H]; backward has none
   const ffi::Buffer<ffi::PRED>& mask;   // [..., R, N], or [..., 0, 0]: all are present
+  // Of bfloat16 parts, 1 or 3, that forward may do with; 0: exact float32. A permission, which the CPU has no use for.
+  int64_t passes = 0;
 };
 
 struct EntityCotangents {
@@ -80,6 +85,8 @@ inline ffi::Error CheckWinner(const char* op, const ffi::AnyBuffer& winner, cons
 // The lanes' axes are those of y before [R, H].
 inline ffi::Error CheckEntityForward(const char* op, const EntityOperands& operands, ffi::ResultBuffer<ffi::F32>& y,
                                      ffi::Result<ffi::AnyBuffer>* winner, EntitySizes* sizes) {
+  const int64_t passes = operands.passes;
+  if (passes != 0 && passes != 1 && passes != 3) return InvalidArgument(op, ": passes must be 0, 1 or 3, got ", passes);
   const auto dims = y->dimensions();
   if (dims.size() < 2) return InvalidArgument(op, ": the result must be [..., R, H], got ", ShapeText(dims));
   const auto lead = dims.first(dims.size() - 2);
