@@ -141,18 +141,20 @@ def test_advantages_of_lanes(gpu):
     ("shape", "reset_rank"),
     [((1,), 1), ((15, 3), 2), ((16, 64), None), ((17, 3, 65), 2), ((33, 17), 1), ((5, 0), 2), ((64, 128, 128), 2)],
 )
-def test_recurrence_and_its_gradients_match_the_twin(gpu, shape, reset_rank):
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_recurrence_and_its_gradients_match_the_twin(gpu, shape, reset_rank, dtype):
     rng = np.random.default_rng(0)
-    a = rng.uniform(-1, 1, shape).astype(np.float32)
-    b, h_bar = rng.normal(size=(2, *shape)).astype(np.float32)
+    a = rng.uniform(-1, 1, shape).astype(dtype)
+    b, h_bar = rng.normal(size=(2, *shape)).astype(dtype)
     reset = None if reset_rank is None else rng.random(shape[:reset_rank]) < 0.2
 
     def run(a, b, h0, h_bar, reset, impl):
         h, backward = jax.vjp(lambda *x: xla_ops.linear_recurrence(*x, reset, impl=impl), a, b, h0)
-        return h, backward(h_bar)
+        return jax.tree.map(lambda x: x.astype(jnp.float32), (h, backward(h_bar)))
 
-    native, twin = both(gpu, run, a, b, b[0] * 0.5, h_bar, reset)
-    assert_close(native, twin)
+    native, twin = both(gpu, run, a, b, b[0] / 2, h_bar, reset)
+    # In bfloat16 the twin's derivative has the states that it carried, the kernel those that were stored.
+    assert_close(native, twin, **({} if dtype == np.float32 else {"rtol": 2**-6, "atol": 1e-4}))
 
 
 def test_a_reset_lets_nothing_pass(gpu):

@@ -27,6 +27,18 @@ std::unique_ptr<Shared> SharedMemory() {
   return shared;
 }
 
+template <typename S>
+void RecurrenceForward(const RecurrenceSizes& sizes, const void* operands, bool backwards) {
+  const auto& o = *static_cast<const ForwardOperands<S>*>(operands);
+  Blocks(sizes.all_columns(), backwards, [&](int64_t column) { ForwardColumn(sizes, o, column); });
+}
+
+template <typename S>
+void RecurrenceBackward(const RecurrenceSizes& sizes, const void* operands, bool backwards) {
+  const auto& o = *static_cast<const BackwardOperands<S>*>(operands);
+  Blocks(sizes.all_columns(), backwards, [&](int64_t column) { BackwardColumn(sizes, o, column); });
+}
+
 struct EntityOperand {
   const void* data;
   const int64_t* sizes;  // along the lanes' axes
@@ -137,12 +149,12 @@ void gae_columns(const GaeOperands* operands, int64_t lanes, bool backwards) {
   Blocks(lanes * operands->num_envs, backwards, [&](int64_t column) { GaeColumn(*operands, column); });
 }
 
-void recurrence_forward(const RecurrenceSizes* sizes, const ForwardOperands* operands, bool backwards) {
-  Blocks(sizes->lanes * sizes->columns(), backwards, [&](int64_t i) { ForwardColumn(*sizes, *operands, i); });
+void recurrence_forward(const RecurrenceSizes* sizes, const void* operands, bool is_bfloat16, bool backwards) {
+  (is_bfloat16 ? RecurrenceForward<uint16_t> : RecurrenceForward<float>)(*sizes, operands, backwards);
 }
 
-void recurrence_backward(const RecurrenceSizes* sizes, const BackwardOperands* operands, bool backwards) {
-  Blocks(sizes->lanes * sizes->columns(), backwards, [&](int64_t i) { BackwardColumn(*sizes, *operands, i); });
+void recurrence_backward(const RecurrenceSizes* sizes, const void* operands, bool is_bfloat16, bool backwards) {
+  (is_bfloat16 ? RecurrenceBackward<uint16_t> : RecurrenceBackward<float>)(*sizes, operands, backwards);
 }
 
 // How many rows a block has, so that a test can tell that they are not one turn's.

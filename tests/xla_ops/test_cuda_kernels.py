@@ -233,39 +233,41 @@ def test_advantages_have_the_bits_of_the_cpu(kernels, lanes, num_steps, num_envs
     ("lanes", "num_steps", "flags", "group"), [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 50, 4, 2)]
 )
 @pytest.mark.parametrize("with_resets", [False, True])
-def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, group, with_resets):
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, group, with_resets, dtype):
     rng = np.random.default_rng(num_steps)
     shape = (lanes, num_steps, flags, group)
-    a, b, h_bar = rng.normal(size=(3, *shape)).astype(np.float32)
-    h0 = rng.normal(size=(lanes, flags, group)).astype(np.float32)
+    a, b, h_bar = rng.normal(size=(3, *shape)).astype(dtype)
+    h0 = rng.normal(size=(lanes, flags, group)).astype(dtype)
     reset = rng.random(shape[:3]) < 0.3 if with_resets else None
     if with_resets:  # does not pass a reset, neither forwards nor backwards
         h0[0, 0, 0], reset[0, 0, 0] = np.nan, True
     sizes = pack(lanes, num_steps, flags, group)
     no_flags = np.zeros((lanes, 0), bool)
+    is_bfloat16 = ctypes.c_bool(dtype == ml_dtypes.bfloat16)
 
     def native(target, shapes, *operands):
-        return ffi.native_call(
-            target, [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes], *map(jnp.asarray, operands)
-        )
+        target += ".bf16" if is_bfloat16 else ""
+        results = [jax.ShapeDtypeStruct(s, dtype) for s in shapes]
+        return map(np.asarray, ffi.native_call(target, results, *map(jnp.asarray, operands)))
 
     def run(results, backwards):
-        kernels.recurrence_forward(sizes, pack(a, b, h0, reset, *results), backwards)
+        kernels.recurrence_forward(sizes, pack(a, b, h0, reset, *results), is_bfloat16, backwards)
 
-    (h,) = both_orders(run, (shape, np.float32))
+    (h,) = both_orders(run, (shape, dtype))
     (expected,) = native(RECURRENCE, [shape], a, b, h0, no_flags if reset is None else reset)
     np.testing.assert_array_equal(h, expected)
-    assert np.isfinite(h).all()
+    assert np.isfinite(h.astype(np.float32)).all()
 
     def run_backward(results, backwards):
-        kernels.recurrence_backward(sizes, pack(a, h, h0, reset, h_bar, *results), backwards)
+        kernels.recurrence_backward(sizes, pack(a, h, h0, reset, h_bar, *results), is_bfloat16, backwards)
 
     shapes = (shape, shape, h0.shape)
-    got = both_orders(run_backward, *((s, np.float32) for s in shapes))
+    got = both_orders(run_backward, *((s, dtype) for s in shapes))
     expected = native(RECURRENCE_BACKWARD, shapes, a, h, h0, no_flags if reset is None else reset, h_bar)
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one, other)
-        assert np.isfinite(one).all()
+        assert np.isfinite(one.astype(np.float32)).all()
 
 
 # --- linear_max and entity_encoder ------------------------------------------------------------------------------------

@@ -22,4 +22,10 @@ PJX_HD uint16_t Bfloat16Of(float x) {
   return static_cast<uint16_t>(x != x ? (bits >> 16) | 0x40u : rounded);
 }
 
+// For code that is a template over how numbers are stored: as float or as the bits of a bfloat16.
+PJX_HD float Widen(float x) { return x; }
+PJX_HD float Widen(uint16_t half) { return FloatOfBfloat16(half); }
+PJX_HD void Narrow(float x, float* to) { *to = x; }
+PJX_HD void Narrow(float x, uint16_t* to) { *to = Bfloat16Of(x); }
+
 }  // namespace pjx
