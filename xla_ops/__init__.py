@@ -28,6 +28,9 @@ OP_TARGETS = {
     "state_heap_rescore": ("pufferjax.state_heap.rescore",),
 }
 
+# Those of another native form, for platforms that lack the first.
+ALTERNATIVE_TARGETS = {"mingru_layer": ("pufferjax.mingru_layer.cell", "pufferjax.mingru_layer.cell.bwd")}
+
 __all__ = [
     "backends",
     "entity_encoder",

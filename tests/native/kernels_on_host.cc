@@ -8,6 +8,7 @@
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
+#include "xla_ops/mingru_layer/column.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -155,6 +156,14 @@ void recurrence_forward(const RecurrenceSizes* sizes, const void* operands, bool
 
 void recurrence_backward(const RecurrenceSizes* sizes, const void* operands, bool is_bfloat16, bool backwards) {
   (is_bfloat16 ? RecurrenceBackward<uint16_t> : RecurrenceBackward<float>)(*sizes, operands, backwards);
+}
+
+void mingru_cell(const MingruSizes* sizes, const CellForwardOperands* operands, bool backwards) {
+  Blocks(sizes->all_columns(), backwards, [&](int64_t column) { CellForwardColumn(*sizes, *operands, column); });
+}
+
+void mingru_cell_backward(const MingruSizes* sizes, const CellBackwardOperands* operands, bool backwards) {
+  Blocks(sizes->all_columns(), backwards, [&](int64_t column) { CellBackwardColumn(*sizes, *operands, column); });
 }
 
 // How many rows a block has, so that a test can tell that they are not one turn's.

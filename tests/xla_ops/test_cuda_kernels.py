@@ -22,6 +22,8 @@ from pufferjax.xla_ops.linear_max.op import TARGET_BACKWARD as LINEAR_BACKWARD
 from pufferjax.xla_ops.linear_max.op import TARGET_FORWARD as LINEAR_FORWARD
 from pufferjax.xla_ops.linear_recurrence.op import TARGET as RECURRENCE
 from pufferjax.xla_ops.linear_recurrence.op import TARGET_BACKWARD as RECURRENCE_BACKWARD
+from pufferjax.xla_ops.mingru_layer import op as mingru
+from pufferjax.xla_ops.mingru_layer.reference import mingru_layer_reference
 from pufferjax.xla_ops.prioritized_sample.op import TARGET as SAMPLE
 from pufferjax.xla_ops.prioritized_sample.reference import prioritized_sample_reference
 
@@ -268,6 +270,87 @@ def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, 
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one, other)
         assert np.isfinite(one.astype(np.float32)).all()
+
+
+# --- mingru_layer -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cells_on_host(kernels, monkeypatch):
+    """The kernels in the place of their handlers, for arrays with leading axes, as vmap brings them, or without."""
+
+    def native_call(target, results, *operands):
+        projected, x, h0, reset, *others = map(np.asarray, operands)
+        sizes = pack(int(np.prod(x.shape[:-3])), *x.shape[-3:])
+        operands = (projected, x, h0, reset if reset.size else None, *others)
+
+        def run(arrays, backwards):
+            if target == mingru.TARGET_CELL:
+                kernels.mingru_cell(sizes, pack(*operands, *arrays, int(arrays[1].size != h0.size)), backwards)
+            else:
+                kernels.mingru_cell_backward(sizes, pack(*operands, *arrays), backwards)
+
+        return [jnp.asarray(x) for x in both_orders(run, *((r.shape, r.dtype) for r in results))]
+
+    monkeypatch.setattr(ffi, "native_call", native_call)
+
+
+def mingru_operands(num_steps, batch, hidden, has_reset, seed=0):
+    rng = np.random.default_rng(seed)
+    x, y_bar = rng.normal(size=(2, num_steps, batch, hidden)).astype(np.float32)
+    kernel = (2 * rng.normal(size=(hidden, 3 * hidden)) / max(hidden, 1) ** 0.5).astype(np.float32)
+    h0, h_last_bar = rng.normal(size=(2, batch, hidden)).astype(np.float32)
+    reset = jnp.asarray(rng.random((num_steps, batch)) < 0.3) if has_reset else None
+    return (*map(jnp.asarray, (x, kernel, h0)), reset), tuple(map(jnp.asarray, (y_bar, h_last_bar)))
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "batch", "hidden", "has_reset"),
+    [(1, 2, 3, True), (7, 3, 5, False), (8, 1, 33, True), (9, 4, 1, True), (25, 3, 6, True), (3, 0, 2, False)],
+)
+def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset):
+    operands, bars = mingru_operands(num_steps, batch, hidden, has_reset)
+    y, h_last = mingru._cell(*operands)
+    saved_y, h, projected = mingru._cell_saved(*operands)
+    np.testing.assert_array_equal(y, saved_y)
+    np.testing.assert_array_equal(h_last, h[-1])
+
+    @jax.jit
+    def twin(x, kernel, h0, reset, *bars):
+        value, pull = jax.vjp(lambda *v: mingru_layer_reference(*v, reset), x, kernel, h0)
+        return *value, *pull(bars)
+
+    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars)
+    for one, other in zip(got, twin(*operands, *bars), strict=True):
+        # Sigmoids to 4e-7; states and cotangents carry what they are off from step to step.
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+
+
+def test_cells_of_lanes_are_those_of_each(cells_on_host):
+    lanes = [mingru_operands(11, 3, 5, has_reset=True, seed=seed) for seed in range(3)]
+    x, kernel, h0, reset, y_bar, h_last_bar = (jnp.stack(v) for v in zip(*[a + b for a, b in lanes], strict=True))
+    projected = jnp.matmul(x, kernel[:, None])
+    y, h = ffi.native_call(mingru.TARGET_CELL, [x, x], projected, x, h0, reset)
+    results = [projected, x, h0]
+    operands = (projected, x, h0, reset, h, y_bar, h_last_bar)
+    got = y, h, *ffi.native_call(mingru.TARGET_CELL_BACKWARD, results, *operands)
+    for i in range(3):
+        one = ffi.native_call(mingru.TARGET_CELL, [x[i], x[i]], projected[i], x[i], h0[i], reset[i])
+        results_of_one = [v[i] for v in results]
+        one += ffi.native_call(mingru.TARGET_CELL_BACKWARD, results_of_one, *(v[i] for v in operands))
+        for a, b in zip(got, one, strict=True):
+            np.testing.assert_array_equal(a[i], b)
+
+
+def test_a_reset_of_a_cell_lets_nothing_pass(cells_on_host):
+    (x, kernel, h0, _), (y_bar, h_last_bar) = mingru_operands(20, 2, 3, has_reset=False)
+    reset = jnp.zeros((20, 2), bool).at[10].set(True)
+    operands = (x, kernel, jnp.full_like(h0, np.nan), reset)
+    y, h, projected = mingru._cell_saved(*operands)
+    assert np.isnan(h[:10]).all() and np.isfinite(y[10:]).all()
+    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar)
+    np.testing.assert_array_equal(h0_bar, 0.0)
+    assert np.isfinite(x_bar[10:]).all()
 
 
 # --- linear_max and entity_encoder ------------------------------------------------------------------------------------
