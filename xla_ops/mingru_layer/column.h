@@ -16,8 +16,8 @@ struct MingruSizes {
   PJX_HD int64_t all_columns() const { return lanes * columns(); }
 };
 
-// Half of kStepsAhead: a step has several reads.
-constexpr int kCellStepsAhead = 8;
+// Fewer than kStepsAhead: a step has four to six reads, and with 8 of them the compiler for sm_100 spills registers.
+constexpr int kCellStepsAhead = 4;
 
 // Where a thread stands on its way through the steps of column `index` of lanes * columns().
 struct CellCursor {
