@@ -15,13 +15,21 @@ OP_TARGETS = {
     "entity_encoder": ("pufferjax.entity_encoder", "pufferjax.entity_encoder.fwd", "pufferjax.entity_encoder.bwd"),
     "gae_vtrace": ("pufferjax.gae_vtrace",),
     "linear_max": ("pufferjax.linear_max", "pufferjax.linear_max.fwd", "pufferjax.linear_max.bwd"),
-    "linear_recurrence": ("pufferjax.linear_recurrence", "pufferjax.linear_recurrence.bwd"),
+    "linear_recurrence": (
+        "pufferjax.linear_recurrence",
+        "pufferjax.linear_recurrence.bwd",
+        "pufferjax.linear_recurrence.bf16",
+        "pufferjax.linear_recurrence.bwd.bf16",
+    ),
     "mingru_layer": ("pufferjax.mingru_layer", "pufferjax.mingru_layer.fwd", "pufferjax.mingru_layer.bwd"),
     "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd"),
     "prioritized_sample": ("pufferjax.prioritized_sample",),
     "state_heap_insert": ("pufferjax.state_heap.insert",),
     "state_heap_rescore": ("pufferjax.state_heap.rescore",),
 }
+
+# Those of another native form, for platforms that lack the first.
+ALTERNATIVE_TARGETS = {"mingru_layer": ("pufferjax.mingru_layer.cell", "pufferjax.mingru_layer.cell.bwd")}
 
 __all__ = [
     "backends",

@@ -63,15 +63,13 @@ def has_native(target: str, platform: str) -> bool:
 
 def backends() -> dict[str, dict[str, str]]:
     """What each op runs as: `{op: {"cpu": "native" | "reference", "cuda": "native" | "reference"}}`."""
-    from pufferjax.xla_ops import OP_TARGETS
+    from pufferjax.xla_ops import ALTERNATIVE_TARGETS, OP_TARGETS
 
-    return {
-        op: {
-            platform: "native" if all(has_native(target, platform) for target in targets) else "reference"
-            for platform in _MODULES
-        }
-        for op, targets in OP_TARGETS.items()
-    }
+    def backend(op, platform):
+        forms = filter(None, (OP_TARGETS[op], ALTERNATIVE_TARGETS.get(op)))
+        return "native" if any(all(has_native(target, platform) for target in form) for form in forms) else "reference"
+
+    return {op: {platform: backend(op, platform) for platform in _MODULES} for op in OP_TARGETS}
 
 
 def describe_env(name: str, params: Sequence[int]) -> dict[str, Any]:
@@ -157,19 +155,28 @@ def select(
     reference: Callable[..., Any],
     *operands: Any,
     impl: str | None = None,
+    alternative: tuple[str, Callable[..., Any]] | None = None,
 ) -> Any:
     """Runs `native(*operands)` on the platforms that have `target`, `reference(*operands)` on all others.
 
     The choice falls when the program is lowered for its platform; only the chosen branch is compiled.
+    `alternative` is a second pair of target and native branch, for platforms that lack the first.
     `impl` forces one of them: "native" (RuntimeError if no platform has it) or "reference".
     """
     check_impl(impl)
     operands = vary_together(operands)
-    platforms = [platform for platform in _MODULES if has_native(target, platform)]
-    if impl == "reference" or (impl is None and not platforms):
+    branches = {}
+    for platform in _MODULES:
+        if has_native(target, platform):
+            branches[platform] = native
+        elif alternative is not None and has_native(alternative[0], platform):
+            branches[platform] = alternative[1]
+    if impl == "reference" or (impl is None and not branches):
         return reference(*operands)
-    if impl == "native":
-        if not platforms:
-            raise RuntimeError(f'impl="native": no native module has {target}; load errors: {_load_errors}')
-        return native(*operands)
-    return jax.lax.platform_dependent(*operands, **dict.fromkeys(platforms, native), default=reference)
+    if impl is None:
+        return jax.lax.platform_dependent(*operands, **branches, default=reference)
+    if not branches:
+        raise RuntimeError(f'impl="native": no native module has {target}; load errors: {_load_errors}')
+    if len(set(branches.values())) == 1:
+        return next(iter(branches.values()))(*operands)
+    return jax.lax.platform_dependent(*operands, **branches)

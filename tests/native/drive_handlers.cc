@@ -142,6 +142,11 @@ Tensor Floats(std::vector<int64_t> dims, float low, float high) {
   for (int64_t i = 0; i < x.Count(); ++i) x.As<float>()[i] = number(Random());
   return x;
 }
+Tensor Bfloat16s(std::vector<int64_t> dims, float low, float high) {
+  Tensor halves(XLA_FFI_DataType_BF16, dims), x = Floats(std::move(dims), low, high);
+  for (int64_t i = 0; i < x.Count(); ++i) halves.As<uint16_t>()[i] = x.As<uint16_t>()[2 * i + 1];  // the upper halves
+  return halves;
+}
 Tensor Ints(std::vector<int64_t> dims, int32_t low, int32_t high) {
   Tensor x(XLA_FFI_DataType_S32, std::move(dims));
   std::uniform_int_distribution<int32_t> number(low, high);
@@ -307,13 +312,17 @@ void LinearRecurrence() {
   };
   for (const auto& [t, r, k] : {Size{1, 1, 1}, {5, 3, 7}, {33, 517, 19}, {17, 9001, 1}}) {
     for (const bool has_reset : {false, true}) {
-      const int64_t rows = has_reset ? r : r * k, columns = has_reset ? k : 1;  // as op.py passes them
-      const Tensor a = Floats({t, rows, columns}, -1, 1), b = Floats({t, rows, columns}, -1, 1);
-      const Tensor h0 = Floats({rows, columns}, -1, 1);
-      const Tensor reset = has_reset ? Flags({t, rows}, 0.1) : Flags({0}, 0);
-      const Shape table = F32({t, rows, columns});
-      const auto h = Call("pufferjax.linear_recurrence", {a, b, h0, reset}, {table});
-      Call("pufferjax.linear_recurrence.bwd", {a, h[0], h0, reset, b}, {table, table, F32({rows, columns})});
+      for (const bool is_narrow : {false, true}) {
+        const int64_t rows = has_reset ? r : r * k, columns = has_reset ? k : 1;  // as op.py passes them
+        const auto numbers = is_narrow ? Bfloat16s : Floats;
+        const std::string suffix = is_narrow ? ".bf16" : "";
+        const Tensor a = numbers({t, rows, columns}, -1, 1), b = numbers({t, rows, columns}, -1, 1);
+        const Tensor h0 = numbers({rows, columns}, -1, 1);
+        const Tensor reset = has_reset ? Flags({t, rows}, 0.1) : Flags({0}, 0);
+        const Shape table{a.dtype, a.dims}, row{h0.dtype, h0.dims};
+        const auto h = Call("pufferjax.linear_recurrence" + suffix, {a, b, h0, reset}, {table});
+        Call("pufferjax.linear_recurrence.bwd" + suffix, {a, h[0], h0, reset, b}, {table, table, row});
+      }
     }
   }
 }
@@ -354,12 +363,7 @@ void Entities() {
   for (const auto& [r, n, d, p, h] : {Size{1, 1, 1, 1, 1}, {300, 17, 5, 16, 33}, {70, 257, 19, 18, 50}}) {
     for (const auto type : {XLA_FFI_DataType_F32, XLA_FFI_DataType_BF16}) {
       for (const bool has_mask : {false, true}) {
-        Tensor x = Floats({r, n, d}, -1, 1);
-        if (type == XLA_FFI_DataType_BF16) {  // the upper halves
-          Tensor halves(type, {r, n, d});
-          for (int64_t i = 0; i < x.Count(); ++i) halves.As<uint16_t>()[i] = x.As<uint16_t>()[2 * i + 1];
-          x = halves;
-        }
+        const Tensor x = (type == XLA_FFI_DataType_BF16 ? Bfloat16s : Floats)({r, n, d}, -1, 1);
         const Tensor mask = has_mask ? Flags({r, n}, 0.5) : Flags({0, 0}, 0);
         const Tensor w1 = Floats({d, p}, -1, 1), b1 = Floats({p}, -1, 1);
         const Tensor w2 = Floats({p, h}, -1, 1), b2 = Floats({h}, -1, 1);

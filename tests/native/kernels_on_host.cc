@@ -9,6 +9,7 @@
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
+#include "xla_ops/mingru_layer/column.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -26,6 +27,18 @@ std::unique_ptr<Shared> SharedMemory() {
   auto shared = std::make_unique<Shared>();
   std::memset(static_cast<void*>(shared.get()), 0xFF, sizeof(Shared));
   return shared;
+}
+
+template <typename S>
+void RecurrenceForward(const RecurrenceSizes& sizes, const void* operands, bool backwards) {
+  const auto& o = *static_cast<const ForwardOperands<S>*>(operands);
+  Blocks(sizes.all_columns(), backwards, [&](int64_t column) { ForwardColumn(sizes, o, column); });
+}
+
+template <typename S>
+void RecurrenceBackward(const RecurrenceSizes& sizes, const void* operands, bool backwards) {
+  const auto& o = *static_cast<const BackwardOperands<S>*>(operands);
+  Blocks(sizes.all_columns(), backwards, [&](int64_t column) { BackwardColumn(sizes, o, column); });
 }
 
 struct EntityOperand {
@@ -158,12 +171,20 @@ void gae_columns(const GaeOperands* operands, int64_t lanes, bool backwards) {
   Blocks(lanes * operands->num_envs, backwards, [&](int64_t column) { GaeColumn(*operands, column); });
 }
 
-void recurrence_forward(const RecurrenceSizes* sizes, const ForwardOperands* operands, bool backwards) {
-  Blocks(sizes->lanes * sizes->columns(), backwards, [&](int64_t i) { ForwardColumn(*sizes, *operands, i); });
+void recurrence_forward(const RecurrenceSizes* sizes, const void* operands, bool is_bfloat16, bool backwards) {
+  (is_bfloat16 ? RecurrenceForward<uint16_t> : RecurrenceForward<float>)(*sizes, operands, backwards);
 }
 
-void recurrence_backward(const RecurrenceSizes* sizes, const BackwardOperands* operands, bool backwards) {
-  Blocks(sizes->lanes * sizes->columns(), backwards, [&](int64_t i) { BackwardColumn(*sizes, *operands, i); });
+void recurrence_backward(const RecurrenceSizes* sizes, const void* operands, bool is_bfloat16, bool backwards) {
+  (is_bfloat16 ? RecurrenceBackward<uint16_t> : RecurrenceBackward<float>)(*sizes, operands, backwards);
+}
+
+void mingru_cell(const MingruSizes* sizes, const CellForwardOperands* operands, bool backwards) {
+  Blocks(sizes->all_columns(), backwards, [&](int64_t column) { CellForwardColumn(*sizes, *operands, column); });
+}
+
+void mingru_cell_backward(const MingruSizes* sizes, const CellBackwardOperands* operands, bool backwards) {
+  Blocks(sizes->all_columns(), backwards, [&](int64_t column) { CellBackwardColumn(*sizes, *operands, column); });
 }
 
 // How many rows a block has, so that a test can tell that they are not one turn's. `passes` over bfloat16 parts; 0: the

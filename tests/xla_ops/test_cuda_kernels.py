@@ -22,6 +22,8 @@ from pufferjax.xla_ops.linear_max.op import TARGET_BACKWARD as LINEAR_BACKWARD
 from pufferjax.xla_ops.linear_max.op import TARGET_FORWARD as LINEAR_FORWARD
 from pufferjax.xla_ops.linear_recurrence.op import TARGET as RECURRENCE
 from pufferjax.xla_ops.linear_recurrence.op import TARGET_BACKWARD as RECURRENCE_BACKWARD
+from pufferjax.xla_ops.mingru_layer import op as mingru
+from pufferjax.xla_ops.mingru_layer.reference import mingru_layer_reference
 from pufferjax.xla_ops.prioritized_sample.op import TARGET as SAMPLE
 from pufferjax.xla_ops.prioritized_sample.reference import prioritized_sample_reference
 
@@ -234,39 +236,122 @@ def test_advantages_have_the_bits_of_the_cpu(kernels, lanes, num_steps, num_envs
     ("lanes", "num_steps", "flags", "group"), [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 50, 4, 2)]
 )
 @pytest.mark.parametrize("with_resets", [False, True])
-def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, group, with_resets):
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, group, with_resets, dtype):
     rng = np.random.default_rng(num_steps)
     shape = (lanes, num_steps, flags, group)
-    a, b, h_bar = rng.normal(size=(3, *shape)).astype(np.float32)
-    h0 = rng.normal(size=(lanes, flags, group)).astype(np.float32)
+    a, b, h_bar = rng.normal(size=(3, *shape)).astype(dtype)
+    h0 = rng.normal(size=(lanes, flags, group)).astype(dtype)
     reset = rng.random(shape[:3]) < 0.3 if with_resets else None
     if with_resets:  # does not pass a reset, neither forwards nor backwards
         h0[0, 0, 0], reset[0, 0, 0] = np.nan, True
     sizes = pack(lanes, num_steps, flags, group)
     no_flags = np.zeros((lanes, 0), bool)
+    is_bfloat16 = ctypes.c_bool(dtype == ml_dtypes.bfloat16)
 
     def native(target, shapes, *operands):
-        return ffi.native_call(
-            target, [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes], *map(jnp.asarray, operands)
-        )
+        target += ".bf16" if is_bfloat16 else ""
+        results = [jax.ShapeDtypeStruct(s, dtype) for s in shapes]
+        return map(np.asarray, ffi.native_call(target, results, *map(jnp.asarray, operands)))
 
     def run(results, backwards):
-        kernels.recurrence_forward(sizes, pack(a, b, h0, reset, *results), backwards)
+        kernels.recurrence_forward(sizes, pack(a, b, h0, reset, *results), is_bfloat16, backwards)
 
-    (h,) = both_orders(run, (shape, np.float32))
+    (h,) = both_orders(run, (shape, dtype))
     (expected,) = native(RECURRENCE, [shape], a, b, h0, no_flags if reset is None else reset)
     np.testing.assert_array_equal(h, expected)
-    assert np.isfinite(h).all()
+    assert np.isfinite(h.astype(np.float32)).all()
 
     def run_backward(results, backwards):
-        kernels.recurrence_backward(sizes, pack(a, h, h0, reset, h_bar, *results), backwards)
+        kernels.recurrence_backward(sizes, pack(a, h, h0, reset, h_bar, *results), is_bfloat16, backwards)
 
     shapes = (shape, shape, h0.shape)
-    got = both_orders(run_backward, *((s, np.float32) for s in shapes))
+    got = both_orders(run_backward, *((s, dtype) for s in shapes))
     expected = native(RECURRENCE_BACKWARD, shapes, a, h, h0, no_flags if reset is None else reset, h_bar)
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one, other)
-        assert np.isfinite(one).all()
+        assert np.isfinite(one.astype(np.float32)).all()
+
+
+# --- mingru_layer -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cells_on_host(kernels, monkeypatch):
+    """The kernels in the place of their handlers, for arrays with leading axes, as vmap brings them, or without."""
+
+    def native_call(target, results, *operands):
+        projected, x, h0, reset, *others = map(np.asarray, operands)
+        sizes = pack(int(np.prod(x.shape[:-3])), *x.shape[-3:])
+        operands = (projected, x, h0, reset if reset.size else None, *others)
+
+        def run(arrays, backwards):
+            if target == mingru.TARGET_CELL:
+                kernels.mingru_cell(sizes, pack(*operands, *arrays, int(arrays[1].size != h0.size)), backwards)
+            else:
+                kernels.mingru_cell_backward(sizes, pack(*operands, *arrays), backwards)
+
+        return [jnp.asarray(x) for x in both_orders(run, *((r.shape, r.dtype) for r in results))]
+
+    monkeypatch.setattr(ffi, "native_call", native_call)
+
+
+def mingru_operands(num_steps, batch, hidden, has_reset, seed=0):
+    rng = np.random.default_rng(seed)
+    x, y_bar = rng.normal(size=(2, num_steps, batch, hidden)).astype(np.float32)
+    kernel = (2 * rng.normal(size=(hidden, 3 * hidden)) / max(hidden, 1) ** 0.5).astype(np.float32)
+    h0, h_last_bar = rng.normal(size=(2, batch, hidden)).astype(np.float32)
+    reset = jnp.asarray(rng.random((num_steps, batch)) < 0.3) if has_reset else None
+    return (*map(jnp.asarray, (x, kernel, h0)), reset), tuple(map(jnp.asarray, (y_bar, h_last_bar)))
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "batch", "hidden", "has_reset"),
+    [(1, 2, 3, True), (7, 3, 5, False), (8, 1, 33, True), (9, 4, 1, True), (25, 3, 6, True), (3, 0, 2, False)],
+)
+def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset):
+    operands, bars = mingru_operands(num_steps, batch, hidden, has_reset)
+    y, h_last = mingru._cell(*operands)
+    saved_y, h, projected = mingru._cell_saved(*operands)
+    np.testing.assert_array_equal(y, saved_y)
+    np.testing.assert_array_equal(h_last, h[-1])
+
+    @jax.jit
+    def twin(x, kernel, h0, reset, *bars):
+        value, pull = jax.vjp(lambda *v: mingru_layer_reference(*v, reset), x, kernel, h0)
+        return *value, *pull(bars)
+
+    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars)
+    for one, other in zip(got, twin(*operands, *bars), strict=True):
+        # Sigmoids to 4e-7; states and cotangents carry what they are off from step to step.
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+
+
+def test_cells_of_lanes_are_those_of_each(cells_on_host):
+    lanes = [mingru_operands(11, 3, 5, has_reset=True, seed=seed) for seed in range(3)]
+    x, kernel, h0, reset, y_bar, h_last_bar = (jnp.stack(v) for v in zip(*[a + b for a, b in lanes], strict=True))
+    projected = jnp.matmul(x, kernel[:, None])
+    y, h = ffi.native_call(mingru.TARGET_CELL, [x, x], projected, x, h0, reset)
+    results = [projected, x, h0]
+    operands = (projected, x, h0, reset, h, y_bar, h_last_bar)
+    got = y, h, *ffi.native_call(mingru.TARGET_CELL_BACKWARD, results, *operands)
+    for i in range(3):
+        one = ffi.native_call(mingru.TARGET_CELL, [x[i], x[i]], projected[i], x[i], h0[i], reset[i])
+        results_of_one = [v[i] for v in results]
+        one += ffi.native_call(mingru.TARGET_CELL_BACKWARD, results_of_one, *(v[i] for v in operands))
+        for a, b in zip(got, one, strict=True):
+            np.testing.assert_array_equal(a[i], b)
+
+
+def test_a_reset_of_a_cell_lets_nothing_pass(cells_on_host):
+    (x, kernel, h0, _), (y_bar, h_last_bar) = mingru_operands(20, 2, 3, has_reset=False)
+    reset = jnp.zeros((20, 2), bool).at[10].set(True)
+    operands = (x, kernel, jnp.full_like(h0, np.nan), reset)
+    y, h, projected = mingru._cell_saved(*operands)
+    assert np.isnan(h[:10]).all() and np.isfinite(y[10:]).all()
+    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar)
+    np.testing.assert_array_equal(h0_bar, 0.0)
+    assert np.isfinite(x_bar[10:]).all()
 
 
 # --- linear_max and entity_encoder ------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,13 @@ from jax.test_util import check_grads
 
 from pufferjax import xla_ops
 from pufferjax.xla_ops import ffi
-from pufferjax.xla_ops.mingru_layer.op import TARGET, TARGET_BACKWARD
+from pufferjax.xla_ops.mingru_layer.op import (
+    TARGET,
+    TARGET_BACKWARD,
+    TARGET_CELL,
+    TARGET_CELL_BACKWARD,
+    TARGET_FORWARD,
+)
 from pufferjax.xla_ops.mingru_layer.reference import (
     mingru_layer_backward_reference,
     mingru_layer_reference,
@@ -283,6 +291,29 @@ def test_gradient_through_a_scan(impl):
     grad = jax.jit(jax.grad(loss, (0, 1, 2)), static_argnums=3)
     for a, b in zip(grad(x, kernel, h0, op), grad(x, kernel, h0, mingru_layer_reference), strict=True):
         np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+@pytest.mark.parametrize("impl", [None, "native"])
+def test_each_platform_runs_its_own_form(monkeypatch, impl):
+    """The whole layer is one call on a CPU; on a GPU products are XLA's, the rest is one. Lowered for both, not run."""
+    targets = {"cpu": ffi._targets["cpu"], "cuda": frozenset({TARGET_CELL, TARGET_CELL_BACKWARD})}
+    monkeypatch.setattr(ffi, "_targets", targets)
+    x, kernel, h0, reset = operands(3, 2, 4)
+
+    def run(x, kernel, h0):
+        value, pull = jax.vjp(lambda *v: xla_ops.mingru_layer(*v, reset, impl=impl), x, kernel, h0)
+        return value, pull(value), xla_ops.mingru_layer(x, kernel, h0, reset, impl=impl)
+
+    def calls(platform):
+        text = jax.jit(run).trace(x, kernel, h0).lower(lowering_platforms=(platform,)).as_text()
+        return sorted(re.findall(r"custom_call @([\w.]+)\(", text)), "dot_general" in text, "while" in text
+
+    assert calls("cuda") == ([TARGET_CELL, TARGET_CELL, TARGET_CELL_BACKWARD], True, False)
+    assert xla_ops.backends()[OP]["cuda"] == "native"
+    if ffi.has_native(TARGET, "cpu"):
+        assert calls("cpu") == ([TARGET, TARGET_BACKWARD, TARGET_FORWARD], False, False)
+    monkeypatch.setitem(targets, "cuda", frozenset({TARGET_CELL}))
+    assert xla_ops.backends()[OP]["cuda"] == "reference"
 
 
 def test_two_devices(run_on_two_devices):

@@ -33,4 +33,10 @@ PJX_HD uint32_t Bfloat16PairOf(float low, float high) {
 #endif
 }
 
+// For code that is a template over how numbers are stored: as float or as the bits of a bfloat16.
+PJX_HD float Widen(float x) { return x; }
+PJX_HD float Widen(uint16_t half) { return FloatOfBfloat16(half); }
+PJX_HD void Narrow(float x, float* to) { *to = x; }
+PJX_HD void Narrow(float x, uint16_t* to) { *to = Bfloat16Of(x); }
+
 }  // namespace pjx

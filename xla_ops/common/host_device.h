@@ -9,6 +9,13 @@
 #define PJX_HD inline
 #endif
 
+// One that the CPU calls in vector loops (PJX_INLINE in simd.h says why).
+#if defined(__GNUC__) || defined(__clang__)
+#define PJX_HD_INLINE PJX_HD __attribute__((always_inline))
+#else
+#define PJX_HD_INLINE PJX_HD
+#endif
+
 // Before a loop whose arrays must stay in registers on the GPU; and before one of which more than so many turns at once
 // would take the registers from the others.
 #define PJX_PRAGMA(text) _Pragma(#text)

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>  // also brings __GLIBC__
-#include <cstring>
 
 // PJX_MULTIVERSION before a plain function (no template, no lambda) compiles it for AVX-512, AVX2 and the baseline; the
 // loader picks one when the module is loaded. Functions called inside must be PJX_INLINE, or they stay baseline code.
@@ -49,39 +48,5 @@ PJX_INLINE void Prefetch(const void* address) {
 // 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON. Need not be aligned.
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int64_t kLanes = 16;
-
-PJX_INLINE uint32_t BitsOf(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-PJX_INLINE float FloatOf(uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-// 1 / (1 + exp(-x)) without branches, so that loops over it vectorise. Relative error below 4e-7 for x > -87.3; 0
-// below about -88.4, where the true value is subnormal; right at both infinities; NaN stays NaN.
-PJX_INLINE float Sigmoid(float x) {
-  // exp(-x) = 2^n exp(-r), n = round(-x / ln 2), r = x + n ln 2, |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds to an
-  // integer and leaves it in the low bits; + 127 is the exponent's bias.
-  constexpr float kShift = 12582912.0f + 127.0f;
-  const float shifted = FloatOf(static_cast<uint32_t>(std::min<int32_t>(
-      static_cast<int32_t>(BitsOf(kShift - x * 1.44269504f)), 0x4B4000FF)));  // n <= 128, where 2^n is infinity
-  const float n = shifted - kShift;
-  float r = x + n * 0.693359375f;  // ln 2 in two parts: the first product is exact
-  r = r + n * -2.12194440e-4f;
-  // exp(-r): the polynomial of least relative error (9e-8) with constant term 1, fitted by Lawson's iteration.
-  float exp_r = -0.008290272206068039f;
-  exp_r = exp_r * r + 0.04189816117286682f;
-  exp_r = exp_r * r - 0.1666763871908188f;
-  exp_r = exp_r * r + 0.4999914765357971f;
-  exp_r = exp_r * r - 0.9999997019767761f;
-  exp_r = exp_r * r + 1.0f;
-  const float result = 1.0f / (1.0f + exp_r * FloatOf(BitsOf(shifted) << 23));
-  return x > 87.0f ? 1.0f : result;  // above that, n leaves the range of exponents
-}
 
 }  // namespace pjx

@@ -1,7 +1,8 @@
-// Sizes of a linear recurrence; and one column of it through all steps, as a GPU thread walks it.
+// Sizes of a linear recurrence; and one column of it through all steps, as a GPU thread walks it. S is how numbers are
+// stored, float or the bits of a bfloat16; what is carried from step to step is float32 in either case.
 #pragma once
 
-#include "xla_ops/common/host_device.h"
+#include "xla_ops/common/bfloat16.h"
 
 namespace pjx {
 
@@ -27,76 +28,80 @@ struct RecurrenceCursor {
   }
 };
 
+template <typename S>
 struct ForwardOperands {
-  const float *a, *b;  // [lanes, T, R, K]
-  const float* h0;     // [lanes, R, K]
-  const bool* reset;   // [lanes, T, R] or null
-  float* h;            // [lanes, T, R, K]
+  const S *a, *b;     // [lanes, T, R, K]
+  const S* h0;        // [lanes, R, K]
+  const bool* reset;  // [lanes, T, R] or null
+  S* h;               // [lanes, T, R, K]
 };
 
-template <int kSteps>
-PJX_HD void ForwardSteps(const ForwardOperands& o, RecurrenceCursor* cursor) {
+template <int kSteps, typename S>
+PJX_HD void ForwardSteps(const ForwardOperands<S>& o, RecurrenceCursor* cursor) {
   float a[kSteps], b[kSteps];
   bool reset[kSteps];
   int64_t at = cursor->at;
   PJX_UNROLL
   for (int j = 0; j < kSteps; ++j, at += cursor->row, cursor->flag += cursor->flag_row) {
-    a[j] = o.a[at], b[j] = o.b[at];
+    a[j] = Widen(o.a[at]), b[j] = Widen(o.b[at]);
     reset[j] = o.reset != nullptr && o.reset[cursor->flag];
   }
   PJX_UNROLL
   for (int j = 0; j < kSteps; ++j, cursor->at += cursor->row) {
     cursor->carried = a[j] * (reset[j] ? 0.0f : cursor->carried) + b[j];  // h_t
-    o.h[cursor->at] = cursor->carried;
+    Narrow(cursor->carried, &o.h[cursor->at]);
   }
 }
 
 // Threads of successive columns read and write successive memory at each step.
-PJX_HD void ForwardColumn(const RecurrenceSizes& sizes, const ForwardOperands& o, int64_t index) {
+template <typename S>
+PJX_HD void ForwardColumn(const RecurrenceSizes& sizes, const ForwardOperands<S>& o, int64_t index) {
   RecurrenceCursor cursor(sizes, index, /*step=*/0);
-  cursor.carried = o.h0[index];
+  cursor.carried = Widen(o.h0[index]);
   int64_t left = sizes.num_steps;
   for (; left >= kStepsAhead; left -= kStepsAhead) ForwardSteps<kStepsAhead>(o, &cursor);
   for (; left > 0; --left) ForwardSteps<1>(o, &cursor);
 }
 
+template <typename S>
 struct BackwardOperands {
-  const float *a, *h;    // [lanes, T, R, K]
-  const float* h0;       // [lanes, R, K]
-  const bool* reset;     // [lanes, T, R] or null
-  const float* h_bar;    // [lanes, T, R, K]
-  float *a_bar, *b_bar;  // [lanes, T, R, K]
-  float* h0_bar;         // [lanes, R, K]
+  const S *a, *h;     // [lanes, T, R, K]
+  const S* h0;        // [lanes, R, K]
+  const bool* reset;  // [lanes, T, R] or null
+  const S* h_bar;     // [lanes, T, R, K]
+  S *a_bar, *b_bar;   // [lanes, T, R, K]
+  S* h0_bar;          // [lanes, R, K]
 };
 
 // Steps back from the cursor; `h_first` stands for the state before the last of them where that is step 0, else null.
-template <int kSteps>
-PJX_HD void BackwardSteps(const BackwardOperands& o, const float* h_first, RecurrenceCursor* cursor) {
+template <int kSteps, typename S>
+PJX_HD void BackwardSteps(const BackwardOperands<S>& o, const S* h_first, RecurrenceCursor* cursor) {
   float a[kSteps], previous[kSteps], h_bar[kSteps];
   bool reset[kSteps];
   int64_t at = cursor->at;
   PJX_UNROLL
   for (int j = 0; j < kSteps; ++j, at -= cursor->row, cursor->flag -= cursor->flag_row) {
-    a[j] = o.a[at], h_bar[j] = o.h_bar[at];
-    previous[j] = j == kSteps - 1 && h_first != nullptr ? *h_first : o.h[at - cursor->row];
+    a[j] = Widen(o.a[at]), h_bar[j] = Widen(o.h_bar[at]);
+    previous[j] = Widen(j == kSteps - 1 && h_first != nullptr ? *h_first : o.h[at - cursor->row]);
     reset[j] = o.reset != nullptr && o.reset[cursor->flag];
   }
   PJX_UNROLL
   for (int j = 0; j < kSteps; ++j, cursor->at -= cursor->row) {
     const float g = h_bar[j] + cursor->carried;
-    o.b_bar[cursor->at] = g;
-    o.a_bar[cursor->at] = g * (reset[j] ? 0.0f : previous[j]);
+    Narrow(g, &o.b_bar[cursor->at]);
+    Narrow(g * (reset[j] ? 0.0f : previous[j]), &o.a_bar[cursor->at]);
     cursor->carried = reset[j] ? 0.0f : a[j] * g;  // the cotangent of h_{t-1} by way of h_t
   }
 }
 
-PJX_HD void BackwardColumn(const RecurrenceSizes& sizes, const BackwardOperands& o, int64_t index) {
+template <typename S>
+PJX_HD void BackwardColumn(const RecurrenceSizes& sizes, const BackwardOperands<S>& o, int64_t index) {
   RecurrenceCursor cursor(sizes, index, /*step=*/sizes.num_steps - 1);
   int64_t left = sizes.num_steps;
-  for (; left > kStepsAhead; left -= kStepsAhead) BackwardSteps<kStepsAhead>(o, nullptr, &cursor);
-  for (; left > 1; --left) BackwardSteps<1>(o, nullptr, &cursor);
+  for (; left > kStepsAhead; left -= kStepsAhead) BackwardSteps<kStepsAhead, S>(o, nullptr, &cursor);
+  for (; left > 1; --left) BackwardSteps<1, S>(o, nullptr, &cursor);
   BackwardSteps<1>(o, o.h0 + index, &cursor);
-  o.h0_bar[index] = cursor.carried;
+  Narrow(cursor.carried, &o.h0_bar[index]);
 }
 
 }  // namespace pjx

@@ -1,113 +1,163 @@
 // linear_recurrence on the CPU. Every column is on its own, so columns are split over the threads; a thread walks time
-// over a block narrow enough that the previous row of h is still in the first-level cache. The work is bound by memory.
+// over a block narrow enough that what is carried from step to step stays in the first-level cache. The work is bound
+// by memory.
 #include "xla_ops/common/simd.h"
 #include "xla_ops/linear_recurrence/handlers.h"
 
 namespace pjx {
 namespace {
 
-constexpr int64_t kBlock = 2048;  // columns: 8 KiB of each array per row
+constexpr int64_t kBlock = 2048;  // columns: 8 KiB of float32
 
-// One step over `size` columns that share one reset flag.
-PJX_INLINE void StepForward(const float* __restrict a, const float* __restrict b, const float* __restrict previous,
-                            float* __restrict h, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) h[i] = a[i] * previous[i] + b[i];
+// h in float32: the result itself, or `beside` it where that is narrower.
+PJX_INLINE float* StatesOf(float* h, float*) { return h; }
+PJX_INLINE float* StatesOf(uint16_t*, float* beside) { return beside; }
+PJX_INLINE const float* StatesOf(const float* h0, int64_t, float*) { return h0; }
+PJX_INLINE const float* StatesOf(const uint16_t* h0, int64_t size, float* beside) {
+  for (int64_t i = 0; i < size; ++i) beside[i] = Widen(h0[i]);
+  return beside;
 }
 
-PJX_INLINE void ResetForward(const float* __restrict a, const float* __restrict b, float* __restrict h, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) h[i] = a[i] * 0.0f + b[i];
+// One step over `size` columns that share one reset flag. `previous` may be `states`, and `states` is h if that is
+// float32.
+template <typename S>
+PJX_INLINE void StepForward(const S* a, const S* b, const float* previous, float* states, S* h, int64_t size) {
+  PJX_INDEPENDENT
+  for (int64_t i = 0; i < size; ++i) {
+    states[i] = Widen(a[i]) * previous[i] + Widen(b[i]);
+    if constexpr (sizeof(S) < sizeof(float)) Narrow(states[i], &h[i]);
+  }
+}
+
+template <typename S>
+PJX_INLINE void ResetForward(const S* a, const S* b, float* states, S* h, int64_t size) {
+  PJX_INDEPENDENT
+  for (int64_t i = 0; i < size; ++i) {
+    states[i] = Widen(a[i]) * 0.0f + Widen(b[i]);
+    if constexpr (sizeof(S) < sizeof(float)) Narrow(states[i], &h[i]);
+  }
 }
 
 // One step with a flag for each column.
-PJX_INLINE void FlaggedForward(const float* __restrict a, const float* __restrict b, const float* __restrict previous,
-                               const bool* __restrict reset, float* __restrict h, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) h[i] = a[i] * (reset[i] ? 0.0f : previous[i]) + b[i];
+template <typename S>
+PJX_INLINE void FlaggedForward(const S* a, const S* b, const float* previous, const bool* reset, float* states, S* h,
+                               int64_t size) {
+  PJX_INDEPENDENT
+  for (int64_t i = 0; i < size; ++i) {
+    states[i] = Widen(a[i]) * (reset[i] ? 0.0f : previous[i]) + Widen(b[i]);
+    if constexpr (sizeof(S) < sizeof(float)) Narrow(states[i], &h[i]);
+  }
 }
 
-// Columns [begin, end) of one lane; `reset` is null or has a flag for each `group` columns of a step.
-PJX_MULTIVERSION
-void Forward(const float* a, const float* b, const float* h0, const bool* reset, int64_t num_steps, int64_t columns,
-             int64_t group, int64_t begin, int64_t end, float* h) {
-  for (int64_t t = 0; t < num_steps; ++t) {
-    const int64_t row = t * columns;
-    const float* previous = t == 0 ? h0 : h + row - columns;
-    if (reset == nullptr) {
-      StepForward(a + row + begin, b + row + begin, previous + begin, h + row + begin, end - begin);
+// Columns [begin, end) of one lane, at most a block; `reset` is null or has a flag for each `group` columns of a step.
+template <typename S>
+PJX_INLINE void ForwardBlock(const RecurrenceSizes& sizes, const ForwardOperands<S>& o, int64_t begin, int64_t end) {
+  const int64_t columns = sizes.columns(), group = sizes.group;
+  float beside[kBlock];
+  const float* previous = StatesOf(o.h0 + begin, end - begin, beside);  // these begin at column `begin`
+  for (int64_t t = 0; t < sizes.num_steps; ++t) {
+    const int64_t at = t * columns + begin;
+    float* const states = StatesOf(o.h + at, beside);
+    if (o.reset == nullptr) {
+      StepForward(o.a + at, o.b + at, previous, states, o.h + at, end - begin);
     } else if (group == 1) {
-      FlaggedForward(a + row + begin, b + row + begin, previous + begin, reset + row + begin, h + row + begin,
-                     end - begin);
+      FlaggedForward(o.a + at, o.b + at, previous, o.reset + at, states, o.h + at, end - begin);
     } else {
-      const bool* flags = reset + t * (columns / group);
-      for (int64_t i = begin, stop; i < end; i = stop) {
-        stop = std::min(end, (i / group + 1) * group);
-        if (flags[i / group]) {
-          ResetForward(a + row + i, b + row + i, h + row + i, stop - i);
+      const bool* flags = o.reset + t * sizes.flags;
+      for (int64_t i = 0, stop; i < end - begin; i = stop) {
+        const int64_t flag = (begin + i) / group;
+        stop = std::min(end, (flag + 1) * group) - begin;
+        if (flags[flag]) {
+          ResetForward(o.a + at + i, o.b + at + i, states + i, o.h + at + i, stop - i);
         } else {
-          StepForward(a + row + i, b + row + i, previous + i, h + row + i, stop - i);
+          StepForward(o.a + at + i, o.b + at + i, previous + i, states + i, o.h + at + i, stop - i);
         }
       }
     }
+    previous = states;
   }
 }
 
-// `carried` holds a_{t+1} g_{t+1} (0 across a reset) and ends as the cotangent of h0.
-PJX_INLINE void StepBackward(const float* __restrict a, const float* __restrict previous, const float* __restrict h_bar,
-                             float* __restrict carried, float* __restrict a_bar, float* __restrict b_bar,
-                             int64_t size) {
+// `carried` holds a_{t+1} g_{t+1} (0 across a reset), and ends as a_t g_t.
+template <typename S>
+PJX_INLINE void StepBackward(const S* __restrict a, const S* __restrict previous, const S* __restrict h_bar,
+                             float* __restrict carried, S* __restrict a_bar, S* __restrict b_bar, int64_t size) {
   for (int64_t i = 0; i < size; ++i) {
-    const float g = h_bar[i] + carried[i];
-    b_bar[i] = g;
-    a_bar[i] = g * previous[i];
-    carried[i] = a[i] * g;
+    const float g = Widen(h_bar[i]) + carried[i];
+    Narrow(g, &b_bar[i]);
+    Narrow(g * Widen(previous[i]), &a_bar[i]);
+    carried[i] = Widen(a[i]) * g;
   }
 }
 
-PJX_INLINE void ResetBackward(const float* __restrict h_bar, float* __restrict carried, float* __restrict a_bar,
-                              float* __restrict b_bar, int64_t size) {
+template <typename S>
+PJX_INLINE void ResetBackward(const S* __restrict h_bar, float* __restrict carried, S* __restrict a_bar,
+                              S* __restrict b_bar, int64_t size) {
   for (int64_t i = 0; i < size; ++i) {
-    const float g = h_bar[i] + carried[i];
-    b_bar[i] = g;
-    a_bar[i] = g * 0.0f;
+    const float g = Widen(h_bar[i]) + carried[i];
+    Narrow(g, &b_bar[i]);
+    Narrow(g * 0.0f, &a_bar[i]);
     carried[i] = 0.0f;
   }
 }
 
-PJX_INLINE void FlaggedBackward(const float* __restrict a, const float* __restrict previous,
-                                const bool* __restrict reset, const float* __restrict h_bar, float* __restrict carried,
-                                float* __restrict a_bar, float* __restrict b_bar, int64_t size) {
+template <typename S>
+PJX_INLINE void FlaggedBackward(const S* __restrict a, const S* __restrict previous, const bool* __restrict reset,
+                                const S* __restrict h_bar, float* __restrict carried, S* __restrict a_bar,
+                                S* __restrict b_bar, int64_t size) {
   for (int64_t i = 0; i < size; ++i) {
-    const float g = h_bar[i] + carried[i];
-    b_bar[i] = g;
-    a_bar[i] = g * (reset[i] ? 0.0f : previous[i]);
-    carried[i] = reset[i] ? 0.0f : a[i] * g;
+    const float g = Widen(h_bar[i]) + carried[i];
+    Narrow(g, &b_bar[i]);
+    Narrow(g * (reset[i] ? 0.0f : Widen(previous[i])), &a_bar[i]);
+    carried[i] = reset[i] ? 0.0f : Widen(a[i]) * g;
   }
 }
 
-PJX_MULTIVERSION
-void Backward(const float* a, const float* h, const float* h0, const bool* reset, const float* h_bar, int64_t num_steps,
-              int64_t columns, int64_t group, int64_t begin, int64_t end, float* a_bar, float* b_bar, float* h0_bar) {
-  for (int64_t i = begin; i < end; ++i) h0_bar[i] = 0.0f;
-  for (int64_t t = num_steps - 1; t >= 0; --t) {
+template <typename S>
+PJX_INLINE void BackwardBlock(const RecurrenceSizes& sizes, const BackwardOperands<S>& o, int64_t begin, int64_t end) {
+  const int64_t columns = sizes.columns(), group = sizes.group;
+  float carried[kBlock];
+  std::fill(carried, carried + end - begin, 0.0f);
+  for (int64_t t = sizes.num_steps - 1; t >= 0; --t) {
     const int64_t row = t * columns, at = row + begin;
-    const float* previous = t == 0 ? h0 : h + row - columns;
-    if (reset == nullptr) {
-      StepBackward(a + at, previous + begin, h_bar + at, h0_bar + begin, a_bar + at, b_bar + at, end - begin);
+    const S* previous = t == 0 ? o.h0 : o.h + row - columns;
+    if (o.reset == nullptr) {
+      StepBackward(o.a + at, previous + begin, o.h_bar + at, carried, o.a_bar + at, o.b_bar + at, end - begin);
     } else if (group == 1) {
-      FlaggedBackward(a + at, previous + begin, reset + at, h_bar + at, h0_bar + begin, a_bar + at, b_bar + at,
+      FlaggedBackward(o.a + at, previous + begin, o.reset + at, o.h_bar + at, carried, o.a_bar + at, o.b_bar + at,
                       end - begin);
     } else {
-      const bool* flags = reset + t * (columns / group);
+      const bool* flags = o.reset + t * sizes.flags;
       for (int64_t i = begin, stop; i < end; i = stop) {
         stop = std::min(end, (i / group + 1) * group);
+        float* const from = carried + i - begin;
         if (flags[i / group]) {
-          ResetBackward(h_bar + row + i, h0_bar + i, a_bar + row + i, b_bar + row + i, stop - i);
+          ResetBackward(o.h_bar + row + i, from, o.a_bar + row + i, o.b_bar + row + i, stop - i);
         } else {
-          StepBackward(a + row + i, previous + i, h_bar + row + i, h0_bar + i, a_bar + row + i, b_bar + row + i,
+          StepBackward(o.a + row + i, previous + i, o.h_bar + row + i, from, o.a_bar + row + i, o.b_bar + row + i,
                        stop - i);
         }
       }
     }
   }
+  for (int64_t i = begin; i < end; ++i) Narrow(carried[i - begin], &o.h0_bar[i]);
+}
+
+PJX_MULTIVERSION
+void Forward(const RecurrenceSizes& sizes, const ForwardOperands<float>& o, int64_t begin, int64_t end) {
+  ForwardBlock(sizes, o, begin, end);
+}
+PJX_MULTIVERSION
+void Forward(const RecurrenceSizes& sizes, const ForwardOperands<uint16_t>& o, int64_t begin, int64_t end) {
+  ForwardBlock(sizes, o, begin, end);
+}
+PJX_MULTIVERSION
+void Backward(const RecurrenceSizes& sizes, const BackwardOperands<float>& o, int64_t begin, int64_t end) {
+  BackwardBlock(sizes, o, begin, end);
+}
+PJX_MULTIVERSION
+void Backward(const RecurrenceSizes& sizes, const BackwardOperands<uint16_t>& o, int64_t begin, int64_t end) {
+  BackwardBlock(sizes, o, begin, end);
 }
 
 // Calls body(lane, begin, end) for blocks of columns, in parallel.
@@ -130,25 +180,33 @@ const bool* FlagsOf(const bool* reset, const RecurrenceSizes& sizes, int64_t lan
   return reset == nullptr ? nullptr : reset + lane * sizes.num_steps * sizes.flags;
 }
 
-ffi::Error ForwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const ForwardOperands& o) {
-  ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
-    const int64_t offset = lane * sizes.lane();
-    Forward(o.a + offset, o.b + offset, o.h0 + lane * sizes.columns(), FlagsOf(o.reset, sizes, lane), sizes.num_steps,
-            sizes.columns(), sizes.group, begin, end, o.h + offset);
-  });
-  return ffi::Error::Success();
-}
-PJX_REGISTER("pufferjax.linear_recurrence", HandlerOf<LinearRecurrence<ForwardOnPool, ffi::ThreadPool>>);
-
-ffi::Error BackwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const BackwardOperands& o) {
+template <typename S>
+ffi::Error ForwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const ForwardOperands<S>& o) {
   ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
     const int64_t offset = lane * sizes.lane(), row = lane * sizes.columns();
-    Backward(o.a + offset, o.h + offset, o.h0 + row, FlagsOf(o.reset, sizes, lane), o.h_bar + offset, sizes.num_steps,
-             sizes.columns(), sizes.group, begin, end, o.a_bar + offset, o.b_bar + offset, o.h0_bar + row);
+    Forward(sizes, {o.a + offset, o.b + offset, o.h0 + row, FlagsOf(o.reset, sizes, lane), o.h + offset}, begin, end);
   });
   return ffi::Error::Success();
 }
-PJX_REGISTER("pufferjax.linear_recurrence.bwd", HandlerOf<LinearRecurrenceBwd<BackwardOnPool, ffi::ThreadPool>>);
+template <ffi::DataType dtype>
+constexpr auto kForward = LinearRecurrence<dtype, ForwardOnPool<ffi::NativeType<dtype>>, ffi::ThreadPool>;
+PJX_REGISTER("pufferjax.linear_recurrence", HandlerOf<kForward<ffi::F32>>);
+PJX_REGISTER("pufferjax.linear_recurrence.bf16", HandlerOf<kForward<ffi::BF16>>);
+
+template <typename S>
+ffi::Error BackwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const BackwardOperands<S>& o) {
+  ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
+    const int64_t offset = lane * sizes.lane(), row = lane * sizes.columns();
+    const BackwardOperands<S> own{o.a + offset,     o.h + offset,     o.h0 + row,       FlagsOf(o.reset, sizes, lane),
+                                  o.h_bar + offset, o.a_bar + offset, o.b_bar + offset, o.h0_bar + row};
+    Backward(sizes, own, begin, end);
+  });
+  return ffi::Error::Success();
+}
+template <ffi::DataType dtype>
+constexpr auto kBackward = LinearRecurrenceBwd<dtype, BackwardOnPool<ffi::NativeType<dtype>>, ffi::ThreadPool>;
+PJX_REGISTER("pufferjax.linear_recurrence.bwd", HandlerOf<kBackward<ffi::F32>>);
+PJX_REGISTER("pufferjax.linear_recurrence.bwd.bf16", HandlerOf<kBackward<ffi::BF16>>);
 
 }  // namespace
 }  // namespace pjx

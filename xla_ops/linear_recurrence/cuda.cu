@@ -7,14 +7,16 @@ namespace {
 
 constexpr int kThreads = 64;  // small, so that a few thousand columns reach every multiprocessor
 
+template <typename S>
 __global__ void __launch_bounds__(kThreads)
-    ForwardColumns(RecurrenceSizes sizes, ForwardOperands operands, int64_t num_columns) {
+    ForwardColumns(RecurrenceSizes sizes, ForwardOperands<S> operands, int64_t num_columns) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index < num_columns) ForwardColumn(sizes, operands, index);
 }
 
+template <typename S>
 __global__ void __launch_bounds__(kThreads)
-    BackwardColumns(RecurrenceSizes sizes, BackwardOperands operands, int64_t num_columns) {
+    BackwardColumns(RecurrenceSizes sizes, BackwardOperands<S> operands, int64_t num_columns) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index < num_columns) BackwardColumn(sizes, operands, index);
 }
@@ -26,17 +28,24 @@ ffi::Error LaunchColumns(const char* op, cudaStream_t stream, void (*kernel)(Rec
   return Launch(op, stream, kernel, CeilDivide(num_columns, kThreads), kThreads, sizes, operands, num_columns);
 }
 
-ffi::Error ForwardOnStream(cudaStream_t stream, const RecurrenceSizes& sizes, const ForwardOperands& operands) {
-  return LaunchColumns("linear_recurrence", stream, ForwardColumns, sizes, operands);
+template <typename S>
+ffi::Error ForwardOnStream(cudaStream_t stream, const RecurrenceSizes& sizes, const ForwardOperands<S>& operands) {
+  return LaunchColumns("linear_recurrence", stream, ForwardColumns<S>, sizes, operands);
 }
-PJX_REGISTER("pufferjax.linear_recurrence",
-             HandlerOf<LinearRecurrence<ForwardOnStream, cudaStream_t>, ffi::Traits::kCmdBufferCompatible>);
+template <ffi::DataType dtype>
+constexpr auto kForward = LinearRecurrence<dtype, ForwardOnStream<ffi::NativeType<dtype>>, cudaStream_t>;
+PJX_REGISTER("pufferjax.linear_recurrence", HandlerOf<kForward<ffi::F32>, ffi::Traits::kCmdBufferCompatible>);
+PJX_REGISTER("pufferjax.linear_recurrence.bf16", HandlerOf<kForward<ffi::BF16>, ffi::Traits::kCmdBufferCompatible>);
 
-ffi::Error BackwardOnStream(cudaStream_t stream, const RecurrenceSizes& sizes, const BackwardOperands& operands) {
-  return LaunchColumns("linear_recurrence.bwd", stream, BackwardColumns, sizes, operands);
+template <typename S>
+ffi::Error BackwardOnStream(cudaStream_t stream, const RecurrenceSizes& sizes, const BackwardOperands<S>& operands) {
+  return LaunchColumns("linear_recurrence.bwd", stream, BackwardColumns<S>, sizes, operands);
 }
-PJX_REGISTER("pufferjax.linear_recurrence.bwd",
-             HandlerOf<LinearRecurrenceBwd<BackwardOnStream, cudaStream_t>, ffi::Traits::kCmdBufferCompatible>);
+template <ffi::DataType dtype>
+constexpr auto kBackward = LinearRecurrenceBwd<dtype, BackwardOnStream<ffi::NativeType<dtype>>, cudaStream_t>;
+PJX_REGISTER("pufferjax.linear_recurrence.bwd", HandlerOf<kBackward<ffi::F32>, ffi::Traits::kCmdBufferCompatible>);
+PJX_REGISTER("pufferjax.linear_recurrence.bwd.bf16",
+             HandlerOf<kBackward<ffi::BF16>, ffi::Traits::kCmdBufferCompatible>);
 
 }  // namespace
 }  // namespace pjx

@@ -25,14 +25,14 @@ inline const bool* Flags(const ffi::Buffer<ffi::PRED>& reset) {
 }
 
 // K columns share one reset flag of a step; `reset` is empty where there are no resets. `run(context..., sizes,
-// operands)` does the work.
-template <auto run, typename... Context>
+// operands)` does the work, on numbers that are all stored as `dtype`.
+template <ffi::DataType dtype, auto run, typename... Context>
 ffi::Error LinearRecurrence(Context... context,
-                            ffi::Buffer<ffi::F32> a,        // [..., T, R, K]
-                            ffi::Buffer<ffi::F32> b,        // [..., T, R, K]
-                            ffi::Buffer<ffi::F32> h0,       // [..., R, K]
-                            ffi::Buffer<ffi::PRED> reset,   // [..., T, R] or [..., 0]
-                            ffi::ResultBuffer<ffi::F32> h)  // [..., T, R, K]
+                            ffi::Buffer<dtype> a,          // [..., T, R, K]
+                            ffi::Buffer<dtype> b,          // [..., T, R, K]
+                            ffi::Buffer<dtype> h0,         // [..., R, K]
+                            ffi::Buffer<ffi::PRED> reset,  // [..., T, R] or [..., 0]
+                            ffi::ResultBuffer<dtype> h)    // [..., T, R, K]
 {
   const char* op = "linear_recurrence";
   RecurrenceSizes sizes{};
@@ -43,19 +43,20 @@ ffi::Error LinearRecurrence(Context... context,
                            {"h0", h0.element_count(), sizes.all_columns()}});
   if (error.failure()) return error;
   return run(context..., sizes,
-             ForwardOperands{a.typed_data(), b.typed_data(), h0.typed_data(), Flags(reset), h->typed_data()});
+             ForwardOperands<ffi::NativeType<dtype>>{a.typed_data(), b.typed_data(), h0.typed_data(), Flags(reset),
+                                                     h->typed_data()});
 }
 
-template <auto run, typename... Context>
+template <ffi::DataType dtype, auto run, typename... Context>
 ffi::Error LinearRecurrenceBwd(Context... context,
-                               ffi::Buffer<ffi::F32> a,             // [..., T, R, K]
-                               ffi::Buffer<ffi::F32> h,             // [..., T, R, K]
-                               ffi::Buffer<ffi::F32> h0,            // [..., R, K]
-                               ffi::Buffer<ffi::PRED> reset,        // [..., T, R] or [..., 0]
-                               ffi::Buffer<ffi::F32> h_bar,         // [..., T, R, K]
-                               ffi::ResultBuffer<ffi::F32> a_bar,   // [..., T, R, K]
-                               ffi::ResultBuffer<ffi::F32> b_bar,   // [..., T, R, K]
-                               ffi::ResultBuffer<ffi::F32> h0_bar)  // [..., R, K]
+                               ffi::Buffer<dtype> a,             // [..., T, R, K]
+                               ffi::Buffer<dtype> h,             // [..., T, R, K]
+                               ffi::Buffer<dtype> h0,            // [..., R, K]
+                               ffi::Buffer<ffi::PRED> reset,     // [..., T, R] or [..., 0]
+                               ffi::Buffer<dtype> h_bar,         // [..., T, R, K]
+                               ffi::ResultBuffer<dtype> a_bar,   // [..., T, R, K]
+                               ffi::ResultBuffer<dtype> b_bar,   // [..., T, R, K]
+                               ffi::ResultBuffer<dtype> h0_bar)  // [..., R, K]
 {
   const char* op = "linear_recurrence.bwd";
   RecurrenceSizes sizes{};
@@ -69,8 +70,9 @@ ffi::Error LinearRecurrenceBwd(Context... context,
                            {"h0_bar", h0_bar->element_count(), sizes.all_columns()}});
   if (error.failure()) return error;
   return run(context..., sizes,
-             BackwardOperands{a.typed_data(), h.typed_data(), h0.typed_data(), Flags(reset), h_bar.typed_data(),
-                              a_bar->typed_data(), b_bar->typed_data(), h0_bar->typed_data()});
+             BackwardOperands<ffi::NativeType<dtype>>{a.typed_data(), h.typed_data(), h0.typed_data(), Flags(reset),
+                                                      h_bar.typed_data(), a_bar->typed_data(), b_bar->typed_data(),
+                                                      h0_bar->typed_data()});
 }
 
 }  // namespace pjx

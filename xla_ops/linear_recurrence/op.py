@@ -18,7 +18,7 @@ TARGET_BACKWARD = "pufferjax.linear_recurrence.bwd"
 
 
 def linear_recurrence(a, b, h0, reset=None, *, impl=None) -> jax.Array:
-    """All states h f32[T, ...] of a first-order linear recurrence.
+    """All states h[T, ...] of a first-order linear recurrence, float32 or bfloat16 as the operands are.
 
         h_t = a_t h'_{t-1} + b_t,   h'_{t-1} = 0 where reset_t, else h_{t-1};   h_{-1} = h0
 
@@ -29,22 +29,26 @@ def linear_recurrence(a, b, h0, reset=None, *, impl=None) -> jax.Array:
     RNNs all we needed?"), linear state-space models, discounted sums.
 
     Args:
-      a: f32[T, ...], T >= 1, any trailing axes (also none, also empty ones).
-      b: f32[T, ...], the shape of `a`.
-      h0: f32[...], the shape of `a` without T.
+      a: f32 or bf16 [T, ...], T >= 1, any trailing axes (also none, also empty ones).
+      b: the shape and dtype of `a`.
+      h0: the shape of `a` without T, the dtype of `a`.
       reset: bool, the shape of `a` or a leading part of it that holds at least T: [T], [T, B], ... It applies to all
         of the axes it lacks. None: no resets.
       impl: "native", "reference" or None (native where there is one).
+
+    With bfloat16 only storage is narrow: what is carried from step to step is float32, and each h_t is rounded once,
+    when it is stored; so one call is more precise than two that hand over the last h. The gradients are float32 sums,
+    that of a_t times h_{t-1} as it was stored, and rounded once.
 
     Differentiable once in reverse mode in a, b and h0; impl="reference" is plain JAX, with all modes and orders.
     Raises TypeError or ValueError naming the argument.
     """
     op = "linear_recurrence"
-    a = check_array(op, "a", a, ("T", ...), jnp.float32)
+    a = check_array(op, "a", a, ("T", ...), (jnp.float32, jnp.bfloat16))
     if a.shape[0] == 0:
         raise ValueError(f"{op}: a must have at least one step, got shape {a.shape}")
-    b = check_array(op, "b", b, a.shape, jnp.float32)
-    h0 = check_array(op, "h0", h0, a.shape[1:], jnp.float32)
+    b = check_array(op, "b", b, a.shape, a.dtype)
+    h0 = check_array(op, "h0", h0, a.shape[1:], a.dtype)
     if reset is not None:
         reset = check_array(op, "reset", reset, (a.shape[0], ...), jnp.bool_)
         if reset.shape != a.shape[: reset.ndim]:
@@ -58,7 +62,7 @@ def linear_recurrence(a, b, h0, reset=None, *, impl=None) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _linear_recurrence(impl, a, b, h0, reset):
-    return ffi.select(TARGET, _native, linear_recurrence_reference, a, b, h0, reset, impl=impl)
+    return ffi.select(_stored_as(a, TARGET), _native, linear_recurrence_reference, a, b, h0, reset, impl=impl)
 
 
 def _forward(impl, a, b, h0, reset):
@@ -67,8 +71,9 @@ def _forward(impl, a, b, h0, reset):
 
 
 def _backward(impl, residuals, h_bar):
+    target = _stored_as(h_bar, TARGET_BACKWARD)
     cotangents = ffi.select(
-        TARGET_BACKWARD, _native_backward, linear_recurrence_backward_reference, *residuals, h_bar, impl=impl
+        target, _native_backward, linear_recurrence_backward_reference, *residuals, h_bar, impl=impl
     )
     return *cotangents, None
 
@@ -76,19 +81,24 @@ def _backward(impl, residuals, h_bar):
 _linear_recurrence.defvjp(_forward, _backward)
 
 
+def _stored_as(x, target):
+    """The handler of `target` for numbers of the dtype of `x`."""
+    return f"{target}.bf16" if x.dtype == jnp.bfloat16 else target
+
+
 def _native(a, b, h0, reset):
     rows, reset = _rows(a, reset)
-    result = jax.ShapeDtypeStruct(rows, jnp.float32)
-    (h,) = ffi.native_call(TARGET, [result], a.reshape(rows), b.reshape(rows), h0.reshape(rows[1:]), reset)
+    target, result = _stored_as(a, TARGET), jax.ShapeDtypeStruct(rows, a.dtype)
+    (h,) = ffi.native_call(target, [result], a.reshape(rows), b.reshape(rows), h0.reshape(rows[1:]), reset)
     return h.reshape(a.shape)
 
 
 def _native_backward(a, h, h0, reset, h_bar):
     rows, reset = _rows(a, reset)
-    row = jax.ShapeDtypeStruct(rows[1:], jnp.float32)
-    table = jax.ShapeDtypeStruct(rows, jnp.float32)
+    row = jax.ShapeDtypeStruct(rows[1:], a.dtype)
+    table = jax.ShapeDtypeStruct(rows, a.dtype)
     a_bar, b_bar, h0_bar = ffi.native_call(
-        TARGET_BACKWARD,
+        _stored_as(a, TARGET_BACKWARD),
         [table, table, row],
         *(a.reshape(rows), h.reshape(rows), h0.reshape(rows[1:]), reset, h_bar.reshape(rows)),
     )

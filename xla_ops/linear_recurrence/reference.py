@@ -9,10 +9,10 @@ def linear_recurrence_reference(a, b, h0, reset=None):
 
     def step(h, x):
         a_t, b_t, reset_t = x
-        h = a_t * _zero_where(reset_t, h) + b_t
-        return h, h
+        h = _wide(a_t) * _zero_where(reset_t, h) + _wide(b_t)
+        return h, h.astype(a.dtype)
 
-    return jax.lax.scan(step, h0, (a, b, reset))[1]
+    return jax.lax.scan(step, _wide(h0), (a, b, reset))[1]
 
 
 def linear_recurrence_backward_reference(a, h, h0, reset, h_bar):
@@ -21,11 +21,18 @@ def linear_recurrence_backward_reference(a, h, h0, reset, h_bar):
 
     def step(carried, x):
         a_t, h_previous_t, reset_t, h_bar_t = x
-        g = h_bar_t + carried
-        return _zero_where(reset_t, a_t * g), (g * _zero_where(reset_t, h_previous_t), g)
+        g = _wide(h_bar_t) + carried
+        a_bar_t = g * _zero_where(reset_t, _wide(h_previous_t))
+        return _zero_where(reset_t, _wide(a_t) * g), (a_bar_t.astype(a.dtype), g.astype(a.dtype))
 
-    h0_bar, (a_bar, b_bar) = jax.lax.scan(step, jnp.zeros_like(h0), (a, h_previous, reset, h_bar), reverse=True)
-    return a_bar, b_bar, h0_bar
+    carried = jnp.zeros_like(_wide(h0))
+    h0_bar, (a_bar, b_bar) = jax.lax.scan(step, carried, (a, h_previous, reset, h_bar), reverse=True)
+    return a_bar, b_bar, h0_bar.astype(h0.dtype)
+
+
+def _wide(x):
+    """`x` as what is carried from step to step: at least float32, however the operands are stored."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _zero_where(reset, x):

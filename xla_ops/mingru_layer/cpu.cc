@@ -6,9 +6,9 @@
 #include <memory>
 #include <new>
 
-#include "xla_ops/common/ffi.h"
 #include "xla_ops/common/simd.h"
 #include "xla_ops/common/small_matmul.h"
+#include "xla_ops/mingru_layer/handlers.h"
 
 namespace pjx {
 namespace {
@@ -25,12 +25,6 @@ struct Layer {
   int64_t padded() const { return RoundUpToLanes(hidden); }
 };
 
-// The candidate state. The lower branch stays below 1/2, so the activation tells which branch it came from.
-PJX_INLINE float Candidate(float h_in) {
-  const float low = Sigmoid(h_in), high = h_in + 0.5f;
-  return h_in >= 0.0f ? high : low >= 0.5f ? 0.49999997f : low;
-}
-
 // One row of one step. `h` may be `previous`: the state is then updated in place. Without kKeep there is a reset, and
 // the old state counts as 0. `gates` may be null.
 template <bool kKeep, bool kSave>
@@ -38,15 +32,14 @@ PJX_INLINE void RowForward(const float* projected, int64_t padded, const float* 
                            int64_t hidden, float* y, float* h, float* gates) {
   PJX_INDEPENDENT
   for (int64_t i = 0; i < hidden; ++i) {
-    const float c = Candidate(projected[i]);
-    const float z = Sigmoid(projected[padded + i]), s = Sigmoid(projected[2 * padded + i]);
-    const float state = (1.0f - z) * (kKeep ? previous[i] : 0.0f) + z * c;
+    const MingruGates own = GatesOf(projected[i], projected[padded + i], projected[2 * padded + i]);
+    const float state = NextState(own, kKeep ? previous[i] : 0.0f);
     h[i] = state;
-    y[i] = s * state + (1.0f - s) * x[i];
+    y[i] = Highway(own, state, x[i]);
     if (kSave) {
-      gates[i] = c;
-      gates[hidden + i] = z;
-      gates[2 * hidden + i] = s;
+      gates[i] = own.c;
+      gates[hidden + i] = own.z;
+      gates[2 * hidden + i] = own.s;
     }
   }
 }
@@ -107,17 +100,13 @@ PJX_INLINE void RowBackward(const float* gates, const float* x, const float* pre
                             float* x_bar) {
   PJX_INDEPENDENT
   for (int64_t i = 0; i < hidden; ++i) {
-    const float c = gates[i], z = gates[hidden + i], s = gates[2 * hidden + i];
-    const float h_bar = y_bar[i] * s + carried[i];
-    const float z_bar = h_bar * (c - (kKeep ? previous[i] : 0.0f));
-    const float s_bar = y_bar[i] * (h[i] - x[i]);
-    const float c_bar = h_bar * z;
-    const float low_bar = c_bar * (c * (1.0f - c));
-    projected_bar[i] = c >= 0.5f ? c_bar : low_bar;
-    projected_bar[padded + i] = z_bar * (z * (1.0f - z));
-    projected_bar[2 * padded + i] = s_bar * (s * (1.0f - s));
-    x_bar[i] = y_bar[i] * (1.0f - s);
-    carried[i] = kKeep ? h_bar * (1.0f - z) : 0.0f;
+    const MingruCotangents bars = CellBackward({gates[i], gates[hidden + i], gates[2 * hidden + i]}, x[i],
+                                               kKeep ? previous[i] : 0.0f, h[i], y_bar[i], carried[i]);
+    projected_bar[i] = bars.h_in;
+    projected_bar[padded + i] = bars.g;
+    projected_bar[2 * padded + i] = bars.p;
+    x_bar[i] = bars.x;
+    carried[i] = kKeep ? bars.previous : 0.0f;
   }
 }
 
@@ -207,45 +196,25 @@ ffi::Error NoMemory(const char* op) {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string(op) + ": no memory for padded weights");
 }
 
-struct Call {
-  int64_t lanes;  // x is [lanes, T, B, H]
-  Layer layer;
-  int64_t rows() const { return layer.num_steps * layer.batch; }
-  int64_t x() const { return rows() * layer.hidden; }
-  int64_t state() const { return layer.batch * layer.hidden; }
-  int64_t kernel() const { return 3 * layer.hidden * layer.hidden; }
-  int64_t weights() const { return 3 * layer.hidden * layer.padded(); }
-  int64_t transposed() const { return 3 * layer.padded() * layer.padded(); }
+struct Call : MingruSizes {
+  Layer layer() const { return {num_steps, batch, hidden}; }
+  int64_t kernel() const { return 3 * hidden * hidden; }
+  int64_t weights() const { return 3 * hidden * layer().padded(); }
+  int64_t transposed() const { return 3 * layer().padded() * layer().padded(); }
 };
-
-ffi::Error Check(const char* op, ffi::Span<const int64_t> dims, size_t reset_count, Call* call) {
-  if (dims.size() < 3) return InvalidArgument(op, ": x must be [..., T, B, H], got ", ShapeText(dims));
-  const int64_t* tail = dims.end() - 3;
-  *call = Call{LeadingSize(dims, 3), {tail[0], tail[1], tail[2]}};
-  if (tail[0] < 1) return InvalidArgument(op, ": x must have at least one step, got ", ShapeText(dims));
-  const int64_t flags = call->lanes * call->rows();
-  if (reset_count != 0 && static_cast<int64_t>(reset_count) != flags) {
-    return InvalidArgument(op, ": reset has ", reset_count, " elements, expected 0 or ", flags);
-  }
-  return ffi::Error::Success();
-}
-
-const bool* Flags(const ffi::Buffer<ffi::PRED>& reset, const Call& call, int64_t lane) {
-  return reset.element_count() == 0 ? nullptr : reset.typed_data() + lane * call.rows();
-}
 
 // Both forward targets; `gates` null: `h` is the last state, else all of them.
 ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F32>& x, ffi::Buffer<ffi::F32>& kernel,
                       ffi::Buffer<ffi::F32>& h0, ffi::Buffer<ffi::PRED>& reset, ffi::ResultBuffer<ffi::F32>& y,
                       ffi::ResultBuffer<ffi::F32>& h, ffi::ResultBuffer<ffi::F32>* gates) {
   Call call;
-  if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
-  const Layer& layer = call.layer;
-  const int64_t lanes = call.lanes, saved = gates == nullptr ? 0 : lanes * call.x();
+  if (auto error = CheckMingru(op, x.dimensions(), reset, &call); error.failure()) return error;
+  const Layer layer = call.layer();
+  const int64_t lanes = call.lanes, saved = gates == nullptr ? 0 : lanes * call.lane();
   if (auto error = CheckCounts(op, {{"kernel", kernel.element_count(), lanes * call.kernel()},
-                                    {"h0", h0.element_count(), lanes * call.state()},
-                                    {"y", y->element_count(), lanes * call.x()},
-                                    {"h", h->element_count(), gates == nullptr ? lanes * call.state() : saved},
+                                    {"h0", h0.element_count(), lanes * call.columns()},
+                                    {"y", y->element_count(), lanes * call.lane()},
+                                    {"h", h->element_count(), gates == nullptr ? lanes * call.columns() : saved},
                                     {"gates", gates == nullptr ? 0 : (*gates)->element_count(), 3 * saved}});
       error.failure()) {
     return error;
@@ -269,7 +238,7 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
     while (begin < end && scratch != nullptr) {
       const int64_t lane = begin / layer.batch, first = begin % layer.batch;
       const int64_t stop = std::min({layer.batch, first + (end - begin), first + block});
-      const int64_t offset = lane * call.x(), row = lane * call.state();
+      const int64_t offset = lane * call.lane(), row = lane * call.columns();
       const ForwardArrays arrays{
           x.typed_data() + offset,
           weights + lane * call.weights(),
@@ -315,18 +284,18 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
                              ffi::ResultBuffer<ffi::F32> h0_bar) {
   const char* op = "mingru_layer.bwd";
   Call call;
-  if (auto error = Check(op, x.dimensions(), reset.element_count(), &call); error.failure()) return error;
-  const Layer& layer = call.layer;
+  if (auto error = CheckMingru(op, x.dimensions(), reset, &call); error.failure()) return error;
+  const Layer layer = call.layer();
   const int64_t lanes = call.lanes;
   if (auto error = CheckCounts(op, {{"kernel", kernel.element_count(), lanes * call.kernel()},
-                                    {"h0", h0.element_count(), lanes * call.state()},
-                                    {"h", h.element_count(), lanes * call.x()},
-                                    {"gates", gates.element_count(), 3 * lanes * call.x()},
-                                    {"y_bar", y_bar.element_count(), lanes * call.x()},
-                                    {"h_last_bar", h_last_bar.element_count(), lanes * call.state()},
-                                    {"x_bar", x_bar->element_count(), lanes * call.x()},
+                                    {"h0", h0.element_count(), lanes * call.columns()},
+                                    {"h", h.element_count(), lanes * call.lane()},
+                                    {"gates", gates.element_count(), 3 * lanes * call.lane()},
+                                    {"y_bar", y_bar.element_count(), lanes * call.lane()},
+                                    {"h_last_bar", h_last_bar.element_count(), lanes * call.columns()},
+                                    {"x_bar", x_bar->element_count(), lanes * call.lane()},
                                     {"kernel_bar", kernel_bar->element_count(), lanes * call.kernel()},
-                                    {"h0_bar", h0_bar->element_count(), lanes * call.state()}});
+                                    {"h0_bar", h0_bar->element_count(), lanes * call.columns()}});
       error.failure()) {
     return error;
   }
@@ -340,13 +309,13 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
     Transpose(kernel.typed_data() + lane * call.kernel(), layer, transposed.get() + lane * call.transposed());
   }
   std::atomic<bool> out_of_memory{false};
-  ParallelFor(pool, lanes * num_parts, kGrain / std::max<int64_t>(1, call.x() / num_parts),
+  ParallelFor(pool, lanes * num_parts, kGrain / std::max<int64_t>(1, call.lane() / num_parts),
               [&](int64_t begin, int64_t end) {
                 const auto scratch = Allocate(4 * block * padded);
                 if (scratch == nullptr) out_of_memory = true;
                 for (int64_t unit = begin; unit < end && scratch != nullptr; ++unit) {
                   const int64_t lane = unit / num_parts, part = unit % num_parts;
-                  const int64_t offset = lane * call.x(), row = lane * call.state();
+                  const int64_t offset = lane * call.lane(), row = lane * call.columns();
                   const BackwardArrays arrays{
                       x.typed_data() + offset,      transposed.get() + lane * call.transposed(),
                       h0.typed_data() + row,        Flags(reset, call, lane),

@@ -16,6 +16,9 @@ from pufferjax.xla_ops.mingru_layer.reference import (
 TARGET = "pufferjax.mingru_layer"
 TARGET_FORWARD = "pufferjax.mingru_layer.fwd"
 TARGET_BACKWARD = "pufferjax.mingru_layer.bwd"
+# On a GPU: all but the products with the kernel, which are XLA's.
+TARGET_CELL = "pufferjax.mingru_layer.cell"
+TARGET_CELL_BACKWARD = "pufferjax.mingru_layer.cell.bwd"
 
 
 def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, jax.Array]:
@@ -39,7 +42,8 @@ def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, ja
       impl: "native", "reference" or None (native where there is one).
 
     The native sigmoid is within 4e-7 of the true one, relatively, and 0 where that is subnormal (below -87.3). Native
-    results have the same bits from run to run and for any number of threads, but not on every kind of CPU.
+    results have the same bits from run to run and for any number of threads, but not on every kind of CPU. On a GPU the
+    products with the kernel are XLA's, with the precision that `jax.default_matmul_precision` says.
     Differentiable once in reverse mode in x, kernel and h0, from both outputs. impl="reference" is plain JAX, with all
     modes and orders. Raises TypeError or ValueError naming the argument.
     """
@@ -61,19 +65,25 @@ def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, ja
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _mingru_layer(impl, x, kernel, h0, reset):
-    return ffi.select(TARGET, _native, mingru_layer_reference, x, kernel, h0, reset, impl=impl)
+    return ffi.select(
+        *(TARGET, _native, mingru_layer_reference, x, kernel, h0, reset), impl=impl, alternative=(TARGET_CELL, _cell)
+    )
 
 
 def _forward(impl, x, kernel, h0, reset):
-    y, h, gates = ffi.select(
-        TARGET_FORWARD, _native_saved, mingru_layer_saved_reference, x, kernel, h0, reset, impl=impl
+    y, h, saved = ffi.select(
+        *(TARGET_FORWARD, _native_saved, mingru_layer_saved_reference, x, kernel, h0, reset),
+        impl=impl,
+        alternative=(TARGET_CELL, _cell_saved),
     )
-    return (y, h[-1]), (x, kernel, h0, reset, h, gates)
+    return (y, h[-1]), (x, kernel, h0, reset, h, saved)
 
 
 def _backward(impl, residuals, cotangents):
     cotangents = ffi.select(
-        TARGET_BACKWARD, _native_backward, mingru_layer_backward_reference, *residuals, *cotangents, impl=impl
+        *(TARGET_BACKWARD, _native_backward, mingru_layer_backward_reference, *residuals, *cotangents),
+        impl=impl,
+        alternative=(TARGET_CELL_BACKWARD, _cell_backward),
     )
     return *cotangents, None
 
@@ -101,3 +111,19 @@ def _native_saved(x, kernel, h0, reset):
 def _native_backward(x, kernel, h0, reset, h, gates, y_bar, h_last_bar):
     operands = (x, kernel, h0, _flags(reset), h, gates, y_bar, h_last_bar)
     return tuple(ffi.native_call(TARGET_BACKWARD, _like(x, kernel, h0), *operands))
+
+
+def _cell(x, kernel, h0, reset):
+    return tuple(ffi.native_call(TARGET_CELL, _like(x, h0), x @ kernel, x, h0, _flags(reset)))
+
+
+def _cell_saved(x, kernel, h0, reset):
+    """In place of the gates it keeps the projection, of the same size, and its backward computes them again."""
+    projected = x @ kernel
+    return *ffi.native_call(TARGET_CELL, _like(x, x), projected, x, h0, _flags(reset)), projected
+
+
+def _cell_backward(x, kernel, h0, reset, h, projected, y_bar, h_last_bar):
+    operands = (projected, x, h0, _flags(reset), h, y_bar, h_last_bar)
+    projected_bar, x_bar, h0_bar = ffi.native_call(TARGET_CELL_BACKWARD, _like(projected, x, h0), *operands)
+    return x_bar + projected_bar @ kernel.T, jnp.einsum("tbi,tbj->ij", x, projected_bar), h0_bar
