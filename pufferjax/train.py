@@ -213,9 +213,9 @@ def judge(
 ) -> tuple[StateSet, StateSet, jax.Array]:
     """(rescored, state_set, born): the set after the restarted slots got their new priorities, then with what entered.
 
-    slots: i32[C], from which the environments that may restart began. rows: u8[T / interval * F + W, S], the candidates:
-    what fresh environments passed through, then where the walks of the W walkers (the last of C) had ended. is_current:
-    bool[C], False where the slot has got another state since, of which the score says nothing.
+    slots: i32[C], from which the environments that may restart began. rows: u8[T / interval * F + W, S], the
+    candidates: what fresh environments passed through, then where the walks of the W walkers (the last of C) had ended.
+    is_current: bool[C], False where the slot has got another state since, of which the score says nothing.
     """
     first_walked = config.num_replayed - config.num_walked
     is_slot = offer.is_restarted & (jnp.arange(config.num_replayed) < first_walked) & is_current

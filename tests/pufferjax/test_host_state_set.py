@@ -1,0 +1,311 @@
+"""The state set on the host: what it stores and how it trains is what one program does; little is transferred."""
+
+import dataclasses
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pufferjax
+from pufferjax import StateSet, StateSetConfig, host_state_set, run
+from pufferjax.diagnostics import entered_slots, state_set_metrics
+from pufferjax.epochs import OneProgram, draws_ahead, make_epochs
+from pufferjax.host_state_set import HostStateSet, _chunk_bounds
+from pufferjax.train import draw_restarts, epoch_keys, judge, make_epoch
+from pufferjax.types import Offer
+
+TIMES = ("wall_seconds", "steps_per_second")
+
+
+def equal(a, b):
+    def data(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(data(x), data(y)), a, b)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    """Half of the restarts walk, and the set needs five states first."""
+    return tiny_config(
+        state_set=StateSetConfig(
+            capacity=24, fraction=0.5, interval=8, replay_span=8, warmup_envs=4, warmup_rewards=4, walk_steps=16,
+            min_states=5, release_from=2, release_until=3,
+        )
+    )  # fmt: skip
+
+
+def trained(epochs, config, num_epochs):
+    """(the metrics of every epoch, the train state after them)"""
+    hypers = config.hypers()
+    epochs.begin(epochs.warmup(epochs.init(jax.random.key(0)), hypers), hypers)
+    figures = []
+    for epoch in range(num_epochs):  # one ahead, as a run does it
+        figures.append(epochs.advance(jnp.float32(epoch / 8)))
+        figures[-2:-1] = [f() for f in figures[-2:-1]]
+    return [*figures[:-1], figures[-1]()], epochs.train_state
+
+
+def test_in_turn_it_is_the_one_program(tiny_env, config):
+    metrics, state = trained(OneProgram(tiny_env, config, jax.devices()[:1]), config, 6)
+    ours, our_state = trained(HostStateSet(tiny_env, config, jax.devices()[:1], overlap=False), config, 6)
+    assert ours == metrics and metrics[-1]["restarted_envs"] == 8 and sum(m["state_evictions"] for m in ours) > 20
+    heap = our_state.state_set
+    assert sorted(np.asarray(heap.heap).tolist()) == list(range(24))
+    equal(our_state, state)
+
+
+def test_overlapped_it_is_the_one_program_with_restarts_drawn_ahead(tiny_env, config):
+    env, hypers = tiny_env, config.hypers()
+    run_epoch = make_epoch(env, config)
+    late = []  # by epoch: restarts whose slot had been filled anew
+
+    @jax.jit
+    def update(state, progress):
+        restarts, state_set, born, epoch = state.restarts, state.state_set, state.born, state.epoch
+        _, key, *_ = epoch_keys(epoch_keys(state.key, None)[0], None)
+        drawn = draw_restarts(env, config, hypers, state_set, key, state.env_state[:1])
+        state, metrics, offer = run_epoch(state, restarts, hypers, progress)
+        rows = jnp.concatenate([offer.snapshots.reshape(-1, env.spec.state_bytes), restarts.rows[4:]])
+        stale = state.entered[restarts.slots]
+        rescored, state_set, born = judge(config, hypers, state_set, born, epoch, restarts.slots, offer, rows, ~stale)
+        metrics |= state_set_metrics(env, rescored, state_set, born, epoch)
+        entered = entered_slots(rescored, state_set)
+        state = dataclasses.replace(state, state_set=state_set, born=born, restarts=drawn, entered=entered)
+        return state, metrics, jnp.sum(stale & offer.is_restarted)
+
+    epochs = HostStateSet(env, config, jax.devices()[:1])
+    state = jax.tree.map(jnp.copy, epochs.warmup(epochs.init(jax.random.key(0)), hypers))
+    expected = []
+    for epoch in range(6):
+        state, metrics, stale = update(state, jnp.float32(epoch / 8))
+        expected.append(jax.device_get(metrics))
+        late.append(int(stale))
+    ours, our_state = trained(epochs, config, 6)
+    assert ours == expected and sum(late) > 0
+    equal(our_state, state)
+    # Nor does it matter when the host takes an epoch in.
+    hypers = config.hypers()
+    epochs.begin(epochs.warmup(epochs.init(jax.random.key(0)), hypers), hypers)
+    at_once = [epochs.advance(jnp.float32(epoch / 8))() for epoch in range(6)]
+    assert at_once == expected
+    with jax.transfer_guard("disallow"):
+        progress = jax.device_put(np.float32(0.9), jax.devices()[0])
+        epochs.advance(progress)
+        epochs.advance(progress)()
+
+
+@pytest.fixture(scope="module")
+def hosts(tiny_env, tiny_config):
+    """A function: capacity and share of walkers to a HostStateSet that has nothing to keep yet."""
+
+    @functools.cache
+    def make(capacity, walk_fraction):
+        config = tiny_config(
+            state_set=StateSetConfig(
+                capacity=capacity, fraction=0.5, interval=2, replay_span=2, walk_steps=16, walk_fraction=walk_fraction
+            )
+        )
+        return config, HostStateSet(tiny_env, config, jax.devices()[:1])
+
+    return make
+
+
+@pytest.mark.parametrize("scores", ["any", "tied", "none"])
+@pytest.mark.parametrize(("capacity", "filled"), [(1, 1), (12, 0), (12, 7), (12, 12), (64, 64), (200, 10)])
+def test_it_stores_what_inserting_everything_would_and_fetches_little_else(
+    hosts, monkeypatch, tiny_env, capacity, filled, scores
+):
+    config, host = hosts(capacity, 0.5)
+    num_candidates, width, state_bytes = 8 * 8, 8, tiny_env.spec.state_bytes
+    bounds = _chunk_bounds(num_candidates, capacity)
+    rng = np.random.default_rng(capacity + filled)
+    fetched = []
+
+    def fetch(tree):
+        fetched.append(sum(x.nbytes for x in jax.tree.leaves(tree)))
+        return jax.device_get(tree)
+
+    monkeypatch.setattr(host_state_set, "_fetch", fetch)
+    host._host_hypers = config.hypers()
+    kept = StateSet.create(capacity, state_bytes)
+    kept = kept.insert(rng.integers(256, size=(filled, state_bytes), dtype=np.uint8), rng.random(filled, np.float32))
+    born, entered = jnp.zeros(capacity, jnp.int32), jnp.asarray(rng.random(capacity) < 0.3)
+    for epoch in range(1, 4):
+        score = rng.random(num_candidates + width).astype(np.float32) * (1 + 0.2 * epoch)
+        if scores == "tied":
+            score = np.round(3 * score) / 3
+        score[rng.random(len(score)) < 0.1] = [0, np.nan, -1][epoch - 1]
+        if scores == "none":
+            score *= 1e-6 if filled == capacity else 0
+        snapshots = rng.integers(256, size=(num_candidates, state_bytes), dtype=np.uint8)
+        rows = rng.integers(256, size=(width, state_bytes), dtype=np.uint8)
+        slots = rng.integers(max(1, int(kept.size)), size=width).astype(np.int32)
+        restarted = (rng.random(width) < 0.8) & (int(kept.size) > 0)
+        offer = Offer(*map(jnp.asarray, (score[:-width], score[-width:], restarted)), None)
+        order = np.argsort(-np.where(score[:-width] > 0, score[:-width], 0))
+        chunks = tuple(jnp.asarray(snapshots[order][a:b]) for a, b in bounds)
+        candidates = np.concatenate([snapshots, rows[width // 2 :]])
+        rescored, expected, expected_born = judge(
+            config, config.hypers(), kept, born, epoch, slots, offer, candidates, ~entered[slots]
+        )
+
+        host._kept = jax.tree.map(jnp.copy, host_state_set._Kept(kept, born, entered))
+        index = jnp.int32(epoch)
+        metrics = {"loss": jnp.float32(0)}
+        host._running = host_state_set._Epoch(
+            index, jnp.asarray(slots), jnp.asarray(rows), metrics, (offer, jnp.asarray(order, np.int32)), chunks
+        )
+        fetched.clear()
+        host._settle()
+        ours = host._kept
+        equal((ours.state_set, ours.born), (expected, expected_born))
+        new = np.asarray(entered_slots(rescored, expected))
+        np.testing.assert_array_equal(ours.entered, new)
+
+        # Of the rows, whole chunks were fetched, those with a row that is stored now.
+        stored = {row.tobytes() for row in np.asarray(expected.snapshots)[new]}
+        wanted = [c for c in chunks if any(row.tobytes() in stored for row in np.asarray(c))]
+        assert fetched[1:] == [sum(c.nbytes for c in wanted)]
+        assert fetched[0] == 8 * num_candidates + 5 * width
+        if scores == "any":  # never more than the set has slots
+            assert fetched[1] <= capacity * state_bytes
+        if scores == "none" and filled == capacity:
+            assert fetched[1] == 0
+        kept, born, entered = expected, expected_born, ours.entered
+
+
+def test_a_slot_with_another_state_is_not_rescored(hosts):
+    config, _ = hosts(12, 0.0)
+    rows = np.arange(3 * 16, dtype=np.uint8).reshape(3, 16)
+    kept = StateSet.create(12, 16).insert(rows, jnp.array([1.0, 2.0, 3.0]))
+    offer = Offer(jnp.zeros(64), jnp.full(8, 9.0).at[0].set(0.5), jnp.ones(8, bool), None)
+    slots = jnp.array([0, 1, 1, 1, 1, 1, 1, 1])
+    _, after, _ = judge(
+        config, config.hypers(), kept, jnp.zeros(12, jnp.int32), 1, slots, offer, jnp.zeros((64, 16), jnp.uint8),
+        jnp.array([True] + [False] * 7),
+    )  # fmt: skip
+    np.testing.assert_array_equal(after.priorities[:3], np.float32([0.9, 2, 3]))
+
+
+def test_chunks_cover_every_candidate_once():
+    for num_candidates, capacity in [(1, 1), (5, 100), (100, 5), (64, 64), (9832, 256), (7, 8), (8, 7)]:
+        bounds = _chunk_bounds(num_candidates, capacity)
+        assert [i for a, b in bounds for i in range(a, b)] == list(range(num_candidates))
+        assert len(bounds) <= 9 and min(num_candidates, capacity) in {b for _, b in bounds}
+
+
+def test_where_it_is_used(tiny_env, tiny_config):
+    without = tiny_config(state_set=StateSetConfig(fraction=0.0, interval=8))
+    devices = jax.devices()[:1]
+    assert isinstance(make_epochs(tiny_env, tiny_config(), devices), OneProgram)
+    assert isinstance(make_epochs(tiny_env, tiny_config(), devices, overlap=True), HostStateSet)
+
+    class Accelerator:
+        platform = "cuda"
+
+    assert draws_ahead(tiny_config(), [Accelerator], None) and not draws_ahead(without, [Accelerator], None)
+    with pytest.raises(ValueError, match=r"overlap must be False or None without a state set .*, got True"):
+        draws_ahead(without, devices, True)
+
+
+def without_times(records):
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
+
+
+def test_an_overlapped_run_goes_on_from_any_checkpoint(tmp_path, tiny_env, config):
+    def train(**options):
+        return pufferjax.train(tiny_env, config, seed=3, eval_episodes=0, devices=1, show=False, **options)
+
+    whole = train(overlap=True)
+    run_dir = tmp_path / "run"
+    train(overlap=True, run_dir=run_dir, checkpoint_interval_seconds=0)
+    for step in (7 * 256, 8 * 256):
+        shutil.rmtree(run_dir / "checkpoints" / str(step))
+    (run_dir / "summary.json").unlink()
+    assert int(run.load_run(run_dir)[-1].epoch) == 6
+    with pytest.raises(ValueError, match="overlap True; resumed it cannot have False"):
+        train(overlap=False, run_dir=run_dir, resume=True)
+    resumed = train(run_dir=run_dir, resume=True)
+    assert without_times(resumed.metrics) == without_times(whole.metrics) and len(whole.metrics) == 8
+    equal(resumed.train_state, whole.train_state)
+    equal(run.load_run(run_dir)[-1], whole.train_state)
+
+
+def test_two_devices_and_a_host():
+    program = textwrap.dedent(
+        """
+        import json, sys
+        import jax
+        jax.config.update("jax_num_cpu_devices", 3)
+        import jax.numpy as jnp
+        import numpy as np
+        from pufferjax import PPOConfig, StateSetConfig, TrainConfig, envs
+        from pufferjax.checkpoint import load_checkpoint, save_checkpoint
+        from pufferjax.epochs import OneProgram
+        from pufferjax.host_state_set import HostStateSet
+        from pufferjax.parallel import global_shapes
+
+        env = envs.make("maze", size=5, num_mazes=64)
+        config = TrainConfig(
+            total_steps=64 * 32 * 40, num_envs=64, horizon=32,
+            ppo=PPOConfig(minibatch_size=256, replay_ratio=3.0, learning_rate=0.02, gae_lambda=0.95),
+            state_set=StateSetConfig(capacity=64, interval=8, replay_span=8, warmup_envs=4, walk_steps=32),
+        )
+        host, *devices = jax.devices()
+        num_epochs = config.sizes().num_epochs
+
+        def train(epochs, num_epochs, state=None):
+            hypers = config.hypers()
+            state = state or epochs.warmup(epochs.init(jax.random.key(0)), hypers)
+            epochs.begin(state, hypers)
+            figures = [epochs.advance(jnp.float32(epoch / num_epochs)) for epoch in range(num_epochs)]
+            return [{name: float(x) for name, x in f().items()} for f in figures], epochs.train_state
+
+        def same(a, b):
+            def data(x):
+                return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+            equal = jax.tree.map(lambda x, y: np.array_equal(data(x), data(y)), a, b)
+            return all(jax.tree.leaves(equal))
+
+        result = {}
+        metrics, state = train(OneProgram(env, config, devices), 3)
+        ours, our_state = train(HostStateSet(env, config, devices, overlap=False), 3)
+        result["same_in_turn"] = [ours == metrics, same(our_state, state)]
+        overlapped = HostStateSet(env, config, devices)
+        metrics, state = train(overlapped, num_epochs)
+        last = metrics[-5:]
+        result["rate"] = sum(m["perf"] for m in last) / sum(m["episodes"] for m in last)
+        result["places"] = [
+            sorted(d.id for d in x.devices())
+            for x in (state.env_state, state.key, state.state_set.snapshots, state.restarts.rows, state.born)
+        ]
+        shapes = jax.tree.map(lambda x: (x.shape, x.dtype), global_shapes(env, config, 2, overlap=True))
+        result["shapes"] = shapes == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+        save_checkpoint(sys.argv[1], 1, state)
+        loaded = load_checkpoint(sys.argv[1], overlapped.init(jax.random.key(1))).train_state
+        result["loaded"] = same(loaded, state)
+        more, state = train(overlapped, 2, jax.tree.map(jnp.copy, state))
+        again, loaded = train(overlapped, 2, loaded)
+        result["goes_on"] = [again == more, same(loaded, state)]
+        json.dump(result, sys.stdout)
+        """
+    )
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    result = json.loads(run.stdout)
+    assert result["same_in_turn"] == [True, True]
+    assert result["rate"] > 0.95
+    assert result["places"] == [[1, 2], [1, 2], [0], [0], [0]]
+    assert result["shapes"] and result["loaded"] and result["goes_on"] == [True, True]
