@@ -44,7 +44,7 @@ class _Kept(NamedTuple):
 class _Epoch:
     """An epoch on the devices: what it was given, and what it will give."""
 
-    index: jax.Array
+    index: int
     slots: jax.Array  # i32[C]
     rows: jax.Array  # u8[C, S]
     metrics: dict[str, jax.Array]
@@ -108,7 +108,8 @@ class HostStateSet:
 
         def create():
             share = StateSet.create(capacity, state_bytes), jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, bool)
-            return _Kept(*_merge(jax.tree.map(lambda x: jnp.stack([x] * count), share) if axis_name else share))
+            shares = _merge(jax.tree.map(lambda x: jnp.stack([x] * count), share)) if count > 1 else share
+            return _Kept(*shares)
 
         def warm(state_set, key, hypers):
             fields = {"key": key, "reward_seen": jnp.bool_(False)}
@@ -178,7 +179,7 @@ class HostStateSet:
         self._host_hypers, self._hypers = self._at_host(hypers), self._mapper.put(hypers)
         fields = {field.name: getattr(train_state, field.name) for field in dataclasses.fields(TrainState)}
         self._train_state = TrainState(**fields | {"state_set": None, "born": None})
-        self._index, self._key = self._at_host((train_state.epoch, train_state.key))
+        self._index, self._key = int(train_state.epoch), self._at_host(train_state.key)
         entered = jnp.zeros_like(train_state.born, bool)
         if self._overlap:
             entered = train_state.entered
@@ -203,7 +204,8 @@ class HostStateSet:
             self._train_state, uploaded, self._hypers, self._mapper.put(progress)
         )
         epoch = _Epoch(self._index, restarts.slots, restarts.rows, metrics, scores, chunks)
-        self._index, self._next = self._index + 1, None
+        self._index += 1
+        self._next = None
         if self._overlap:
             self._settle()
             self._draw_next()
@@ -247,10 +249,11 @@ class HostStateSet:
             return
         epoch, self._running = self._running, None
         offer, order = self._at_host(_fetch(epoch.scores))
+        index = self._at_host(np.int32(epoch.index))
         state_set, born, entered = self._kept
         (rescored, heap, born, entered), slots_of_chunks, slots_of_walked = self._decide(
             dataclasses.replace(state_set, snapshots=None),
-            born, entered, epoch.slots, offer, order, epoch.index, self._host_hypers,
+            born, entered, epoch.slots, offer, order, index, self._host_hypers,
         )  # fmt: skip
         snapshots = state_set.snapshots
         moves = [(slots, chunk) for slots, chunk in zip(slots_of_chunks, epoch.chunks, strict=True) if self._any(slots)]
@@ -259,7 +262,7 @@ class HostStateSet:
         if self._any(slots_of_walked):
             snapshots = self._move_walked(snapshots, slots_of_walked, epoch.rows)
         self._kept = _Kept(dataclasses.replace(heap, snapshots=snapshots), born, entered)
-        epoch.figures = epoch.metrics | self._figures(rescored, self._kept.state_set, born, epoch.index)
+        epoch.figures = epoch.metrics | self._figures(rescored, self._kept.state_set, born, index)
         epoch.scores = epoch.chunks = ()  # the devices' memory is free for the next epoch
 
     def _any(self, slots: jax.Array) -> bool:

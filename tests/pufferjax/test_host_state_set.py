@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import pufferjax
-from pufferjax import StateSet, StateSetConfig, host_state_set, run
+from pufferjax import PPOConfig, StateSet, StateSetConfig, host_state_set, run
 from pufferjax.diagnostics import entered_slots, state_set_metrics
 from pufferjax.epochs import OneProgram, draws_ahead, make_epochs
 from pufferjax.host_state_set import HostStateSet, _chunk_bounds
@@ -33,8 +33,13 @@ def equal(a, b):
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
-    """Half of the restarts walk, and the set needs five states first."""
+    """Half of the restarts walk, and the set needs five states first.
+
+    With four minibatches the learner is a loop, which XLA compiles alike in every program; a single one it would fuse,
+    and so round, as its surroundings suggest.
+    """
     return tiny_config(
+        ppo=PPOConfig(optimizer="adam", minibatch_size=64, replay_ratio=1.0),
         state_set=StateSetConfig(
             capacity=24, fraction=0.5, interval=8, replay_span=8, warmup_envs=4, warmup_rewards=4, walk_steps=16,
             min_states=5, release_from=2, release_until=3,
@@ -56,7 +61,7 @@ def trained(epochs, config, num_epochs):
 def test_in_turn_it_is_the_one_program(tiny_env, config):
     metrics, state = trained(OneProgram(tiny_env, config, jax.devices()[:1]), config, 6)
     ours, our_state = trained(HostStateSet(tiny_env, config, jax.devices()[:1], overlap=False), config, 6)
-    assert ours == metrics and metrics[-1]["restarted_envs"] == 8 and sum(m["state_evictions"] for m in ours) > 20
+    assert ours == metrics and metrics[-1]["restarted_envs"] == 8 and sum(m["state_evictions"] for m in ours) > 10
     heap = our_state.state_set
     assert sorted(np.asarray(heap.heap).tolist()) == list(range(24))
     equal(our_state, state)
@@ -158,10 +163,9 @@ def test_it_stores_what_inserting_everything_would_and_fetches_little_else(
         )
 
         host._kept = jax.tree.map(jnp.copy, host_state_set._Kept(kept, born, entered))
-        index = jnp.int32(epoch)
         metrics = {"loss": jnp.float32(0)}
         host._running = host_state_set._Epoch(
-            index, jnp.asarray(slots), jnp.asarray(rows), metrics, (offer, jnp.asarray(order, np.int32)), chunks
+            epoch, jnp.asarray(slots), jnp.asarray(rows), metrics, (offer, jnp.asarray(order, np.int32)), chunks
         )
         fetched.clear()
         host._settle()
