@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 import subprocess
@@ -96,106 +97,88 @@ def test_overlapped_it_is_the_one_program_with_restarts_drawn_ahead(tiny_env, co
     ours, our_state = trained(epochs, config, 6)
     assert ours == expected and sum(late) > 0
     equal(our_state, state)
-    # Nor does it matter when the host takes an epoch in.
-    hypers = config.hypers()
-    epochs.begin(epochs.warmup(epochs.init(jax.random.key(0)), hypers), hypers)
-    at_once = [epochs.advance(jnp.float32(epoch / 8))() for epoch in range(6)]
-    assert at_once == expected
     with jax.transfer_guard("disallow"):
         progress = jax.device_put(np.float32(0.9), jax.devices()[0])
         epochs.advance(progress)
         epochs.advance(progress)()
 
 
-@pytest.fixture(scope="module")
-def hosts(tiny_env, tiny_config):
-    """A function: capacity and share of walkers to a HostStateSet that has nothing to keep yet."""
-
-    @functools.cache
-    def make(capacity, walk_fraction):
-        config = tiny_config(
-            state_set=StateSetConfig(
-                capacity=capacity, fraction=0.5, interval=2, replay_span=2, walk_steps=16, walk_fraction=walk_fraction
-            )
-        )
-        return config, HostStateSet(tiny_env, config, jax.devices()[:1])
-
-    return make
+def set_config(tiny_config, capacity):
+    """8 fresh environments, each with 8 candidates, 4 that restart and 4 that walk before."""
+    settings = {"capacity": capacity, "fraction": 0.5, "interval": 2, "replay_span": 2, "walk_steps": 16}
+    return tiny_config(state_set=StateSetConfig(**settings))
 
 
-@pytest.mark.parametrize("scores", ["any", "tied", "none"])
-@pytest.mark.parametrize(("capacity", "filled"), [(1, 1), (12, 0), (12, 7), (12, 12), (64, 64), (200, 10)])
+@pytest.mark.parametrize("capacity", [12, 200])  # fewer than the candidates, and more
 def test_it_stores_what_inserting_everything_would_and_fetches_little_else(
-    hosts, monkeypatch, tiny_env, capacity, filled, scores
+    tiny_env, tiny_config, monkeypatch, capacity
 ):
-    config, host = hosts(capacity, 0.5)
+    config = set_config(tiny_config, capacity)
+    host = HostStateSet(tiny_env, config, jax.devices()[:1])
+    host._host_hypers = config.hypers()
+    plain = jax.jit(functools.partial(judge, config, config.hypers()))
     num_candidates, width, state_bytes = 8 * 8, 8, tiny_env.spec.state_bytes
-    bounds = _chunk_bounds(num_candidates, capacity)
-    rng = np.random.default_rng(capacity + filled)
-    fetched = []
+    bounds, fetched = _chunk_bounds(num_candidates, capacity), []
 
     def fetch(tree):
         fetched.append(sum(x.nbytes for x in jax.tree.leaves(tree)))
         return jax.device_get(tree)
 
     monkeypatch.setattr(host_state_set, "_fetch", fetch)
-    host._host_hypers = config.hypers()
-    kept = StateSet.create(capacity, state_bytes)
-    kept = kept.insert(rng.integers(256, size=(filled, state_bytes), dtype=np.uint8), rng.random(filled, np.float32))
-    born, entered = jnp.zeros(capacity, jnp.int32), jnp.asarray(rng.random(capacity) < 0.3)
-    for epoch in range(1, 4):
-        score = rng.random(num_candidates + width).astype(np.float32) * (1 + 0.2 * epoch)
-        if scores == "tied":
-            score = np.round(3 * score) / 3
-        score[rng.random(len(score)) < 0.1] = [0, np.nan, -1][epoch - 1]
-        if scores == "none":
-            score *= 1e-6 if filled == capacity else 0
-        snapshots = rng.integers(256, size=(num_candidates, state_bytes), dtype=np.uint8)
-        rows = rng.integers(256, size=(width, state_bytes), dtype=np.uint8)
-        slots = rng.integers(max(1, int(kept.size)), size=width).astype(np.int32)
-        restarted = (rng.random(width) < 0.8) & (int(kept.size) > 0)
-        offer = Offer(*map(jnp.asarray, (score[:-width], score[-width:], restarted)), None)
-        order = np.argsort(-np.where(score[:-width] > 0, score[:-width], 0))
-        chunks = tuple(jnp.asarray(snapshots[order][a:b]) for a, b in bounds)
-        candidates = np.concatenate([snapshots, rows[width // 2 :]])
-        rescored, expected, expected_born = judge(
-            config, config.hypers(), kept, born, epoch, slots, offer, candidates, ~entered[slots]
-        )
+    rng = np.random.default_rng(capacity)
 
-        host._kept = jax.tree.map(jnp.copy, host_state_set._Kept(kept, born, entered))
-        metrics = {"loss": jnp.float32(0)}
-        host._running = host_state_set._Epoch(
-            epoch, jnp.asarray(slots), jnp.asarray(rows), metrics, (offer, jnp.asarray(order, np.int32)), chunks
-        )
-        fetched.clear()
-        host._settle()
-        ours = host._kept
-        equal((ours.state_set, ours.born), (expected, expected_born))
-        new = np.asarray(entered_slots(rescored, expected))
-        np.testing.assert_array_equal(ours.entered, new)
+    def rows(count):
+        return rng.integers(256, size=(count, state_bytes), dtype=np.uint8)
 
-        # Of the rows, whole chunks were fetched, those with a row that is stored now.
-        stored = {row.tobytes() for row in np.asarray(expected.snapshots)[new]}
-        wanted = [c for c in chunks if any(row.tobytes() in stored for row in np.asarray(c))]
-        assert fetched[1:] == [sum(c.nbytes for c in wanted)]
-        assert fetched[0] == 8 * num_candidates + 5 * width
-        if scores == "any":  # never more than the set has slots
-            assert fetched[1] <= capacity * state_bytes
-        if scores == "none" and filled == capacity:
-            assert fetched[1] == 0
-        kept, born, entered = expected, expected_born, ours.entered
+    for filled, kind in itertools.product((0, 7, capacity), ("any", "tied", "low")):
+        mask = np.arange(capacity) < filled
+        kept = StateSet.create(capacity, state_bytes).insert(rows(capacity), rng.random(capacity, np.float32), mask)
+        born, entered = jnp.zeros(capacity, jnp.int32), jnp.asarray(rng.random(capacity) < 0.3)
+        for epoch in (1, 2, 3):
+            scores = rng.random(num_candidates + width, np.float32) * np.float32(1 + 0.2 * epoch)
+            scores = np.round(3 * scores) / 3 if kind == "tied" else scores * (1e-6 if kind == "low" else 1)
+            scores = np.float32(scores)
+            scores[rng.random(len(scores)) < 0.1] = [0, np.nan, -1][epoch - 1]
+            snapshots, began = rows(num_candidates), rows(width)
+            slots = rng.integers(max(1, int(kept.size)), size=width).astype(np.int32)
+            restarted = (rng.random(width) < 0.8) & (int(kept.size) > 0)
+            offer = Offer(*map(jnp.asarray, (scores[:-width], scores[-width:], restarted)), None)
+            candidates = np.concatenate([snapshots, began[width // 2 :]])
+            rescored, expected, expected_born = plain(
+                kept, born, epoch, slots, offer, candidates, ~np.asarray(entered)[slots]
+            )
+
+            order = np.argsort(-np.where(scores[:-width] > 0, scores[:-width], 0)).astype(np.int32)
+            chunks = tuple(jnp.asarray(snapshots[order][begin:end]) for begin, end in bounds)
+            host._kept = jax.tree.map(jnp.copy, host_state_set._Kept(kept, born, entered))
+            host._running = host_state_set._Epoch(
+                epoch, jnp.asarray(slots), jnp.asarray(began), {}, (offer, jnp.asarray(order)), chunks
+            )
+            fetched.clear()
+            host._settle()
+            kept, born, entered = host._kept
+            equal((kept, born), (expected, expected_born))
+            new = np.asarray(entered_slots(rescored, expected))
+            np.testing.assert_array_equal(entered, new)
+
+            # Of the rows, whole chunks were fetched, those with a row that is stored now.
+            stored = {row.tobytes() for row in np.asarray(expected.snapshots)[new]}
+            wanted = [c.nbytes for c in chunks if stored & {row.tobytes() for row in np.asarray(c)}]
+            assert fetched == [8 * num_candidates + 5 * width, sum(wanted)]
+            if kind != "tied":  # never more than the set has slots
+                assert fetched[1] <= capacity * state_bytes
+            if kind == "low" and filled == capacity == 12 and epoch == 1:
+                assert fetched[1] == 0
 
 
-def test_a_slot_with_another_state_is_not_rescored(hosts):
-    config, _ = hosts(12, 0.0)
+def test_a_slot_with_another_state_is_not_rescored(tiny_config):
+    config = set_config(tiny_config, 12)
     rows = np.arange(3 * 16, dtype=np.uint8).reshape(3, 16)
     kept = StateSet.create(12, 16).insert(rows, jnp.array([1.0, 2.0, 3.0]))
-    offer = Offer(jnp.zeros(64), jnp.full(8, 9.0).at[0].set(0.5), jnp.ones(8, bool), None)
-    slots = jnp.array([0, 1, 1, 1, 1, 1, 1, 1])
-    _, after, _ = judge(
-        config, config.hypers(), kept, jnp.zeros(12, jnp.int32), 1, slots, offer, jnp.zeros((64, 16), jnp.uint8),
-        jnp.array([True] + [False] * 7),
-    )  # fmt: skip
+    offer = Offer(jnp.zeros(64), jnp.zeros(8), jnp.ones(8, bool), None)
+    slots, is_current = jnp.array([0, 1, 1, 1, 0, 0, 0, 0]), jnp.array([True] + [False] * 7)
+    arguments = (kept, jnp.zeros(12, jnp.int32), 1, slots, offer, jnp.zeros((68, 16), jnp.uint8), is_current)
+    _, after, _ = jax.jit(functools.partial(judge, config, config.hypers()))(*arguments)
     np.testing.assert_array_equal(after.priorities[:3], np.float32([0.9, 2, 3]))
 
 
