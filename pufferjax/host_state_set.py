@@ -3,7 +3,7 @@
 Down to the devices go the rows that environments restart from. Up come the scores of everything the epoch offers, and
 its snapshots sorted by score, in chunks, of which the host fetches those that hold rows it keeps: it first lets the
 heap decide on the mere numbers of the candidates. So the heap sees what it would see in the one program of
-`pufferjax.train.make_update`, what is stored is the same bit for bit, and little more than that is transferred. The
+`pufferjax.train.make_update`, the same rows end in the same slots, and little more than that is transferred. The
 random walks, of the warm-up and of restarts, run on the host as well.
 
 Without `overlap` the devices wait for the host. With it they never do: while epoch e runs, the host takes in epoch
@@ -56,8 +56,8 @@ class _Epoch:
 class HostStateSet:
     """Training on `devices` with the state set on the host: see `pufferjax.epochs` for what the methods do.
 
-    overlap: draw restarts an epoch ahead. Without it, every figure and state is that of `pufferjax.train.make_update`.
-    With several devices each has its share of the set, as in `pufferjax.parallel`.
+    overlap: draw restarts an epoch ahead. Without it, every figure and state is that of `pufferjax.train.make_update`,
+    as far as XLA rounds alike in two programs. With several devices each has its share of the set, as in `pufferjax.parallel`.
     Raises ValueError if the devices cannot share the run equally.
     """
 
@@ -74,10 +74,10 @@ class HostStateSet:
         axis_name = AXIS if count > 1 else None
         if devices[0].platform == "cpu":
             limit_op_threads(count)
-        self._config, self._overlap, self._num_shares = config, overlap, count
+        self._config, self._overlap = config, overlap
         self._host = jax.local_devices(backend="cpu")[0]
         self._mapper = mapper = Mapper(devices)
-        self._specs = dataclasses.replace(train_state_specs(), state_set=None, born=None)
+        specs = dataclasses.replace(train_state_specs(), state_set=None, born=None)
         first_walked = config.num_replayed - config.num_walked
         capacity, state_bytes = config.state_set.capacity, env.spec.state_bytes
         num_fresh = config.num_envs - config.num_replayed
@@ -98,7 +98,7 @@ class HostStateSet:
             chunks = tuple(rows[begin:end] for begin, end in bounds)
             return train_state, metrics, (dataclasses.replace(offer, snapshots=None), order), chunks
 
-        same, split, specs = mapper.same, mapper.split, self._specs
+        same, split = mapper.same, mapper.split
         self._start = mapper.jit(start, (same,), specs)
         self._epoch = mapper.jit(epoch, (specs, split, same, same), (specs, same, split, split), donate_argnums=0)
 
