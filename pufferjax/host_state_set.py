@@ -57,7 +57,8 @@ class HostStateSet:
     """Training on `devices` with the state set on the host: see `pufferjax.epochs` for what the methods do.
 
     overlap: draw restarts an epoch ahead. Without it, every figure and state is that of `pufferjax.train.make_update`,
-    as far as XLA rounds alike in two programs. With several devices each has its share of the set, as in `pufferjax.parallel`.
+    as far as XLA rounds alike in two programs. With several devices each has its share of the set, as in
+    `pufferjax.parallel`.
     Raises ValueError if the devices cannot share the run equally.
     """
 
