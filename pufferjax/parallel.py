@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -18,7 +19,7 @@ from pufferjax.config import TrainConfig
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic
 from pufferjax.train import make_init, make_update, make_warmup
-from pufferjax.types import Memory, TrainState
+from pufferjax.types import AheadTrainState, Memory, Restarts, TrainState
 from pufferjax.xla_ops import ffi
 
 AXIS = "devices"
@@ -87,13 +88,64 @@ def choose_devices(config: TrainConfig, count: int | None = None) -> list[jax.De
     return devices[:1]
 
 
-def global_shapes(env: Env, config: TrainConfig, num_devices: int, policy: ActorCritic | None = None) -> TrainState:
+def global_shapes(
+    env: Env, config: TrainConfig, num_devices: int, policy: ActorCritic | None = None, overlap: bool = False
+) -> TrainState:
     """Shapes and dtypes of the TrainState of a run on `num_devices`, whatever devices there are now."""
     shapes = jax.eval_shape(make_init(env, config, policy), jax.random.key(0))
-    if num_devices == 1:
+    if num_devices > 1:
+        size = jax.ShapeDtypeStruct((num_devices,), shapes.state_set.size.dtype)
+        shapes = dataclasses.replace(shapes, state_set=dataclasses.replace(shapes.state_set, size=size))
+    if not overlap:
         return shapes
-    size = jax.ShapeDtypeStruct((num_devices,), shapes.state_set.size.dtype)
-    return dataclasses.replace(shapes, state_set=dataclasses.replace(shapes.state_set, size=size))
+    num_replayed = num_devices * local_config(config, num_devices).num_replayed
+    restarts = Restarts(
+        slots=jax.ShapeDtypeStruct((num_replayed,), jnp.int32),
+        importance=jax.ShapeDtypeStruct((num_replayed,), jnp.float32),
+        rows=jax.ShapeDtypeStruct((num_replayed, env.spec.state_bytes), jnp.uint8),
+        is_held=jax.ShapeDtypeStruct((num_replayed,), jnp.bool_),
+    )
+    entered = jax.ShapeDtypeStruct(shapes.born.shape, jnp.bool_)
+    fields = {field.name: getattr(shapes, field.name) for field in dataclasses.fields(TrainState)}
+    return AheadTrainState(**fields, restarts=restarts, entered=entered)
+
+
+class Mapper:
+    """Compiles functions of one device's share for all `devices`, and places what they are given.
+
+    In the specs of operands and results, `same` is what all devices have alike, `split` what is split over its first
+    axis. On a single device nothing is split, and the axis AXIS has no name inside the functions.
+    """
+
+    same, split = PartitionSpec(), PartitionSpec(AXIS)
+
+    def __init__(self, devices: Sequence[jax.Device]):
+        self._device = devices[0] if len(devices) == 1 else None
+        self._mesh = Mesh(np.asarray(devices), (AXIS,))
+
+    def jit(self, function, in_specs, out_specs, **options):
+        if self._device is not None:
+            return jax.jit(function, **options)
+
+        def shardings(specs):
+            return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs)
+
+        # The policy is computed alike on every device; to prove that to the type system buys nothing.
+        sharded = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        # Explicit placements: else the first epoch's input and output would differ in theirs, and compile twice.
+        return jax.jit(sharded, in_shardings=shardings(in_specs), out_shardings=shardings(out_specs), **options)
+
+    def put(self, tree, spec: PartitionSpec = same):
+        """The arrays of `tree` on the devices."""
+        return jax.device_put(tree, self._device or NamedSharding(self._mesh, spec))
+
+
+def train_state_specs() -> TrainState:
+    """How several devices share the arrays of a TrainState."""
+    same, split = Mapper.same, Mapper.split
+    fields = {field.name: same for field in dataclasses.fields(TrainState)}
+    fields |= dict.fromkeys(("env_state", "observations", "is_fresh", "state_set", "born"), split)
+    return TrainState(**fields | {"memory": Memory(recurrent=PartitionSpec(None, AXIS), previous_actions=split)})
 
 
 def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
@@ -112,11 +164,8 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
             jax.jit(make_update(env, config, policy), donate_argnums=0),
         )
     config = local_config(config, len(devices))
-    mesh = Mesh(np.asarray(devices), (AXIS,))
-    same, split = PartitionSpec(), PartitionSpec(AXIS)
-    fields = {field.name: same for field in dataclasses.fields(TrainState)}
-    fields |= dict.fromkeys(("env_state", "observations", "is_fresh", "state_set", "born"), split)
-    specs = TrainState(**fields | {"memory": Memory(recurrent=PartitionSpec(None, AXIS), previous_actions=split)})
+    mapper = Mapper(devices)
+    same, specs = mapper.same, train_state_specs()
 
     def local(train_state: TrainState) -> TrainState:
         state_set = train_state.state_set
@@ -140,17 +189,8 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
         train_state, metrics = update_local(local(train_state), hypers, progress)
         return stacked(train_state), metrics
 
-    def shard(f, in_specs, out_specs, **options):
-        def shardings(specs):
-            return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-
-        # The policy is computed alike on every device; to prove that to the type system buys nothing.
-        sharded = jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-        # Explicit placements: else the first epoch's input and output would differ in theirs, and compile twice.
-        return jax.jit(sharded, in_shardings=shardings(in_specs), out_shardings=shardings(out_specs), **options)
-
     return (
-        shard(init, (same,), specs),
-        shard(warmup, (specs, same), specs, donate_argnums=0),
-        shard(update, (specs, same, same), (specs, same), donate_argnums=0),
+        mapper.jit(init, (same,), specs),
+        mapper.jit(warmup, (specs, same), specs, donate_argnums=0),
+        mapper.jit(update, (specs, same, same), (specs, same), donate_argnums=0),
     )

@@ -25,11 +25,12 @@ from pufferjax.checkpoint import load_checkpoint
 from pufferjax.config import Sizes, TrainConfig
 from pufferjax.dashboard import Dashboard
 from pufferjax.envs import Env
+from pufferjax.epochs import draws_ahead, make_epochs
 from pufferjax.evaluate import evaluate, unseen, wait
 from pufferjax.files import is_leftover, locked, remove_leftovers, write_atomically
 from pufferjax.journal import Journal
 from pufferjax.metrics import read_metrics
-from pufferjax.parallel import choose_devices, global_shapes, make_parallel
+from pufferjax.parallel import choose_devices, global_shapes
 from pufferjax.policy import ActorCritic, make_policy
 from pufferjax.run_config import (
     RESUMABLE,
@@ -50,7 +51,7 @@ def load_run(
     latest good checkpoint; `warn` gets a line for each newer one. Raises ValueError, such as CheckpointError."""
     config = read_config(run_dir)
     env = config.make_env()
-    like = global_shapes(env, config.train, config.options.devices or 1)
+    like = global_shapes(env, config.train, config.options.devices or 1, overlap=bool(config.options.overlap))
     checkpoint = load_checkpoint(run_dir, like, step, settings=settings(config.to_table()), warn=warn)
     return config, env, make_policy(env.spec, config.train.policy), checkpoint.train_state
 
@@ -194,6 +195,7 @@ def train(
     log_interval: int = 1,
     print_interval_seconds: float = 5.0,
     devices: int | None = None,
+    overlap: bool | None = None,
     checkpoint_interval_seconds: float = 60.0,
     keep_checkpoints: int = 3,
     policy: ActorCritic | None = None,
@@ -211,7 +213,7 @@ def train(
         it was killed before it wrote one. Without max_seconds it becomes the run that it would have been, bit for bit,
         but for the times. Env, config and options must be those it was started with, except total_steps, max_seconds
         and what does not touch the training (`run_config.RESUMABLE`). A finished run is returned as it is.
-      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices, checkpoint_interval_seconds,
+      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices, overlap, checkpoint_interval_seconds,
         keep_checkpoints: see `RunOptions`. Called before anything else has used JAX in this process, it makes every
         CPU core a device; a resumed run takes as many devices as it had.
       policy: instead of `make_policy(env.spec, config.policy)`. config.toml cannot hold it: load the run with it.
@@ -231,18 +233,22 @@ def train(
         print_interval_seconds=print_interval_seconds,
         eval_episodes=eval_episodes,
         devices=devices,
+        overlap=overlap,
         checkpoint_interval_seconds=checkpoint_interval_seconds,
         keep_checkpoints=keep_checkpoints,
     )
     if resume:
         if run_dir is None:
             raise ValueError("resume needs a run_dir")
-        devices = devices or read_table(run_dir)["run"].get("devices")
+        table = read_table(run_dir)["run"]
+        devices = devices or table.get("devices")
+        overlap = table.get("overlap") if overlap is None else overlap
     mesh_devices = choose_devices(config, devices)
-    options = dataclasses.replace(options, devices=len(mesh_devices))
+    overlap = draws_ahead(config, mesh_devices, overlap)
+    options = dataclasses.replace(options, devices=len(mesh_devices), overlap=overlap)
     policy = policy or make_policy(env.spec, config.policy)
     sizes = config.sizes(env.spec.num_agents)
-    init, warmup, update = make_parallel(env, config, mesh_devices, policy)
+    epochs = make_epochs(env, config, mesh_devices, policy, overlap)
     run_config = RunConfig(env.spec.name, dict(env.params), config, options)
     title = f"pufferjax train {env.spec.name}" + (f"  {run_dir}" if run_dir else "")
     dashboard = Dashboard(title, config.total_steps, print_interval_seconds, show=show)
@@ -269,9 +275,8 @@ def train(
             )
             clock = _Clock(start, options.max_seconds)
             train_state, progress, stopped_by = _loop(
-                sizes.num_epochs, config.hypers(), options, jax.jit(init), jax.jit(warmup),
-                jax.jit(update, donate_argnums=0), clock, dashboard, signals, journal, resume,
-            )  # fmt: skip
+                sizes.num_epochs, config.hypers(), options, epochs, clock, dashboard, signals, journal, resume
+            )
             train_seconds = clock.elapsed()
             records = journal.records
             step = records[-1]["step"]
@@ -326,7 +331,7 @@ def _as_it_is(run_dir, env, config, policy, summary, dashboard) -> TrainResult:
         f"{run_dir} has finished ({summary['stopped_by']} reached after {summary['steps']:,} steps): nothing is left "
         f"to do; to train it longer, resume it with a larger {summary['stopped_by']}"
     )
-    like = global_shapes(env, config.train, config.options.devices, policy)
+    like = global_shapes(env, config.train, config.options.devices, policy, config.options.overlap)
     train_state = load_checkpoint(
         run_dir, like, settings=settings(config.to_table()), warn=lambda line: dashboard.message(f"warning: {line}")
     ).train_state
@@ -334,19 +339,17 @@ def _as_it_is(run_dir, env, config, policy, summary, dashboard) -> TrainResult:
     return TrainResult(train_state, records, summary["evaluation"], summary["stopped_by"], summary, run_dir)
 
 
-def _loop(num_epochs, hypers, options, init, warmup, update, clock, dashboard, signals, journal, resume):
+def _loop(num_epochs, hypers, options, epochs, clock, dashboard, signals, journal, resume):
     """Epochs until something ends the run. Returns (train_state, progress, stopped_by), the first two for the last
     checkpoint."""
-    train_state = init(jax.random.key(options.seed))
+    train_state = epochs.init(jax.random.key(options.seed))
     checkpoint = journal.resume(train_state) if resume else journal.start()
     if checkpoint is None:
-        train_state = warmup(train_state, hypers)
+        train_state = epochs.warmup(train_state, hypers)
     else:
         train_state = checkpoint.train_state
         clock.go_on_from(checkpoint.progress["seconds"])
-    # Compiled ahead, while the warm-up runs; and a compiled function refuses a state of another layout, where jit would
-    # silently compile a second time.
-    update = update.lower(train_state, hypers, jnp.float32(0)).compile()
+    epochs.begin(train_state, hypers)  # compiles while the warm-up runs
     wait(train_state.warmup_rewards)
     warmup_steps, warmup_rewards = int(train_state.warmup_steps), int(train_state.warmup_rewards)
     if checkpoint is not None:
@@ -359,11 +362,11 @@ def _loop(num_epochs, hypers, options, init, warmup, update, clock, dashboard, s
         )
     journal.ready(clock.elapsed(), {"warmup_steps": warmup_steps, "warmup_rewards": warmup_rewards})
 
-    def finish(metrics):
+    def finish(figures):
         """Takes the figures of an epoch once it has ended; the line of metrics, if it completes one."""
-        wait(metrics["loss"])
+        metrics = figures()
         clock.epoch_ended()
-        return journal.add(jax.device_get(metrics), clock.elapsed())
+        return journal.add(metrics, clock.elapsed())
 
     def show(record, last=False):
         if record is not None:
@@ -380,15 +383,15 @@ def _loop(num_epochs, hypers, options, init, warmup, update, clock, dashboard, s
     while stopped_by is None:
         # The next epoch consumes the train state, so one that is to be saved is copied first; it is written while that
         # epoch runs.
-        copied = jax.tree.map(jnp.copy, train_state) if journal.is_due(epoch, clock.elapsed()) else None
+        copied = jax.tree.map(jnp.copy, epochs.train_state) if journal.is_due(epoch, clock.elapsed()) else None
         progress = max(epoch / num_epochs, clock.progress())
-        train_state, metrics = update(train_state, hypers, jnp.float32(progress))
+        figures = epochs.advance(jnp.float32(progress))
         epoch += 1
         if running is not None:
             show(finish(running))
         if copied is not None:
             journal.try_to_save(copied, clock.elapsed())
-        running = metrics
+        running = figures
         if signals.received is not None:
             stopped_by = signals.received
         elif epoch == num_epochs:
@@ -400,7 +403,7 @@ def _loop(num_epochs, hypers, options, init, warmup, update, clock, dashboard, s
     # Taken before the last line, which may be of a window cut short: a resumed run fills it as if it had never stopped.
     last_progress = journal.progress(clock.elapsed())
     show(journal.flush(clock.elapsed()) or record, last=True)
-    return train_state, last_progress, stopped_by
+    return epochs.train_state, last_progress, stopped_by
 
 
 def _version(package: str) -> str:

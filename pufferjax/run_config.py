@@ -39,6 +39,9 @@ class RunOptions:
     print_interval_seconds: float = 5.0  # between progress lines where the output is not a terminal
     eval_episodes: int = 2000  # of the final evaluation on unseen levels; 0: none
     devices: int | None = None  # that share the run; None: all there are (on a CPU: one per core)
+    # While an epoch runs on the devices, the host takes in the one before and draws the restarts of the one after, so
+    # that neither waits; restarts then come from the state set one epoch earlier. None: if the devices are not CPUs.
+    overlap: bool | None = None
     # What a crash may cost: a checkpoint after the first epoch that ends this long after the last one; 0: after every
     # epoch. Seconds, not epochs, because an epoch may take milliseconds or minutes.
     checkpoint_interval_seconds: float = 60.0
@@ -61,6 +64,8 @@ class RunOptions:
         check("keep_checkpoints", "an integer >= 1", is_int(1, 2**31 - 1))
         if self.devices is not None:
             check("devices", "an integer >= 1, or None", is_int(1, 2**31 - 1))
+        if self.overlap is not None and not isinstance(self.overlap, bool):
+            raise ValueError(f"overlap must be True, False or None, got {self.overlap!r}")
         if self.max_seconds is not None:
             check("max_seconds", "a number > 0, or None", lambda x: 0 < x < math.inf)
 

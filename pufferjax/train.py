@@ -3,6 +3,9 @@
 One epoch: sample the state set -> walk on from some of it -> restore -> rollout -> train -> re-score with the trained
 policy -> update the set.
 The order matters: scores must come from the policy that will meet the states next, and only then enter the heap.
+
+`make_update` is `draw_restarts`, `make_epoch` and `judge` in one; `pufferjax.host_state_set` runs the middle one on an
+accelerator and the others, which are all that touches the set, on the host.
 """
 
 import dataclasses
@@ -17,7 +20,7 @@ from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
 from pufferjax.rollout import RolloutConfig, initial_memory, per_agent, rollout
 from pufferjax.state_set import StateSet
-from pufferjax.types import EpisodeSums, Memory, TrainState
+from pufferjax.types import EpisodeSums, Memory, Offer, Restarts, TrainState
 
 RECENT_DECAY = 0.9  # per epoch, of the sums behind the recent solve rate
 WARMUP_CHUNK = 8192  # steps of each warm-up environment between looks at the count of rewards
@@ -30,6 +33,12 @@ def _own(key: jax.Array, axis_name: str | None) -> jax.Array:
 
 def _total(x, axis_name: str | None):
     return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def epoch_keys(key: jax.Array, axis_name: str | None):
+    """(key of the next epoch, for the state set, for the rollout, for training), of the `key` of a train state."""
+    key, key_own = jax.random.split(key)
+    return key, *jax.random.split(_own(key_own, axis_name), 3)
 
 
 def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
@@ -116,42 +125,24 @@ def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
     return warmup
 
 
-def _restart(env: Env, config: TrainConfig, hypers: Hypers, train_state: TrainState, key, axis_name: str | None):
-    """Restores the last environments from sampled snapshots, once the set holds enough.
+def draw_restarts(env: Env, config: TrainConfig, hypers: Hypers, state_set: StateSet, key, spare) -> Restarts:
+    """From where the environments that may restart would begin.
 
-    Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], slots i32[C], row_importance f32[N * K],
-    rows u8[C, S], where the environments that may restart begin).
+    spare: u8[C, S] or u8[1, S], any states of `env`; they take the place of what an empty set does not hold.
     """
-    num_envs, num_replayed, num_walked = config.num_envs, config.num_replayed, config.num_walked
+    num_replayed, num_walked = config.num_replayed, config.num_walked
     key, key_walk = jax.random.split(key)
-    state_set, memory = train_state.state_set, train_state.memory
-    share = _share(env, config, train_state, axis_name)
-    is_active = state_set.size >= config.state_set.min_states
-    num_active = jnp.where(is_active, jnp.round(num_replayed * share), 0).astype(jnp.int32)
     slots, importance = state_set.sample(
         key, num_replayed, hypers.state_priority_exponent, hypers.state_importance_exponent
     )
-    replayed_envs = jnp.arange(num_envs - num_replayed, num_envs, dtype=jnp.int32)
-    is_restarted = jnp.arange(num_envs) >= num_envs - num_active
-    is_replayed = is_restarted[-num_replayed:]
-    stored = state_set.snapshots[slots]
+    rows = state_set.snapshots[slots]
     if config.state_set.reset_clock:
-        _, stored = env.clock(stored)
-    rows = jnp.where(is_replayed[:, None], stored, env.snapshot(train_state.env_state)[replayed_envs])
+        _, rows = env.clock(rows)
+    rows = jnp.where(state_set.size > 0, rows, spare)
     if num_walked:
-        walked = _walk(env, config, key_walk, rows[-num_walked:])
-        rows = rows.at[-num_walked:].set(jnp.where(is_replayed[-num_walked:, None], walked, rows[-num_walked:]))
-    env_state = env.restore(train_state.env_state, rows, replayed_envs)
-    # Snapshots hold the simulator, not its agents: those of a restarted one begin with an empty memory.
-    forgets = per_agent(is_restarted, env)
-    memory = Memory(
-        recurrent=jnp.where(forgets[None, :, None], 0.0, memory.recurrent),
-        previous_actions=jnp.where(forgets[:, None], jnp.uint8(0), memory.previous_actions),
-    )
-    env_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, importance, 1.0))
-    row_importance = per_agent(env_importance, env)
-    is_fresh = train_state.is_fresh & ~is_restarted
-    return env_state, env.observe(env_state), memory, is_fresh, is_restarted, slots, row_importance, rows
+        rows = rows.at[-num_walked:].set(_walk(env, config, key_walk, rows[-num_walked:]))
+    is_held = jnp.broadcast_to(state_set.size >= config.state_set.min_states, (num_replayed,))
+    return Restarts(slots, importance, rows, is_held)
 
 
 def _walk(env: Env, config: TrainConfig, key, rows):
@@ -164,6 +155,31 @@ def _walk(env: Env, config: TrainConfig, key, rows):
         rows = rows.at[first:].set(walked)
         taken += steps
     return rows
+
+
+def _restart(env: Env, config: TrainConfig, train_state: TrainState, restarts: Restarts, axis_name: str | None):
+    """Restores the last environments, as many as the solve rate allows, if the set held enough.
+
+    Returns (env_state, observations, memory, is_fresh, is_restarted bool[N], row_importance f32[N * K]).
+    """
+    num_envs, num_replayed = config.num_envs, config.num_replayed
+    memory = train_state.memory
+    num_active = jnp.round(num_replayed * _share(env, config, train_state, axis_name)).astype(jnp.int32)
+    replayed_envs = jnp.arange(num_envs - num_replayed, num_envs, dtype=jnp.int32)
+    is_replayed = restarts.is_held & (replayed_envs >= num_envs - num_active)
+    is_restarted = jnp.zeros(num_envs, bool).at[replayed_envs].set(is_replayed)
+    own_rows = env.snapshot(train_state.env_state)[replayed_envs]
+    rows = jnp.where(is_replayed[:, None], restarts.rows, own_rows)
+    env_state = env.restore(train_state.env_state, rows, replayed_envs)
+    # Snapshots hold the simulator, not its agents: those of a restarted one begin with an empty memory.
+    forgets = per_agent(is_restarted, env)
+    memory = Memory(
+        recurrent=jnp.where(forgets[None, :, None], 0.0, memory.recurrent),
+        previous_actions=jnp.where(forgets[:, None], jnp.uint8(0), memory.previous_actions),
+    )
+    env_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, restarts.importance, 1.0))
+    is_fresh = train_state.is_fresh & ~is_restarted
+    return env_state, env.observe(env_state), memory, is_fresh, is_restarted, per_agent(env_importance, env)
 
 
 def _share(env: Env, config: TrainConfig, train_state: TrainState, axis_name: str | None):
@@ -192,32 +208,32 @@ def _scores(config: TrainConfig, advantages):
     return jnp.sum(chunks, axis=1).reshape(-1), jnp.sum(magnitude[: config.state_set.replay_span, num_fresh:], axis=0)
 
 
-def _judge(config: TrainConfig, hypers: Hypers, state_set: StateSet, advantages, slots, is_restarted, snapshots, rows):
-    """(rescored, state_set): the set after the restarted slots got their new priorities, and then with what entered.
+def judge(
+    config: TrainConfig, hypers: Hypers, state_set: StateSet, born, epoch, slots, offer: Offer, rows, is_current=True
+) -> tuple[StateSet, StateSet, jax.Array]:
+    """(rescored, state_set, born): the set after the restarted slots got their new priorities, then with what entered.
 
-    advantages f32[T, N * K]; slots i32[C] and is_restarted bool[C] of the environments that may restart; snapshots
-    u8[T / interval, F, S] of the fresh ones; rows u8[C, S], where the former began. Fresh environments offer what they
-    passed through, walkers (the last of C) where their walk had ended.
+    slots: i32[C], from which the environments that may restart began. rows: u8[T / interval * F + W, S], the
+    candidates: what fresh environments passed through, then where the walks of the W walkers (the last of C) had ended.
+    is_current: bool[C], False where the slot has got another state since, of which the score says nothing.
     """
-    candidate_scores, replayed_scores = _scores(config, advantages)
     first_walked = config.num_replayed - config.num_walked
-    is_slot = is_restarted & (jnp.arange(config.num_replayed) < first_walked)
-    rescored = state_set.rescore(slots, replayed_scores, hypers.state_decay, is_slot)
-    is_offered = is_restarted & (replayed_scores > 0)
-    return rescored, rescored.insert(
-        jnp.concatenate([snapshots.reshape(-1, snapshots.shape[-1]), rows[first_walked:]]),
-        jnp.concatenate([candidate_scores, replayed_scores[first_walked:]]),
-        jnp.concatenate([candidate_scores > 0, is_offered[first_walked:]]),
+    is_slot = offer.is_restarted & (jnp.arange(config.num_replayed) < first_walked) & is_current
+    rescored = state_set.rescore(slots, offer.replayed_scores, hypers.state_decay, is_slot)
+    is_offered = offer.is_restarted & (offer.replayed_scores > 0)
+    state_set = rescored.insert(
+        rows,
+        jnp.concatenate([offer.candidate_scores, offer.replayed_scores[first_walked:]]),
+        jnp.concatenate([offer.candidate_scores > 0, is_offered[first_walked:]]),
     )
+    return rescored, state_set, jnp.where(entered_slots(rescored, state_set), epoch, born)
 
 
-def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
-    """`update(train_state, hypers, progress) -> (train_state, metrics)`: one epoch; pure.
+def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
+    """`epoch(train_state, restarts, hypers, progress) -> (train_state, metrics, offer)`: an epoch but for what concerns
+    the state set, whose figures the metrics lack and which stays as it is; pure.
 
-    progress f32[] in [0, 1] drives the schedules. metrics is a dict of f32 scalars; episode figures are sums over the
-    fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted).
-    axis_name: of a mesh axis whose devices each run `config.num_envs` environments and keep a state set of their own;
-    see `pufferjax.parallel`.
+    restarts and offer: None without a state set (`fraction` = 0). Else as for `make_update`.
     """
     policy = policy or make_policy(env.spec, config.policy)
     sizes = config.sizes(env.spec.num_agents)
@@ -227,17 +243,16 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
         config.horizon, config.state_set.interval, config.num_envs - num_replayed, config.ppo.reset_memory
     )
 
-    def update(train_state: TrainState, hypers: Hypers, progress) -> tuple[TrainState, dict[str, jax.Array]]:
+    def epoch(train_state: TrainState, restarts: Restarts | None, hypers: Hypers, progress):
         hypers = check_hypers(hypers)
-        key, key_own = jax.random.split(train_state.key)
-        key_slots, key_rollout, key_train = jax.random.split(_own(key_own, axis_name), 3)
+        key, _, key_rollout, key_train = epoch_keys(train_state.key, axis_name)
         num_envs = config.num_envs
         is_restarted, row_importance = jnp.zeros(num_envs, bool), jnp.ones(sizes.num_rows)
         env_state, observations = train_state.env_state, train_state.observations
-        memory, is_fresh, state_set = train_state.memory, train_state.is_fresh, train_state.state_set
+        memory, is_fresh = train_state.memory, train_state.is_fresh
         if num_replayed:
-            env_state, observations, memory, is_fresh, is_restarted, slots, row_importance, restart_rows = _restart(
-                env, config, hypers, train_state, key_slots, axis_name
+            env_state, observations, memory, is_fresh, is_restarted, row_importance = _restart(
+                env, config, train_state, restarts, axis_name
             )
         first_recurrent = memory.recurrent
         env_state, observations, memory, is_fresh, transitions, snapshots, fresh, restarted = rollout(
@@ -269,13 +284,10 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             can_learn & (sizes.num_minibatches > 0), learn, wait, train_state.params, train_state.opt_state
         )
 
-        rescored = state_set
+        offer = None
         if num_replayed:
             advantages = ppo.advantages_of(config, hypers, transitions, bootstrap_values, values, ratios)
-            rescored, state_set = _judge(
-                config, hypers, state_set, advantages, slots, is_restarted[-num_replayed:], snapshots, restart_rows
-            )
-        born = jnp.where(entered_slots(rescored, state_set), train_state.epoch, train_state.born)
+            offer = Offer(*_scores(config, advantages), is_restarted[-num_replayed:], snapshots)
 
         learning_rate, entropy_coef = ppo.schedule(hypers, progress)
         sums = {
@@ -291,7 +303,6 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             **sums,
             **means,
             "rewards": num_rewards.astype(jnp.float32),
-            **state_set_metrics(env, rescored, state_set, born, train_state.epoch, axis_name),
             "learning_rate": learning_rate,
             "entropy_coef": entropy_coef,
         }
@@ -304,13 +315,42 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
             memory=memory,
             is_fresh=is_fresh,
             recent_episodes=RECENT_DECAY * train_state.recent_episodes + jnp.stack([sums["perf"], sums["episodes"]]),
-            state_set=state_set,
-            born=born,
             key=key,
             epoch=train_state.epoch + 1,
             reward_seen=reward_seen,
         )
-        return train_state, metrics
+        return train_state, metrics, offer
+
+    return epoch
+
+
+def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
+    """`update(train_state, hypers, progress) -> (train_state, metrics)`: one epoch; pure.
+
+    progress f32[] in [0, 1] drives the schedules. metrics is a dict of f32 scalars; episode figures are sums over the
+    fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted).
+    axis_name: of a mesh axis whose devices each run `config.num_envs` environments and keep a state set of their own;
+    see `pufferjax.parallel`.
+    """
+    run_epoch = make_epoch(env, config, policy, axis_name)
+    num_replayed = config.num_replayed
+
+    def update(train_state: TrainState, hypers: Hypers, progress) -> tuple[TrainState, dict[str, jax.Array]]:
+        hypers = check_hypers(hypers)
+        state_set, born, epoch = train_state.state_set, train_state.born, train_state.epoch
+        restarts = None
+        if num_replayed:
+            key = epoch_keys(train_state.key, axis_name)[1]
+            spare = env.snapshot(train_state.env_state)[-num_replayed:]
+            restarts = draw_restarts(env, config, hypers, state_set, key, spare)
+        train_state, metrics, offer = run_epoch(train_state, restarts, hypers, progress)
+        rescored = state_set
+        if num_replayed:
+            walked = restarts.rows[num_replayed - config.num_walked :]
+            rows = jnp.concatenate([offer.snapshots.reshape(-1, env.spec.state_bytes), walked])
+            rescored, state_set, born = judge(config, hypers, state_set, born, epoch, restarts.slots, offer, rows)
+        metrics |= state_set_metrics(env, rescored, state_set, born, epoch, axis_name)
+        return dataclasses.replace(train_state, state_set=state_set, born=born), metrics
 
     return update
 

@@ -1,6 +1,7 @@
-"""What flows between rollout, losses and update.
+"""What flows between state set, rollout, losses and update.
 
-T horizon, N simulators, B = N * K agents (those of a simulator side by side), L layers, H hidden size, A action heads.
+T horizon, N simulators, B = N * K agents (those of a simulator side by side), L layers, H hidden size, A action heads,
+S bytes of a simulator's state, M slots of the state set, C simulators that may restart from it (the last of N).
 """
 
 import dataclasses
@@ -50,6 +51,28 @@ class EpisodeSums:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Restarts:
+    """From where the simulators that may restart would begin: drawn from the state set."""
+
+    slots: jax.Array  # i32[C]
+    importance: jax.Array  # f32[C]
+    rows: jax.Array  # u8[C, S]: the states; of walkers (the last ones) where their walk has ended
+    is_held: jax.Array  # bool[C], all alike: the set held enough states to restart from
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Offer:
+    """What an epoch says of the state set's states, and the new ones it offers."""
+
+    candidate_scores: jax.Array  # f32[T / interval * F], in the order of `snapshots`
+    replayed_scores: jax.Array  # f32[C]
+    is_restarted: jax.Array  # bool[C]: it did restart
+    snapshots: jax.Array  # u8[T / interval, F, S], of the F = N - C simulators that may not restart
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """Everything a run needs to go on."""
 
@@ -67,3 +90,12 @@ class TrainState:
     reward_seen: jax.Array  # bool[]
     warmup_steps: jax.Array  # f32[]: simulator steps of the random warm-up
     warmup_rewards: jax.Array  # i32[]: rewards it met
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AheadTrainState(TrainState):
+    """Of a run that draws the restarts of an epoch before the one before it has ended."""
+
+    restarts: Restarts  # of the next epoch
+    entered: jax.Array  # bool[M]: slots filled anew since those were drawn

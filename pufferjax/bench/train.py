@@ -1,4 +1,4 @@
-"""Training speed: the jitted parallel update that `pufferjax train` runs, and what the curriculum costs."""
+"""Training speed: the epochs that `pufferjax train` runs, one at a time, and what the curriculum costs."""
 
 import dataclasses
 import resource
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from pufferjax.bench import timing
 from pufferjax.config import TrainConfig
 from pufferjax.envs import Env
-from pufferjax.parallel import make_parallel
+from pufferjax.epochs import make_epochs
 
 _COMPILATION = "/jax/core/compile/backend_compile_duration"
 
@@ -37,18 +37,15 @@ class Run:
     def __init__(self, env: Env, config: TrainConfig, devices):
         # Before the first reward training would wait, and there would be nothing to measure.
         config = dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, wait_for_reward=False))
-        init, warmup, self._update = make_parallel(env, config, devices)
-        self._hypers, self._progress = config.hypers(), jnp.float32(0.5)
-        self._train_state = jax.block_until_ready(warmup(init(jax.random.key(0)), self._hypers))
+        self._epochs, self._progress = make_epochs(env, config, devices), jnp.float32(0.5)
+        hypers = config.hypers()
+        train_state = jax.block_until_ready(self._epochs.warmup(self._epochs.init(jax.random.key(0)), hypers))
+        self._epochs.begin(train_state, hypers)
         self.config = config
 
     def epoch(self) -> float:
         """Trains for one epoch; its seconds."""
-        return timing.seconds(self._advance)
-
-    def _advance(self):
-        self._train_state, metrics = self._update(self._train_state, self._hypers, self._progress)
-        return self._train_state, metrics
+        return timing.seconds(lambda: self._epochs.advance(self._progress)())
 
 
 def peak_memory_bytes() -> int:

@@ -168,9 +168,13 @@ def test_a_restored_simulator_takes_all_its_agents_along(minimal, small):
         capacity=16, fraction=0.5, interval=8, walk_fraction=0.0, importance_exponent=1.0, release_from=2,
         release_until=3))  # fmt: skip
     state, rows = stored(minimal, config)
-    env_state, observations, memory, _, is_restarted, slots, importance, _ = train_module._restart(
-        minimal, config, config.hypers(), state, jax.random.key(1), None
+    restarts = train_module.draw_restarts(
+        minimal, config, config.hypers(), state.state_set, jax.random.key(1), state.env_state[:1]
     )
+    env_state, observations, memory, _, is_restarted, importance = train_module._restart(
+        minimal, config, state, restarts, None
+    )
+    slots = restarts.slots
     np.testing.assert_array_equal(is_restarted, [False] * 4 + [True] * 4)
     np.testing.assert_array_equal(env_state[4:], rows[np.asarray(slots)])
     np.testing.assert_array_equal(env_state[:4], state.env_state[:4])

@@ -165,7 +165,7 @@ def test_config_toml_gives_the_same_run(tiny_run, tiny_env, tiny_config):
     config = run.read_config(tiny_run.run_dir)
     assert config.env == "maze" and config.env_params == tiny_env.params
     assert config.train == tiny_config()
-    assert config.options == run.RunOptions(seed=3, eval_episodes=20, devices=1)
+    assert config.options == run.RunOptions(seed=3, eval_episodes=20, devices=1, overlap=False)
 
 
 @pytest.mark.parametrize("max_seconds", [None, 1 / 3, 600])

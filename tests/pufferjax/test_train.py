@@ -1,7 +1,6 @@
 """The training functions: pure, reproducible, vmappable; the rules that make a sparse reward learnable."""
 
 import dataclasses
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from pufferjax import PPOConfig, StateSetConfig, envs, make_init, make_train, make_update, make_warmup, ppo
+from pufferjax.train import draw_restarts
 from pufferjax.types import Transitions
 
 
@@ -181,9 +181,8 @@ def one_stored_state(config, walk_fraction):
 
 def test_walks_end_where_a_random_agent_would_be(tiny_config):
     env, config, state = one_stored_state(tiny_config, walk_fraction=0.4)
-    restart = importlib.import_module("pufferjax.train")._restart
-    *_, rows = restart(env, config, config.hypers(), state, jax.random.key(2), None)
-    times, timeless = env.clock(rows)
+    restarts = draw_restarts(env, config, config.hypers(), state.state_set, jax.random.key(2), state.env_state[:1])
+    times, timeless = env.clock(restarts.rows)
     assert config.num_replayed == 15 and config.num_walked == 6
     np.testing.assert_array_equal(times, [0] * 9 + [1, 2, 4, 8, 16, 16])  # with their whole time before them
     moved = np.any(np.asarray(timeless) != np.asarray(timeless[0]), axis=1)
