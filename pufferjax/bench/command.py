@@ -28,6 +28,8 @@ class _Envs(_Output):
     walk_steps: int = 8192
     """As num_steps, for the random walk."""
     repeats: int = 15
+    peer: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also the same game in Jumanji, gymnax or NAVIX, by turns, at the first of num_envs, and the ratio."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +108,14 @@ def _bench_envs(argv: Sequence[str]) -> None:
     args = _parse(_Envs, "envs", argv)
     _check(args, num_envs=1, num_steps=1, walk_steps=1, repeats=1)
     from pufferjax.bench import envs
+    from pufferjax.bench.peers import make_peer
     from pufferjax.parallel import start_devices
 
-    devices = start_devices()
-    result = envs.bench_envs(
-        _env(args), list(args.num_envs), args.num_steps, args.walk_steps, args.repeats, devices
-    )  # fmt: skip
+    devices, env = start_devices(), _env(args)
+    peer = make_peer(args.env, env.params) if args.peer else None  # before the minutes that the rest takes
+    result = envs.bench_envs(env, list(args.num_envs), args.num_steps, args.walk_steps, args.repeats, devices)
+    if peer is not None:
+        result["peer"] = envs.bench_peer(env, peer, args.num_envs[0], args.num_steps, args.repeats, devices)
     _finish(args, result, envs.describe(result))
 
 

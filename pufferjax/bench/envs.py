@@ -1,6 +1,6 @@
 """Simulator speed: random actions with observations, and the random walk without them, on all cores.
 
-A step is that of a simulator, with all its agents.
+A step is that of a simulator, with all its agents. `bench_peer` compares with the same game in another suite.
 """
 
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pufferjax.bench import timing
+from pufferjax.bench.peers import Peer
 from pufferjax.envs import Env
 from pufferjax.parallel import AXIS, limit_op_threads
 
 WALK_INTERVAL, WALK_SNAPSHOTS = 16, 4  # as in training
+PEER_STEPS = 4
 
 
 def bench_envs(env: Env, num_envs: list[int], num_steps: int, walk_steps: int, repeats: int, devices) -> dict[str, Any]:
@@ -49,6 +51,34 @@ def bench_envs(env: Env, num_envs: list[int], num_steps: int, walk_steps: int, r
     return {**timing.header("envs"), "env": env.spec.name, "params": dict(env.params), "results": results}
 
 
+def bench_peer(env: Env, peer: Peer, num_envs: int, num_steps: int, pairs: int, devices) -> dict[str, Any]:
+    """Random steps with observations of `env` and of its peer by turns, each on all devices, and the ratio of speeds.
+
+    The peer, which may be thousands of times slower, takes as many steps as fit into about the time of `num_steps` of
+    ours, at least PEER_STEPS.
+    """
+    if num_envs % len(devices):
+        raise ValueError(f"--num-envs must be a multiple of {len(devices)} devices, got {num_envs}")
+    limit_op_threads(len(devices))
+    ours = _steps(env, num_envs, num_steps, devices)
+    few = _peer_steps(peer, num_envs, PEER_STEPS, devices)
+    rate = PEER_STEPS / min(timing.repeated(few, 2))
+    peer_steps = max(PEER_STEPS, int(rate * min(timing.repeated(ours, 2))))
+    theirs = few if peer_steps == PEER_STEPS else _peer_steps(peer, num_envs, peer_steps, devices)
+    our_times, their_times, _ = timing.paired(lambda: timing.seconds(ours), lambda: timing.seconds(theirs), pairs)
+    ratios = [
+        (num_steps / mine) / (peer_steps / other) for mine, other in zip(our_times, their_times, strict=True)
+    ]  # fmt: skip
+    return {
+        "peer": peer.name,
+        "num_envs": num_envs,
+        "num_steps": [num_steps, peer_steps],
+        "steps_per_second": timing.per_second(num_envs * num_steps, our_times),
+        "peer_steps_per_second": timing.per_second(num_envs * peer_steps, their_times),
+        "ratio": timing.summarize(ratios),
+    }
+
+
 def _steps(env, num_envs, num_steps, devices):
     """A jitted scan of `num_steps` steps; the actions are drawn beforehand, outside what is timed."""
     heads = env.spec.num_actions
@@ -56,16 +86,33 @@ def _steps(env, num_envs, num_steps, devices):
     actions = jax.random.randint(jax.random.key(3), shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
     actions = actions[..., 0] if len(heads) == 1 else actions
 
-    def run(key, state, actions):
-        def step(state, xs):
-            # The observation is written by the same call, whether or not somebody reads it.
-            _, state, reward, *_ = env.step(xs[0], state, xs[1])
-            return state, jnp.sum(reward)
+    def step(key, state, action):
+        # The observation is written by the same call, whether or not somebody reads it.
+        _, state, reward, *_ = env.step(key, state, action)
+        return state, reward
 
-        state, rewards = jax.lax.scan(step, state, (jax.random.split(key[0], num_steps), actions[0]))
+    return _over(devices, _scan(step, num_steps), _reset(env, num_envs), actions)
+
+
+def _peer_steps(peer: Peer, num_envs, num_steps, devices):
+    shape = (len(devices), num_steps, num_envs // len(devices))
+    actions = jax.random.randint(jax.random.key(3), shape, 0, peer.num_actions, jnp.int32)
+    state = jax.jit(peer.reset)(jax.random.split(jax.random.PRNGKey(0), num_envs))
+    return _over(devices, _scan(peer.step, num_steps), state, actions)
+
+
+def _scan(step, num_steps):
+    """run(key[1], state, actions[1, num_steps, ...]) of step(key, state, action) -> (state, rewards)."""
+
+    def run(key, state, actions):
+        def one(state, xs):
+            state, rewards = step(xs[0], state, xs[1])
+            return state, jnp.sum(rewards)
+
+        state, rewards = jax.lax.scan(one, state, (jax.random.split(key[0], num_steps), actions[0]))
         return state, jnp.sum(rewards)[None]
 
-    return _over(devices, run, env, num_envs, actions)
+    return run
 
 
 def _walk(env, num_envs, num_steps, devices):
@@ -73,14 +120,17 @@ def _walk(env, num_envs, num_steps, devices):
         state, _, _, rewarded = env.random_walk(key[0], state, num_steps, WALK_INTERVAL, WALK_SNAPSHOTS)
         return state, jnp.sum(rewarded)[None]
 
-    return _over(devices, run, env, num_envs)
+    return _over(devices, run, _reset(env, num_envs))
 
 
-def _over(devices, run, env, num_envs, *operands):
-    """A function of no arguments: `run` on every device with its share of the environments, from where it left off, and
-    of the operands [devices, ...]."""
+def _reset(env, num_envs):
     _, state = env.reset(jax.random.key(0), num_envs)
-    state = env.stagger(jax.random.key(1), state)
+    return env.stagger(jax.random.key(1), state)
+
+
+def _over(devices, run, state, *operands):
+    """A function of no arguments: `run` on every device with its share of the environments in `state`, from where it
+    left off, and of the operands [devices, ...]."""
     mesh, split = Mesh(np.asarray(devices), (AXIS,)), PartitionSpec(AXIS)
     sharding = NamedSharding(mesh, split)
     compiled = jax.jit(
@@ -105,4 +155,8 @@ def describe(result: dict[str, Any]) -> str:
     for row in result["results"]:
         speed = timing.with_interval(row["steps_per_second"])
         lines.append(f"{row['what']:<12} {row['layout']:<8} {row['num_envs']:>6}  {speed}")
+    if "peer" in result:
+        peer = result["peer"]
+        theirs, ratio = timing.with_interval(peer["peer_steps_per_second"]), timing.with_interval(peer["ratio"], ".1f")
+        lines.append(f"{peer['peer']}: {theirs} at {peer['num_envs']} environments; ours takes {ratio} times as many")
     return "\n".join(lines)

@@ -3,11 +3,15 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from pufferjax import cli
-from pufferjax.bench import ops, profile, timing, train
+from pufferjax.bench import envs, ops, profile, timing, train
 from pufferjax.bench.ops import OPS, Disagreement
+from pufferjax.bench.peers import Peer
+from pufferjax.envs import make
 from pufferjax.parallel import choose_devices
 
 SUMMARY = {"median", "low", "high", "min", "max", "samples"}
@@ -57,6 +61,30 @@ def test_envs(capsys, tmp_path):
     assert cli.main(["bench", "envs", *map(str, flags), "--json", str(path)]) == 0
     assert json.loads(path.read_text()).keys() == result.keys()
     assert "random_walk" in capsys.readouterr().out
+
+
+def test_peer():
+    """Rates and ratio fit together."""
+
+    def reset(keys):
+        return jnp.zeros(len(keys))
+
+    def step(key, state, action):
+        return state + 1, action.astype(jnp.float32)
+
+    peer = Peer("a counter", reset, step, num_actions=3)
+    result = envs.bench_peer(make("maze", size=9), peer, 8, num_steps=4, pairs=3, devices=jax.local_devices()[:1])
+    assert result["peer"] == "a counter" and result["ratio"]["samples"] == 3
+    assert result["num_steps"][0] == 4 and result["num_steps"][1] >= envs.PEER_STEPS
+    ours, theirs = (result[name] for name in ("steps_per_second", "peer_steps_per_second"))
+    assert ours["min"] / theirs["max"] <= result["ratio"]["median"] <= ours["max"] / theirs["min"]
+
+
+def test_real_peer(capsys):
+    pytest.importorskip("jumanji")
+    result = bench(capsys, "envs", "--env", "g2048", "--num-envs", 8, "--num-steps", 4, "--walk-steps", 4,
+                   "--repeats", 1, "--peer")  # fmt: skip
+    assert result["peer"]["peer"] == "Jumanji Game2048" and result["peer"]["ratio"]["median"] > 0
 
 
 def test_train(capsys):
@@ -115,6 +143,7 @@ def test_a_wrong_native_op_is_not_timed(monkeypatch):
         (["envs", "--repeats", "0"], "--repeats must be at least 1, got 0"),
         (["envs", "--env", "labyrinth"], "name must be one of maze"),
         (["envs", "--size", "4"], "size must be"),
+        (["envs", "--env", "password", "--peer"], "--peer: no other suite has password; those with one are boxoban"),
         (["ops", "--ops", "nonsense"], "--ops must be among"),
         (["train", "--num-envs", "0"], "num_envs must be"),
         (["train", "--minibatch-size", "100"], "ppo.minibatch_size must be a multiple of horizon"),
