@@ -18,10 +18,20 @@ from pufferjax.run import machine
 
 ARMS = {"entity": "tab:green", "linear": "tab:red"}  # the encoder, and its colour
 EVAL_EPISODES = 256
+MORE_STEPS_THAN_SECONDS = 10**9  # so that the seconds end every run
 
 
 def run(arm: str, seed: int, seconds: float, extra: list[str]) -> dict:
-    flags = ["--policy.encoder", arm, "--seed", seed, "--max-seconds", seconds]
+    flags = [
+        "--policy.encoder",
+        arm,
+        "--seed",
+        seed,
+        "--max-seconds",
+        seconds,
+        "--total-steps",
+        MORE_STEPS_THAN_SECONDS,
+    ]
     summary, records = train_run("minimal", [*flags, "--eval-episodes", EVAL_EPISODES, *extra])
     return {
         "score": summary["evaluation"]["score"],
