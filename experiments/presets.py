@@ -1,0 +1,93 @@
+"""What every native environment's preset learns: `pufferjax train ENV` with nothing but the seed said.
+
+    python experiments/presets.py                               # every environment but the maze, one seed
+    python experiments/presets.py breakout --seeds 0 1 2        # more of one
+    python experiments/presets.py --seeds -- --devices 1        # only table and plot, of runs with these flags
+
+Every run is a process of its own; what is there already is not run again. The figures are means over whole fresh
+episodes after the last step; seconds include start-up, compilation and warm-up. Results: results/presets.json, .md and
+.png (or --output): the curves are those of fresh episodes in training.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runs import RESULTS, Results, curve_of, train_run
+
+from pufferjax import envs
+from pufferjax.files import write_atomically
+
+NAMES = tuple(sorted(set(envs.names()) - {"maze"}))  # the maze has experiments of its own
+CURVE_EPISODES = 200  # behind each point of a learning curve
+
+
+def run(env: str, seed: int, flags: Sequence[str]) -> dict:
+    summary, records = train_run(env, ["--seed", seed, *flags])
+    figures = ("perf", "score", "episode_return", "episode_length", "episodes")
+    return {
+        **{name: summary["evaluation"][name] for name in figures},
+        **{
+            name: summary[name]
+            for name in ("steps", "train_seconds", "stopped_by", "warmup_steps", "devices", "machine")
+        },
+        "curve": curve_of(records, "perf", CURVE_EPISODES),
+    }
+
+
+def table(results: Sequence[dict]) -> str:
+    titles = ("environment", "seed", "M steps", "seconds", "devices", "perf", "score", "return")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for r in results:
+        lines.append(
+            f"| {r['env']} | {r['seed']} | {r['steps'] / 1e6:.1f} | {r['train_seconds']:.0f} | {r['devices']} | "
+            f"{r['perf']:.3f} | {r['score']:.4g} | {r['episode_return']:.4g} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(results: Sequence[dict], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    names = sorted({r["env"] for r in results})
+    for axes, name in zip(figure.subplots(2, -(-len(names) // 2), squeeze=False).flat, names, strict=False):
+        for r in (r for r in results if r["env"] == name):
+            axes.plot([step / 1e6 for step in r["curve"]["step"]], r["curve"]["perf"], alpha=0.8)
+        axes.set(title=name, xlabel="training steps (millions)", ylim=(-0.03, 1.03))
+        axes.grid(alpha=0.3)
+    figure.supylabel("perf of fresh episodes")
+    figure.savefig(path, dpi=90)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("envs", nargs="*", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--output", type=Path, default=RESULTS / "presets.json")
+    parser.epilog = "After --: flags of `pufferjax train`."
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)  # argparse cannot do this beside a positional argument
+    args, flags = parser.parse_args(words[:end]), words[end + 1 :]
+    if unknown := set(args.envs) - set(NAMES):
+        parser.error(f"envs must be among {', '.join(NAMES)}, got {', '.join(sorted(unknown))}")
+    results = Results(args.output, order=lambda r: (r["env"], r["seed"]))
+    for seed in args.seeds:
+        for env in args.envs or NAMES:
+            key = {"env": env, "seed": seed, "flags": flags}
+            if not results.matching(key):
+                results.add(key, run(env, seed, flags))
+    shown = results.matching({"flags": flags})
+    if shown:
+        text = table(shown)
+        print(text)
+        machines = " / ".join(sorted({r["machine"] for r in shown}))
+        write_atomically(
+            results.path.with_suffix(".md"), f"`pufferjax train ENV {' '.join(flags)}`; {machines}\n\n{text}\n"
+        )
+        plot(shown, results.path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
