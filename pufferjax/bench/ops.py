@@ -219,7 +219,7 @@ _ENCODED = tuple((b, n, d, 16, h) for b, n, d, h in _ENTITIES)
 OPS = {
     "prioritized_sample": Op(
         _prioritized_sample,
-        ((256, 410, 1.0), (1024, 1536, 0.9), (100_000, 8192, 0.9), (1_000_000, 8192, 1.0)),
+        ((256, 410, 1.0), (1024, 1536, 0.9), (100_000, 8192, 0.9), *((10**n, 8192, 1.0) for n in range(4, 9))),
         (64, 16, 0.9),
         "M, K, alpha",
     ),
@@ -258,7 +258,7 @@ class Disagreement(RuntimeError):
 
 
 def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool = False) -> dict[str, Any]:
-    """Milliseconds of native and twin, their ratio, and the native op's GB/s.
+    """Milliseconds of native and twin, their ratio, and the native op's GB/s, also as a share of what copying reaches.
 
     Every call takes the next of several sets of operands, together `rotate_megabytes`: in training, too, the operands
     of an op are not in the cache from its last call. Raises Disagreement if the results differ.
@@ -267,14 +267,29 @@ def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool 
         if name not in OPS:
             raise ValueError(f"--ops must be among {', '.join(map(repr, OPS))}, got {name!r}")
     results = []
+    copying = timing.summarize(_copy_speeds(rotate_megabytes * 1e6, pairs))
     has_gpu = jax.default_backend() == "gpu"
     for name in names or [name for name, op in OPS.items() if has_gpu or not op.needs_gpu]:
         op = OPS[name]
         for size in (op.tiny,) if tiny else op.sizes:
             case = op.make(*size, **op.options)
             row = {"op": name, "size": list(size), "legend": op.legend}
-            results.append(row | _measure(f"{name} {size}", case, pairs, rotate_megabytes * 1e6))
-    return {**timing.header("ops"), "rotate_megabytes": rotate_megabytes, "results": results}
+            row |= _measure(f"{name} {size}", case, pairs, rotate_megabytes * 1e6)
+            row["share_of_copying"] = row["native_gb_per_second"]["median"] / copying["median"]
+            results.append(row)
+    return {
+        **timing.header("ops"),
+        "rotate_megabytes": rotate_megabytes,
+        "copying_gb_per_second": copying,
+        "results": results,
+    }
+
+
+def _copy_speeds(num_bytes: float, repeats: int) -> list[float]:
+    """GB/s, read and written, of XLA's x + 1 over that much memory: the roof of an op that only moves bytes."""
+    x = jnp.zeros(max(int(num_bytes) // 4, 1), jnp.float32)
+    run = jax.jit(lambda x: x + 1)
+    return [2 * x.nbytes / seconds / 1e9 for seconds in timing.repeated(lambda: run(x), repeats)]
 
 
 def _measure(label: str, case: Case, pairs: int, rotate_bytes: float) -> dict[str, Any]:
@@ -327,13 +342,15 @@ def _bytes(tree) -> int:
 def describe(result: dict[str, Any]) -> str:
     lines = [
         result["machine"],
-        f"{'op':<28} {'size':<40} {'native ms':>10} {'twin ms':>10} {'GB/s':>7}  twin / native [95 % interval]",
+        f"copying: {timing.with_interval(result['copying_gb_per_second'], '.1f')} GB/s",
+        f"{'op':<28} {'size':<40} {'native ms':>10} {'twin ms':>10} {'GB/s':>7} {'of copy':>7}  "
+        "twin / native [95 % interval]",
     ]
     for row in result["results"]:
         size = f"{row['legend']} = {', '.join(map(str, row['size']))}"
         lines.append(
             f"{row['op']:<28} {size:<40} {row['native_ms']['median']:>10.3f} {row['reference_ms']['median']:>10.3f} "
-            f"{row['native_gb_per_second']['median']:>7.2f}  "
+            f"{row['native_gb_per_second']['median']:>7.2f} {row['share_of_copying']:>7.1%}  "
             f"{timing.with_interval(row['reference_over_native'], '.2f')}"
         )
     return "\n".join(lines)

@@ -123,6 +123,8 @@ def test_ops(capsys):
         for name in ("native_ms", "reference_ms", "reference_over_native", "native_gb_per_second"):
             assert set(row[name]) == SUMMARY
         assert row["operand_sets"] >= 2 and row["bytes_moved"] > 0
+        copying = result["copying_gb_per_second"]["median"]
+        assert row["share_of_copying"] == pytest.approx(row["native_gb_per_second"]["median"] / copying)
 
 
 def test_ops_at_a_lower_precision():
