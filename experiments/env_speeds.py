@@ -2,6 +2,7 @@
 
     pip install '.[peers]'              # Jumanji, gymnax, NAVIX; without them: --no-peers
     python experiments/env_speeds.py    # minutes; nothing else should run
+    python experiments/env_speeds.py maze --no-peers    # Jumanji's maze of this size takes seconds per step
 
 Each is a `pufferjax bench envs` in a process of its own, on all cores: random actions with observations, and the
 random walk without. Writes results/env_speeds.json and .md (or --output). An environment that is there already is
