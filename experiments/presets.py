@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runs import RESULTS, Results, curve_of, train_run
+from runs import RESULTS, Results, curve_of, split_flags, train_run
 
 from pufferjax import envs
 from pufferjax.files import write_atomically
@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--output", type=Path, default=RESULTS / "presets.json")
     parser.epilog = "After --: flags of `pufferjax train`."
-    words = list(sys.argv[1:] if argv is None else argv)
-    end = words.index("--") if "--" in words else len(words)  # argparse cannot do this beside a positional argument
-    args, flags = parser.parse_args(words[:end]), words[end + 1 :]
+    own, flags = split_flags(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(own)
     if unknown := set(args.envs) - set(NAMES):
         parser.error(f"envs must be among {', '.join(NAMES)}, got {', '.join(sorted(unknown))}")
     results = Results(args.output, order=lambda r: (r["env"], r["seed"]))

@@ -47,6 +47,13 @@ def curve_of(records: Sequence[Mapping], name: str, min_episodes: int) -> dict[s
     return {axis: np.round(values, 4).tolist() for axis, values in curve.items()}
 
 
+def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the arguments of a script, the flags after its "--"), which argparse cannot do beside a positional argument."""
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end + 1 :]
+
+
 class Results:
     """The runs of an experiment in one JSON file, {..., "results": [...]}, at most one for each key.
 

@@ -31,6 +31,7 @@ from runs import (
     bootstrap,
     curve_of,
     draw_curves,
+    split_flags,
     train_run,
 )
 
@@ -175,9 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--output", type=Path, help="default: results/state_set_ENV.json")
     parser.epilog = "After --: more flags of `pufferjax train`, for both arms."
-    words = list(sys.argv[1:] if argv is None else argv)
-    end = words.index("--") if "--" in words else len(words)  # argparse cannot do this beside a positional argument
-    args, extra = parser.parse_args(words[:end]), words[end + 1 :]
+    own, extra = split_flags(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(own)
     env, steps = args.env, args.steps or SETTINGS[args.env].steps
     results = Results(args.output or RESULTS / f"state_set_{env}.json")
     for seed in args.seeds:  # both arms of a seed before the next one: what an interruption leaves compares fairly

@@ -31,9 +31,7 @@ def bench_envs(env: Env, num_envs: list[int], num_steps: int, walk_steps: int, r
     results = []
     for count in num_envs:
         for layout, used in layouts.items():
-            if count % len(used):
-                raise ValueError(f"--num-envs must be a multiple of {len(used)} devices, got {count}")
-            limit_op_threads(len(used))
+            _share_cores(count, used)
             for what, run, steps in (
                 ("step", _steps(env, count, num_steps, used), num_steps),
                 ("random_walk", _walk(env, count, walk_steps, used), walk_steps),
@@ -51,15 +49,19 @@ def bench_envs(env: Env, num_envs: list[int], num_steps: int, walk_steps: int, r
     return {**timing.header("envs"), "env": env.spec.name, "params": dict(env.params), "results": results}
 
 
+def _share_cores(num_envs: int, devices) -> None:
+    if num_envs % len(devices):
+        raise ValueError(f"--num-envs must be a multiple of {len(devices)} devices, got {num_envs}")
+    limit_op_threads(len(devices))
+
+
 def bench_peer(env: Env, peer: Peer, num_envs: int, num_steps: int, pairs: int, devices) -> dict[str, Any]:
     """Random steps with observations of `env` and of its peer by turns, each on all devices, and the ratio of speeds.
 
     The peer, which may be thousands of times slower, takes as many steps as fit into about the time of `num_steps` of
     ours, at least PEER_STEPS.
     """
-    if num_envs % len(devices):
-        raise ValueError(f"--num-envs must be a multiple of {len(devices)} devices, got {num_envs}")
-    limit_op_threads(len(devices))
+    _share_cores(num_envs, devices)
     ours = _steps(env, num_envs, num_steps, devices)
     few = _peer_steps(peer, num_envs, PEER_STEPS, devices)
     rate = PEER_STEPS / min(timing.repeated(few, 2))
