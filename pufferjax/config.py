@@ -85,6 +85,9 @@ class PPOConfig:
     value_coef: float = 1.0
     entropy_coef: float = 1e-3
     min_entropy_ratio: float = 0.3  # entropy_coef at the end of the run, relative to its start
+    # Of KL(uniform || policy), the same during the whole run. An entropy bonus has no hold on an action that is hardly
+    # ever drawn; this brings it back, and costs about log_barrier_coef / advantage of the right action's probability.
+    log_barrier_coef: float = 0.0
     minibatch_size: int = 8192  # samples; a multiple of the horizon
     replay_ratio: float = 0.4  # samples trained on per sample collected
     normalize_advantages: bool = True
@@ -104,7 +107,8 @@ class PPOConfig:
             _check_float(f"ppo.{name}", getattr(self, name), 0)
         for name in ("clip_eps", "value_clip_eps", "value_coef", "entropy_coef", "priority_exponent"):
             _check_float(f"ppo.{name}", getattr(self, name), 0)
-        _check_float("ppo.importance_exponent", self.importance_exponent, 0)
+        for name in ("log_barrier_coef", "importance_exponent"):
+            _check_float(f"ppo.{name}", getattr(self, name), 0)
         for name in ("min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda"):
             _check_float(f"ppo.{name}", getattr(self, name), 0, 1)
         _check_float("ppo.momentum", self.momentum, 0, 1, open_high=True)
@@ -184,6 +188,7 @@ class Hypers(NamedTuple):
     value_coef: jax.Array
     entropy_coef: jax.Array
     min_entropy_ratio: jax.Array
+    log_barrier_coef: jax.Array
     priority_exponent: jax.Array
     importance_exponent: jax.Array
     state_priority_exponent: jax.Array

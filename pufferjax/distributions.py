@@ -31,3 +31,16 @@ def entropy(logits) -> jax.Array:
         log_probs = jax.nn.log_softmax(x, axis=-1)
         total -= jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
     return total
+
+
+def log_barrier(logits) -> jax.Array:
+    """f32[...]: KL(uniform || policy) in nats, summed over heads.
+
+    Its gradient by a logit is the probability of the action less the uniform one. Unlike that of the entropy it does
+    not vanish with the probability: no action dies out (Agarwal et al. 2021, "On the theory of policy gradient methods:
+    optimality, approximation, and distribution shift").
+    """
+    total = 0.0
+    for x in logits:
+        total -= jnp.mean(jax.nn.log_softmax(x, axis=-1), axis=-1) + jnp.log(x.shape[-1])
+    return total

@@ -120,7 +120,8 @@ def train_on(
         policy_loss = clipped_policy_loss(ratios, advantages, weights, hypers.clip_eps)
         value_loss = clipped_value_loss(values, old_values, returns, hypers.value_clip_eps)
         entropy = jnp.mean(distributions.entropy(logits))
-        loss = policy_loss + hypers.value_coef * value_loss - entropy_coef * entropy
+        barrier = jnp.mean(distributions.log_barrier(logits))
+        loss = policy_loss + hypers.value_coef * value_loss - entropy_coef * entropy + hypers.log_barrier_coef * barrier
         metrics = {
             "loss": loss,
             "policy_loss": policy_loss,

@@ -70,3 +70,20 @@ def test_log_prob_and_entropy_sum_over_heads():
     np.testing.assert_allclose(distributions.log_prob(arrays, jnp.asarray(actions)), expected, rtol=1e-5)
     expected = -sum((np.exp(lp) * lp).sum(-1) for lp in log_probs)
     np.testing.assert_allclose(distributions.entropy(arrays), expected, rtol=1e-5)
+
+
+def test_log_barrier_holds_on_to_actions_that_have_died_out():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 3)) * 3, rng.normal(size=(4, 2))
+    logits[0][0] = 0, -40, 3  # probabilities of about .05, 2e-19, .95
+    log_probs = [x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in logits]
+    expected = sum((np.log(1 / lp.shape[-1]) - lp).mean(-1) for lp in log_probs)
+    arrays = tuple(jnp.asarray(x, jnp.float32) for x in logits)
+    np.testing.assert_allclose(distributions.log_barrier(arrays), expected, rtol=1e-5)
+    barrier, entropy = (
+        jax.grad(lambda x, f=f: jnp.sum(f(x)))(arrays) for f in (distributions.log_barrier, distributions.entropy)
+    )
+    for got, lp in zip(barrier, log_probs, strict=True):
+        np.testing.assert_allclose(got, np.exp(lp) - 1 / lp.shape[-1], rtol=1e-4, atol=1e-6)
+    assert barrier[0][0, 1] == pytest.approx(-1 / 3) and abs(entropy[0][0, 1]) < 1e-15
+    np.testing.assert_allclose(distributions.log_barrier((jnp.full((2, 5), 7.0),)), 0, atol=1e-6)

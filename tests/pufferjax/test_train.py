@@ -78,6 +78,28 @@ def test_nothing_is_learned_before_the_first_reward(tiny_config):
         assert equal(state.params, after.params) != moves
 
 
+def test_the_log_barrier_revives_actions(tiny_config):
+    """Without rewards and entropy bonus nothing but the barrier moves a policy that has all but decided."""
+    env = envs.make("maze", size=35, num_mazes=16)  # 128 random steps do not find this goal
+    config = tiny_config(
+        ppo=PPOConfig(optimizer="adam", minibatch_size=64, wait_for_reward=False, entropy_coef=0.0),
+        state_set=StateSetConfig(fraction=0.0, interval=8, replay_span=8),
+    )
+    update = jax.jit(make_update(env, config))
+    state = make_init(env, config)(jax.random.key(0))
+    biases = jnp.array([0.0, 12.0, 0.0, 0.0, 0.0, 0.0])  # five actions and the value
+    state.params["decoder"]["bias"] = biases
+    entropies = {}
+    for coef in (0.0, 0.01):
+        hypers = config.hypers()._replace(log_barrier_coef=jnp.float32(coef), learning_rate=jnp.float32(0.05))
+        after = state
+        for _ in range(40):
+            after, metrics = update(after, hypers, jnp.float32(0))
+        entropies[coef] = float(metrics["entropy"])
+        assert equal(state.params, after.params) == (coef == 0)
+    assert entropies[0.0] < 0.01 and entropies[0.01] > 0.5
+
+
 def test_warmup_fills_the_state_set_with_states_near_the_goal(tiny_config):
     env = envs.make("maze", size=9, num_mazes=64)
     config = tiny_config(
