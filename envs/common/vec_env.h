@@ -122,7 +122,7 @@ struct EnvsOnPool {
         to.episode_length[row] = ended ? outcome.episode_length : 0;
         to.score[row] = ended ? outcome.score : 0.0f;
         to.perf[row] = ended ? outcome.perf : 0.0f;
-        if (ended) E::Reset(s, batch.params, random);
+        if (ended) Restart(s, random);
         E::Observe(s, params, obs_row);
       }
     });
@@ -131,6 +131,9 @@ struct EnvsOnPool {
     return InvalidArgument(call, ": action[", index, "] is ", actions[index], ", valid are 0 to ",
                            E::NumActions(batch.params, static_cast<int>(index % E::kNumHeads)) - 1);
   }
+
+  // The stream by value: a reference to it would make every step write it to memory.
+  void Restart(State& s, Philox random) const { E::Reset(s, batch.params, random); }
 
   ffi::Error Observe(const uint8_t* states, Obs* obs) const {
     const int64_t obs_size = batch.ObsSize();

@@ -16,6 +16,14 @@
 #include "envs/common/bits.h"
 #include "xla_ops/common/random.h"
 
+#ifndef __CUDACC__
+#include "xla_ops/common/simd.h"
+#ifdef PJX_X86_LEVELS
+#include <immintrin.h>
+#define PJX_MAZE_AVX512
+#endif
+#endif
+
 namespace pjx {
 
 struct Maze {
@@ -165,24 +173,56 @@ struct Maze {
   }
 
   PJX_HD static void Observe(const State& s, const Params& p, Obs* obs) {
-    switch (p.vision) {
+    Window(Walls(s, p) + s.y * p.stride + s.x / 8, p.stride, s.x % 8, p.vision, obs);
+    const uint32_t vision = p.vision, half = vision / 2;
+    const uint32_t goal_x = p.size - 2 - s.x + half, goal_y = p.size - 2 - s.y + half;
+    if (goal_x < vision && goal_y < vision) obs[goal_y * vision + goal_x] = 4;
+    obs[half * vision + half] = 2;
+  }
+
+  // obs[i, j] = bit `shift` + j of the i-th of `vision` rows of walls.
+#ifdef PJX_MAZE_AVX512
+  __attribute__((target("default")))
+#endif
+  PJX_HD static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision, Obs* obs) {
+    SpreadWindow(row, stride, shift, vision, obs);
+  }
+
+#ifdef PJX_MAZE_AVX512
+  // A row of the usual window is one register: bits to bytes by a mask. It runs into the next row of the window, which
+  // is written afterwards; the last row must not run on.
+  __attribute__((target("arch=x86-64-v4"))) static void Window(const uint8_t* row, uint32_t stride, uint32_t shift,
+                                                               uint32_t vision, Obs* obs) {
+    constexpr uint32_t kVision = 11;
+    if (vision != kVision) return SpreadWindow(row, stride, shift, vision, obs);
+    const __m128i one = _mm_set1_epi8(1);
+#pragma GCC unroll 10
+    for (uint32_t i = 0; i + 1 < kVision; ++i, row += stride, obs += kVision) {
+      const auto bits = static_cast<__mmask16>(Load64(row) >> shift);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(obs), _mm_maskz_mov_epi8(bits, one));
+    }
+    const auto bits = static_cast<__mmask16>(Load64(row) >> shift);
+    _mm_mask_storeu_epi8(obs, (1u << kVision) - 1, _mm_maskz_mov_epi8(bits, one));
+  }
+#endif
+
+  PJX_HD static void SpreadWindow(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision, Obs* obs) {
+    switch (vision) {
       case 3:
-        return Window<3>(s, p, obs);
+        return SpreadRows<3>(row, stride, shift, vision, obs);
       case 11:
-        return Window<11>(s, p, obs);  // the usual size, unrolled by the compiler
+        return SpreadRows<11>(row, stride, shift, vision, obs);  // the usual size, unrolled by the compiler
       default:
-        return Window<0>(s, p, obs);
+        return SpreadRows<0>(row, stride, shift, vision, obs);
     }
   }
 
   template <uint32_t kVision>
-  PJX_HD static void Window(const State& s, const Params& p, Obs* obs) {
-    const uint32_t vision = kVision ? kVision : p.vision;
-    const uint8_t* row = Walls(s, p) + s.y * p.stride + s.x / 8;
-    const uint32_t shift = s.x % 8;
+  PJX_HD static void SpreadRows(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t any_vision, Obs* obs) {
+    const uint32_t vision = kVision ? kVision : any_vision;
     uint8_t* out = obs;
     // Whole words may run into the next row of the window, which is written afterwards; the last row must not.
-    for (uint32_t i = 0; i + 1 < vision; ++i, row += p.stride, out += vision) {
+    for (uint32_t i = 0; i + 1 < vision; ++i, row += stride, out += vision) {
       uint64_t bits = Load64(row) >> shift;
       for (uint32_t j = 0; j < vision; j += 8, bits >>= 8) {
         // Two rows at least are left here; only the word of a window of side 3 could reach past both.
@@ -197,10 +237,6 @@ struct Maze {
       memcpy(out + j, &cells, 8);
     }
     for (; j < vision; ++j, bits >>= 1) out[j] = bits & 1;
-    const uint32_t half = vision / 2;
-    const uint32_t goal_x = p.size - 2 - s.x + half, goal_y = p.size - 2 - s.y + half;
-    if (goal_x < vision && goal_y < vision) obs[goal_y * vision + goal_x] = 4;
-    obs[half * vision + half] = 2;
   }
 
   PJX_HD static uint64_t Load64(const uint8_t* from) {
