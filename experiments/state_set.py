@@ -59,9 +59,9 @@ DENSE = ("--state-set.fraction", "0.4", "--state-set.walk-fraction", "0",
          "--state-set.release-from", "0.9", "--state-set.release-until", "1")  # fmt: skip
 SETTINGS = {
     "boxoban": Setting(
-        steps=20_000_000,
-        label="levels solved, reward only at the end",
-        flags=("--env.int-r-coeff", "0"),
+        steps=10_000_000,
+        label="levels solved, reward only at the end, four pulls",
+        flags=("--env.int-r-coeff", "0", "--env.num-pulls", "4"),
         state_set=("--state-set.fraction", "0.4"),
     ),
     "breakout": Setting(10_000_000, "score", "points of 864", state_set=DENSE, eval_episodes=500),
@@ -74,7 +74,7 @@ SETTINGS = {
     "g2048": Setting(4_000_000, "score", "highest tile", state_set=DENSE, eval_episodes=1000),
     "maze": Setting(40_000_000, label="mazes solved, 21x21", flags=("--env.size", "21")),
     "minimal": Setting(2_000_000, "score", "pick-ups of all agents", state_set=DENSE, eval_episodes=256),
-    "password": Setting(20_000_000, "score", "symbols known of 128"),
+    "password": Setting(80_000_000, "score", "symbols known of 128"),
 }
 
 

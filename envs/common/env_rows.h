@@ -31,6 +31,20 @@ struct EnvRows {
     float* episode_return;         // [rows]
     int32_t* episode_length;       // [rows]
     float *score, *perf;           // [rows]
+
+    // All but the rewards, which the simulator writes. Returns whether the episode has ended.
+    PJX_HD bool Write(int64_t row, const typename E::Outcome& outcome) const {
+      const bool ended = outcome.terminated || outcome.truncated;
+      for (int agent = 0; agent < E::kNumAgents; ++agent) {
+        terminated[row * E::kNumAgents + agent] = outcome.terminated;
+        truncated[row * E::kNumAgents + agent] = outcome.truncated;
+      }
+      episode_return[row] = ended ? outcome.episode_return : 0.0f;
+      episode_length[row] = ended ? outcome.episode_length : 0;
+      score[row] = ended ? outcome.score : 0.0f;
+      perf[row] = ended ? outcome.perf : 0.0f;
+      return ended;
+    }
   };
 
   PJX_HD State& At(uint8_t* states, int64_t row) const { return *reinterpret_cast<State*>(states + row * stride); }
@@ -73,16 +87,7 @@ struct EnvRows {
     } else {
       for (int agent = 0; agent < E::kNumAgents; ++agent) rewards[agent] = NAN;
     }
-    const bool ended = outcome.terminated || outcome.truncated;
-    for (int agent = 0; agent < E::kNumAgents; ++agent) {
-      results.terminated[row * E::kNumAgents + agent] = outcome.terminated;
-      results.truncated[row * E::kNumAgents + agent] = outcome.truncated;
-    }
-    results.episode_return[row] = ended ? outcome.episode_return : 0.0f;
-    results.episode_length[row] = ended ? outcome.episode_length : 0;
-    results.score[row] = ended ? outcome.score : 0.0f;
-    results.perf[row] = ended ? outcome.perf : 0.0f;
-    if (ended) E::Reset(s, params, random);
+    if (results.Write(row, outcome)) E::Reset(s, params, random);
     Observe(states, obs, row);
   }
 

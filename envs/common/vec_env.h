@@ -113,16 +113,7 @@ struct EnvsOnPool {
         }
         Philox random = streams.Next();
         const auto outcome = E::Step(s, params, action, random, to.rewards + row * E::kNumAgents);
-        const bool ended = outcome.terminated || outcome.truncated;
-        for (int agent = 0; agent < E::kNumAgents; ++agent) {
-          to.terminated[row * E::kNumAgents + agent] = outcome.terminated;
-          to.truncated[row * E::kNumAgents + agent] = outcome.truncated;
-        }
-        to.episode_return[row] = ended ? outcome.episode_return : 0.0f;
-        to.episode_length[row] = ended ? outcome.episode_length : 0;
-        to.score[row] = ended ? outcome.score : 0.0f;
-        to.perf[row] = ended ? outcome.perf : 0.0f;
-        if (ended) Restart(s, random);
+        if (to.Write(row, outcome)) Restart(s, random);
         E::Observe(s, params, obs_row);
       }
     });
