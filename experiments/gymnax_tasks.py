@@ -200,11 +200,10 @@ def main() -> None:
     for size in args.sizes or task.sizes:
         for arm in args.arms:
             key = key_of(arm, size, args.seeds, steps, warmup_steps)
-            if not results.matching(key):
-                try:
-                    results.add(key, run(task, arm, size, args.seeds, steps, warmup_steps))
-                except ImportError as error:
-                    sys.exit(f"gymnax_tasks.py needs gymnax (pip install gymnax six): {error}")
+            try:
+                results.add_missing(key, run, task, arm, size, args.seeds, steps, warmup_steps)
+            except ImportError as error:
+                sys.exit(f"gymnax_tasks.py needs gymnax (pip install gymnax six): {error}")
             shown += (found := results.matching(key))
             print(f"{size}, {arm}: solved {found[0]['solved']}, {found[0]['seconds']} s", flush=True)
     print(table(shown))

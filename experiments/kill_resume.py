@@ -4,13 +4,14 @@
     python experiments/kill_resume.py --kills 20 --devices 2 --out /dev/null
 
 A checkpoint is written after every epoch, so that about every other moment lies inside a write. Half of the kills come
-at a random moment of the process, start-up included; half within a second after its first new checkpoint. Ends with
-status 1 unless metrics (but for times) and final train state are equal bit for bit, no checkpoint was ever lost and
-none was ever found damaged. Writes experiments/results/kill_resume.json.
+at a random moment of the process, start-up included; half within a second (`--within`) after its first new checkpoint.
+Ends with status 1 unless metrics (but for times) and final train state are equal bit for bit, no checkpoint was ever
+lost and none was ever found damaged. Writes experiments/results/kill_resume.json.
 """
 
 import argparse
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -25,8 +26,8 @@ NEVER = 1e9  # seconds
 LOG_INTERVAL = 3  # epochs: most checkpoints fall between two lines of metrics
 
 
-def train(run_dir: Path, epochs: int, devices: int, checkpoint_interval_seconds: float, log: Path) -> None:
-    """A whole run, or the rest of one, in a process of its own."""
+def make_run(epochs: int):
+    """The environment and the configuration of the run."""
     import pufferjax
 
     config = pufferjax.TrainConfig(
@@ -39,7 +40,33 @@ def train(run_dir: Path, epochs: int, devices: int, checkpoint_interval_seconds:
             capacity=32, interval=8, warmup_envs=4, warmup_rewards=4, release_from=2, release_until=3
         ),
     )
-    env = pufferjax.envs.make("maze", size=5, num_mazes=64)
+    return pufferjax.envs.make("maze", size=5, num_mazes=64), config
+
+
+def prepare(epochs: int, devices: int) -> None:
+    """What most of a process's life would be spent with, done once, for the processes forked from this one to inherit:
+    imports, and the traces of JAX's own functions. JAX starts its devices and threads only in them."""
+    import jax
+    import orbax.checkpoint  # noqa: F401
+
+    from pufferjax.parallel import local_config
+    from pufferjax.train import make_init, make_update
+
+    env, config = make_run(epochs)
+    share = local_config(config, devices)
+    train_state = jax.eval_shape(make_init(env, share), jax.eval_shape(lambda: jax.random.key(0)))
+    progress = jax.ShapeDtypeStruct((), "float32")
+    jax.eval_shape(make_update(env, share), train_state, jax.eval_shape(config.hypers), progress)
+    # Fails if JAX has started after all: a process forked from its threads would wait for them for ever.
+    jax.config.update("jax_num_cpu_devices", devices)
+    gc.freeze()
+
+
+def train(run_dir: Path, epochs: int, devices: int, checkpoint_interval_seconds: float, log: Path) -> None:
+    """A whole run, or the rest of one, in a process of its own."""
+    import pufferjax
+
+    env, config = make_run(epochs)
     with open(log, "a") as file, contextlib.redirect_stdout(file):
         pufferjax.train(
             env,
@@ -66,21 +93,20 @@ def wait_for_progress(process, run_dir: Path, since: int) -> None:
         time.sleep(0.01)
 
 
-def kill_and_resume(run_dir: Path, start, kills: int, seed: int) -> dict:
+def kill_and_resume(run_dir: Path, start, kills: int, within: float, seed: int) -> dict:
     """Kills `kills` processes that `start` started, and lets the last one finish. What the kills hit."""
     moments = random.Random(seed)
     hits = {"start-up": 0, "training": 0, "inside a write": 0}
     lost = 0
-    start_seconds = None
     for kill in range(kills):
         before, began = latest(run_dir), time.monotonic()
         process = start(0.0)
-        if start_seconds is None or kill % 2:
+        if kill == 0 or kill % 2:
             wait_for_progress(process, run_dir, before)
-            start_seconds = start_seconds or time.monotonic() - began
-            process.join(moments.uniform(0, 1))
+            start_seconds = time.monotonic() - began
+            process.join(moments.uniform(0, within))
         else:
-            process.join(moments.uniform(0, start_seconds + 1))
+            process.join(moments.uniform(0, start_seconds + within))
         if not process.is_alive():
             raise RuntimeError(f"the run ended after {kill} kills with status {process.exitcode}")
         process.kill()
@@ -117,19 +143,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--epochs", type=int, help="of the run; default: 30 per kill")
+    parser.add_argument("--within", type=float, default=1.0, help="seconds after a checkpoint; default: %(default)s")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     epochs = args.epochs or 30 * args.kills
-    # Most of a process's life would be spent importing: it is done once, in a server that forks the others. JAX starts
-    # its threads in them.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["pufferjax", "orbax.checkpoint"])
+    processes = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         folder = Path(folder)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        prepare(epochs, args.devices)
         log = folder / "log.txt"
 
         def start(run_dir, interval):
@@ -141,7 +166,7 @@ def main() -> int:
         alone = start(folder / "alone", NEVER)
         alone.join()
         killed = folder / "killed"
-        result = kill_and_resume(killed, lambda interval: start(killed, interval), args.kills, args.seed)
+        result = kill_and_resume(killed, lambda interval: start(killed, interval), args.kills, args.within, args.seed)
         records, state = outcome(killed)
         expected_records, expected_state = outcome(folder / "alone")
         result |= {

@@ -1,7 +1,7 @@
 """The sparse maze with and without the state set: fresh solve rate against steps and seconds, several seeds.
 
     python experiments/maze_sparse.py                        # 15, 21 and 27, three seeds, both arms
-    python experiments/maze_sparse.py --sizes 35             # about twenty minutes for each seed and arm
+    python experiments/maze_sparse.py --sizes 35             # half an hour to an hour for each seed and arm
     python experiments/maze_sparse.py --sizes 15 --seeds 0   # part of it; results of other runs are kept
 
 Every run is a process of its own (`pufferjax train maze`), so its seconds hold start-up, compilation and warm-up. Both

@@ -202,8 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in args.seeds:  # all arms of a seed before the next one: what an interruption leaves compares fairly
         for arm in args.arms:
             key = settings_of(args.size, args.steps, arm, args.extra) | {"seed": seed}
-            if not results.matching(key):
-                results.add(key, run(args.size, args.steps, arm, seed, args.extra))
+            results.add_missing(key, run, args.size, args.steps, arm, seed, args.extra)
     report(results, args.size, args.steps, args.extra)
 
 

@@ -75,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in args.seeds:
         for env in args.envs or NAMES:
             key = {"env": env, "seed": seed, "flags": flags}
-            if not results.matching(key):
-                results.add(key, run(env, seed, flags))
+            results.add_missing(key, run, env, seed, flags)
     shown = results.matching({"flags": flags})
     if shown:
         text = table(shown)

@@ -73,6 +73,11 @@ class Results:
     def matching(self, key: Mapping) -> list[dict]:
         return [result for result in self.all() if _has(result, key)]
 
+    def add_missing(self, key: Mapping, run: Callable[..., Mapping], *arguments: Any) -> None:
+        """Adds the run whose figures are `run(*arguments)`, unless one with its key is there already."""
+        if not self.matching(key):
+            self.add(key, run(*arguments))
+
     def add(self, key: Mapping, figures: Mapping) -> None:
         """Adds a run, in place of one with the same key."""
         with locked(self.path.parent, wait=True):

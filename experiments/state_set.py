@@ -183,8 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in args.seeds:  # both arms of a seed before the next one: what an interruption leaves compares fairly
         for arm in args.arms:
             key = settings_of(env, steps, arm, extra) | {"seed": seed}
-            if not results.matching(key):
-                results.add(key, run(env, steps, arm, seed, extra))
+            results.add_missing(key, run, env, steps, arm, seed, extra)
     report(results, env, steps, extra, args.metric or SETTINGS[env].metric)
 
 

@@ -96,14 +96,12 @@ def save_checkpoint(
         (partial / _SUMS).write_text("".join(sums))
         for file in [*partial.rglob("*"), partial]:
             sync(file)
-        replaced = path.with_name(path.name + _DELETED)
-        if path.exists():  # a step saved again
-            shutil.rmtree(replaced, ignore_errors=True)
-            path.rename(replaced)
+        replaced = _set_aside(path) if path.exists() else None  # a step saved again
         partial.rename(path)
         sync(path.parent)
         sync(path.parent.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
     except Exception as error:  # Orbax's storage layer reports a full or read-only disk as its own errors
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"checkpoint {path} could not be written: {_first_line(error)}") from error
@@ -167,15 +165,16 @@ def delete_old(run_dir: str | os.PathLike, keep: int) -> None:
     """All checkpoints but the latest `keep`."""
     for step in checkpoint_steps(run_dir)[:-keep]:
         with contextlib.suppress(OSError):  # it is in nobody's way
-            _delete(Path(run_dir) / FOLDER / str(step))
+            shutil.rmtree(_set_aside(Path(run_dir) / FOLDER / str(step)), ignore_errors=True)
 
 
-def _delete(path: Path) -> None:
-    """Renamed first: a process killed in between must not leave half a checkpoint under its name."""
+def _set_aside(path: Path) -> Path:
+    """Renames a checkpoint that is to be deleted, since a process killed meanwhile must not leave half of it under its
+    name. Returns its path."""
     deleted = path.with_name(path.name + _DELETED)
     shutil.rmtree(deleted, ignore_errors=True)
     path.rename(deleted)
-    shutil.rmtree(deleted, ignore_errors=True)
+    return deleted
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from pufferjax.config import TrainConfig
 from pufferjax.envs import Env
@@ -158,8 +158,10 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
     if devices[0].platform == "cpu":
         limit_op_threads(len(devices))
     if len(devices) == 1:
+        # Placed as a state from a checkpoint is: else a resumed run would be another program, and compile anew.
+        placed = SingleDeviceSharding(devices[0])
         return (
-            jax.jit(make_init(env, config, policy)),
+            jax.jit(make_init(env, config, policy), out_shardings=placed),
             jax.jit(make_warmup(env, config), donate_argnums=0),
             jax.jit(make_update(env, config, policy), donate_argnums=0),
         )

@@ -383,7 +383,7 @@ def _loop(num_epochs, hypers, options, epochs, clock, dashboard, signals, journa
     while stopped_by is None:
         # The next epoch consumes the train state, so one that is to be saved is copied first; it is written while that
         # epoch runs.
-        copied = jax.tree.map(jnp.copy, epochs.train_state) if journal.is_due(epoch, clock.elapsed()) else None
+        copied = _copy(epochs.train_state) if journal.is_due(epoch, clock.elapsed()) else None
         progress = max(epoch / num_epochs, clock.progress())
         figures = epochs.advance(jnp.float32(progress))
         epoch += 1
@@ -404,6 +404,11 @@ def _loop(num_epochs, hypers, options, epochs, clock, dashboard, signals, journa
     last_progress = journal.progress(clock.elapsed())
     show(journal.flush(clock.elapsed()) or record, last=True)
     return epochs.train_state, last_progress, stopped_by
+
+
+def _copy(tree):
+    """The same arrays in memory of their own, wherever each of them is; nothing is compiled."""
+    return jax.device_put(tree, jax.tree.map(lambda x: x.sharding, tree), may_alias=False)
 
 
 def _version(package: str) -> str:

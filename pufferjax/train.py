@@ -275,9 +275,8 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             )  # fmt: skip
 
         def wait(params, opt_state):
-            shapes = jax.eval_shape(learn, params, opt_state)[-1]
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            return params, opt_state, transitions.values, jnp.ones_like(transitions.values), zeros
+            losses = ppo.LossMetrics(*(jnp.zeros(()) for _ in dataclasses.fields(ppo.LossMetrics)))
+            return params, opt_state, transitions.values, jnp.ones_like(transitions.values), losses
 
         can_learn = reward_seen if config.ppo.wait_for_reward else jnp.bool_(True)
         params, opt_state, values, ratios, losses = jax.lax.cond(

@@ -1,6 +1,7 @@
 """What all tests share: quick compilation into one cache, and kernel bodies compiled for the host."""
 
 import ctypes
+import gc
 import os
 import shutil
 import subprocess
@@ -23,10 +24,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Most of the time of these tests goes into compiling; what XLA's own code is not optimized for, the small sizes here do
 # not miss. Native handlers are compiled as always. Flags of the user come later and win.
 _QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones abort on this flag: they do not know it
-    _QUICK.append("--xla_cpu_use_fusion_emitters=false")
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones abort on a flag that they do not know
+    _QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 if _QUICK[0] not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = " ".join([*_QUICK, os.environ.get("XLA_FLAGS", "")])
+
+# Tracing makes many objects, few of them garbage: looking through them less often saves a twentieth of the time.
+gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_unconfigure():

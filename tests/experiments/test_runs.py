@@ -29,6 +29,19 @@ def test_a_result_replaces_the_one_with_its_key(runs, tmp_path):
     assert [path.name for path in results.path.parent.iterdir()] == ["r.json"]
 
 
+def test_a_run_that_is_there_is_not_run_again(runs, tmp_path):
+    results, made = runs.Results(tmp_path / "r.json"), []
+
+    def run(arm, seed):
+        made.append((arm, seed))
+        return {"perf": seed / 4}
+
+    for arm, seed in (("a", 1), ("b", 1), ("a", 1), ("a", 2)):
+        results.add_missing({"arm": arm, "seed": seed}, run, arm, seed)
+    assert made == [("a", 1), ("b", 1), ("a", 2)]
+    assert [(r["arm"], r["seed"], r["perf"]) for r in results.all()] == [("a", 1, 0.25), ("b", 1, 0.25), ("a", 2, 0.5)]
+
+
 def test_nothing_is_lost_when_several_add_at_once(runs, tmp_path):
     path = tmp_path / "r.json"
 

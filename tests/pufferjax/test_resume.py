@@ -191,10 +191,11 @@ def test_a_run_with_only_foreign_or_damaged_checkpoints(tmp_path, tiny_run, trai
         run.load_run(run_dir)
 
 
-@pytest.mark.parametrize(("devices", "kills"), [(1, 20), (2, 2)])
-def test_killed_at_random_moments(tmp_path, devices, kills):
+@pytest.mark.parametrize(("devices", "kills", "epochs"), [(1, 20, 300), (2, 2, 60)])
+def test_killed_at_random_moments(tmp_path, devices, kills, epochs):
     out = tmp_path / "result.json"
-    command = [sys.executable, SCRIPT, "--kills", kills, "--devices", devices, "--out", out]
+    command = [sys.executable, SCRIPT, "--kills", kills, "--epochs", epochs, "--within", 0.25]
+    command += ["--devices", devices, "--out", out]
     process = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=dict(os.environ))
     assert process.returncode == 0, process.stdout + process.stderr[-2000:]
     result = json.loads(out.read_text())

@@ -1,23 +1,15 @@
 // bfloat16 as bits, for code that stores it and computes in float32.
 #pragma once
 
-#include <cstring>
-
-#include "xla_ops/common/host_device.h"
+#include "xla_ops/common/float_bits.h"
 
 namespace pjx {
 
-PJX_HD float FloatOfBfloat16(uint16_t half) {
-  const uint32_t bits = static_cast<uint32_t>(half) << 16;
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
+PJX_HD float FloatOfBfloat16(uint16_t half) { return FloatOf(static_cast<uint32_t>(half) << 16); }
 
 // The nearest one, ties to even, as XLA converts; NaN stays NaN.
 PJX_HD uint16_t Bfloat16Of(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
+  const uint32_t bits = BitsOf(x);
   const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   return static_cast<uint16_t>(x != x ? (bits >> 16) | 0x40u : rounded);
 }

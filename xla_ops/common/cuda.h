@@ -37,4 +37,17 @@ ffi::Error Launch(const char* op, cudaStream_t stream, void (*kernel)(Parameters
   return CudaError(op, cudaGetLastError());
 }
 
+constexpr int kColumnThreads = 64;  // small, so that a few thousand columns reach every multiprocessor
+
+// The index of this thread's column.
+__device__ inline int64_t ColumnIndex() { return static_cast<int64_t>(blockIdx.x) * kColumnThreads + threadIdx.x; }
+
+// A kernel that walks time, in blocks of kColumnThreads: a thread for each of `sizes.all_columns()`, which comes last.
+template <typename Sizes, typename Operands>
+ffi::Error LaunchColumns(const char* op, cudaStream_t stream, void (*kernel)(Sizes, Operands, int64_t),
+                         const Sizes& sizes, const Operands& operands) {
+  const int64_t num_columns = sizes.all_columns(), blocks = CeilDivide(num_columns, kColumnThreads);
+  return Launch(op, stream, kernel, blocks, kColumnThreads, sizes, operands, num_columns);
+}
+
 }  // namespace pjx

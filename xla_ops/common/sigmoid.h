@@ -1,23 +1,9 @@
 // The logistic function, the same on the CPU and the GPU but for contracted multiply-adds.
 #pragma once
 
-#include <cstring>
-
-#include "xla_ops/common/host_device.h"
+#include "xla_ops/common/float_bits.h"
 
 namespace pjx {
-
-PJX_HD_INLINE uint32_t BitsOf(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-PJX_HD_INLINE float FloatOf(uint32_t bits) {
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
 
 // 1 / (1 + exp(-x)) without branches, so that loops over it vectorise. Relative error below 4e-7 for x > -87.3; 0
 // below about -88.4, where the true value is subnormal; right at both infinities; NaN stays NaN.

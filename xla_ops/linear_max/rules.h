@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cmath>
-#include <cstring>
 
-#include "xla_ops/common/host_device.h"
+#include "xla_ops/common/float_bits.h"
 
 namespace pjx {
 
@@ -30,12 +29,7 @@ PJX_HD float LargerOrNan(float a, float b) {
   return a > b || (a == b && !std::signbit(a)) ? a : b;
 #endif
 }
-PJX_HD bool SameBits(float a, float b) {
-  uint32_t one, other;
-  memcpy(&one, &a, sizeof a);
-  memcpy(&other, &b, sizeof b);
-  return one == other;
-}
+PJX_HD bool SameBits(float a, float b) { return BitsOf(a) == BitsOf(b); }
 
 // As jnp.maximum(x, 0): NaN stays NaN. Its derivative is 1 where the result is positive, else 0, also at 0 and NaN.
 PJX_HD float Relu(float x) { return x <= 0.0f ? 0.0f : x; }

@@ -9,13 +9,14 @@ namespace {
 
 constexpr int64_t kBlock = 2048;  // columns: 8 KiB of float32
 
-// h in float32: the result itself, or `beside` it where that is narrower.
-PJX_INLINE float* StatesOf(float* h, float*) { return h; }
-PJX_INLINE float* StatesOf(uint16_t*, float* beside) { return beside; }
-PJX_INLINE const float* StatesOf(const float* h0, int64_t, float*) { return h0; }
-PJX_INLINE const float* StatesOf(const uint16_t* h0, int64_t size, float* beside) {
-  for (int64_t i = 0; i < size; ++i) beside[i] = Widen(h0[i]);
-  return beside;
+// Where the states of `h` are in float32: there, or `beside` it where that is narrower.
+template <typename S>
+PJX_INLINE auto* StatesOf(S* h, float* beside) {
+  if constexpr (sizeof(S) < sizeof(float)) {
+    return beside;
+  } else {
+    return h;
+  }
 }
 
 // One step over `size` columns that share one reset flag. `previous` may be `states`, and `states` is h if that is
@@ -54,7 +55,10 @@ template <typename S>
 PJX_INLINE void ForwardBlock(const RecurrenceSizes& sizes, const ForwardOperands<S>& o, int64_t begin, int64_t end) {
   const int64_t columns = sizes.columns(), group = sizes.group;
   float beside[kBlock];
-  const float* previous = StatesOf(o.h0 + begin, end - begin, beside);  // these begin at column `begin`
+  const float* previous = StatesOf(o.h0 + begin, beside);  // these begin at column `begin`
+  if constexpr (sizeof(S) < sizeof(float)) {
+    for (int64_t i = 0; i < end - begin; ++i) beside[i] = Widen(o.h0[begin + i]);
+  }
   for (int64_t t = 0; t < sizes.num_steps; ++t) {
     const int64_t at = t * columns + begin;
     float* const states = StatesOf(o.h + at, beside);

@@ -5,27 +5,18 @@
 namespace pjx {
 namespace {
 
-constexpr int kThreads = 64;  // small, so that a few thousand columns reach every multiprocessor
-
 template <typename S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kColumnThreads)
     ForwardColumns(RecurrenceSizes sizes, ForwardOperands<S> operands, int64_t num_columns) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t index = ColumnIndex();
   if (index < num_columns) ForwardColumn(sizes, operands, index);
 }
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kColumnThreads)
     BackwardColumns(RecurrenceSizes sizes, BackwardOperands<S> operands, int64_t num_columns) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t index = ColumnIndex();
   if (index < num_columns) BackwardColumn(sizes, operands, index);
-}
-
-template <typename Operands>
-ffi::Error LaunchColumns(const char* op, cudaStream_t stream, void (*kernel)(RecurrenceSizes, Operands, int64_t),
-                         const RecurrenceSizes& sizes, const Operands& operands) {
-  const int64_t num_columns = sizes.all_columns();
-  return Launch(op, stream, kernel, CeilDivide(num_columns, kThreads), kThreads, sizes, operands, num_columns);
 }
 
 template <typename S>

@@ -6,25 +6,16 @@
 namespace pjx {
 namespace {
 
-constexpr int kThreads = 64;  // small, so that a few thousand columns reach every multiprocessor
-
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kColumnThreads)
     CellForwardColumns(MingruSizes sizes, CellForwardOperands operands, int64_t num_columns) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t index = ColumnIndex();
   if (index < num_columns) CellForwardColumn(sizes, operands, index);
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kColumnThreads)
     CellBackwardColumns(MingruSizes sizes, CellBackwardOperands operands, int64_t num_columns) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t index = ColumnIndex();
   if (index < num_columns) CellBackwardColumn(sizes, operands, index);
-}
-
-template <typename Operands>
-ffi::Error LaunchColumns(const char* op, cudaStream_t stream, void (*kernel)(MingruSizes, Operands, int64_t),
-                         const MingruSizes& sizes, const Operands& operands) {
-  const int64_t num_columns = sizes.all_columns();
-  return Launch(op, stream, kernel, CeilDivide(num_columns, kThreads), kThreads, sizes, operands, num_columns);
 }
 
 // h is all states, or the last: where the two differ in size, its size tells.

@@ -5,9 +5,7 @@
 // zero.
 #pragma once
 
-#include <cstring>
-
-#include "xla_ops/common/host_device.h"
+#include "xla_ops/common/float_bits.h"
 
 namespace pjx {
 
@@ -17,18 +15,6 @@ PJX_HD int32_t BitLength(uint64_t x) {
 #else
   return x == 0 ? 0 : 64 - __builtin_clzll(x);
 #endif
-}
-
-PJX_HD uint32_t FloatBits(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof(bits));
-  return bits;
-}
-
-PJX_HD float FloatOfBits(uint32_t bits) {
-  float x;
-  memcpy(&x, &bits, sizeof(x));
-  return x;
 }
 
 // A positive float is mantissa * 2^(exponent - 150) with mantissa in [2^23, 2^24), denormals included.
@@ -53,7 +39,7 @@ struct Log2 {
     // m in [sqrt(1/2), sqrt(2)], without a branch, which nothing could predict.
     const uint32_t is_high = x.mantissa > 11863283u;  // 2^23 sqrt(2)
     exponent += static_cast<int32_t>(is_high);
-    const float m = FloatOfBits((127u - is_high) << 23 | (x.mantissa & 0x7FFFFFu));
+    const float m = FloatOf((127u - is_high) << 23 | (x.mantissa & 0x7FFFFFu));
     // 2 artanh((m - 1) / (m + 1)) / ln(2); the first term left out is below 2e-9.
     const float s = (m - 1.0f) / (m + 1.0f), z = s * s;
     const float high = 0.57707802f + z * 0.41219858f + (z * z) * 0.32059890f;
@@ -99,7 +85,7 @@ class Weights {
 
   // The bits of a float if it is positive and finite, else 0.
   PJX_HD static uint32_t PositiveBits(float priority) {
-    const auto bits = static_cast<int32_t>(FloatBits(priority));
+    const auto bits = static_cast<int32_t>(BitsOf(priority));
     return bits > 0 && bits < 0x7F800000 ? static_cast<uint32_t>(bits) : 0;
   }
 
@@ -124,7 +110,7 @@ class Weights {
     if (!(log2_power < 0.0)) log2_power = 0.0;                  // by an error of the fractions
     if (log2_power < -100.0) log2_power = -100.0;               // whose weight is 1 at any width
     const int32_t n = -static_cast<int32_t>(0.5 - log2_power);  // the nearest integer
-    Normalised power(FloatBits(Exp2Fraction(static_cast<float>(log2_power - n))));
+    Normalised power(BitsOf(Exp2Fraction(static_cast<float>(log2_power - n))));
     power.exponent += n;
     return power;
   }

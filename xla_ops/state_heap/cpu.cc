@@ -5,17 +5,14 @@
 #include <limits>
 
 #include "xla_ops/common/ffi.h"
+#include "xla_ops/common/float_bits.h"
 
 namespace pjx {
 namespace {
 
 constexpr int32_t kInfinity = 0x7F800000;
 
-int32_t FloatBits(float x) {
-  int32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  return bits;
-}
+int32_t FloatBits(float x) { return static_cast<int32_t>(BitsOf(x)); }
 
 // NaN and negative scores count as 0, +infinity as the largest finite number.
 float CleanScore(float score) {
