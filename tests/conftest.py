@@ -1,11 +1,13 @@
-"""What all tests share: quick compilation into one cache, and kernel bodies compiled for the host."""
+"""What all tests share: quick compilation, one cache, processes with several devices, kernels built for the host."""
 
 import ctypes
 import gc
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +38,35 @@ gc.set_threshold(50_000, 20, 100)
 def pytest_unconfigure():
     if _OWN_CACHE is not None:
         shutil.rmtree(_OWN_CACHE, ignore_errors=True)
+
+
+DEVICES_PRELUDE = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, PartitionSpec as P
+from pufferjax import envs, xla_ops
+mesh = jax.make_mesh(({count},), ("data",), axis_types=(AxisType.Auto,))
+"""
+
+
+@pytest.fixture(scope="session")
+def run_on_devices():
+    """A function: runs source text in a new process with a mesh of `count` host devices, and returns what it printed;
+    its failure fails the test. The process compiles as quickly as this one, into the same cache."""
+
+    def run(source, count=2, arguments=()):
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        command = [
+            sys.executable,
+            "-c",
+            DEVICES_PRELUDE.format(count=count) + textwrap.dedent(source),
+            *map(str, arguments),
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Tiny runs shared by the tests of the shell."""
+"""Tiny runs shared by the tests of the shell, and a training on several devices."""
+
+import json
+import textwrap
 
 import pytest
 
@@ -50,3 +53,37 @@ def tiny_run(tmp_path_factory, tiny_env, tiny_config):
     """The result of a finished run with a run directory."""
     run_dir = tmp_path_factory.mktemp("runs") / "tiny"
     return pufferjax.train(tiny_env, tiny_config(), seed=3, run_dir=run_dir, eval_episodes=20, devices=1, show=False)
+
+
+DEVICES_PRELUDE = """
+import dataclasses, json, sys
+from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
+from pufferjax.epochs import OneProgram
+
+env = envs.make("maze", size=5, num_mazes=64)
+config = TrainConfig(
+    total_steps=64 * 32 * 40, num_envs=64, horizon=32, policy=PolicyConfig(hidden_size=32, num_layers=1),
+    ppo=PPOConfig(minibatch_size=256, replay_ratio=3.0, learning_rate=0.02, gae_lambda=0.95),
+    state_set=StateSetConfig(capacity=64, interval=8, replay_span=8, warmup_envs=4),
+)
+
+def train(epochs, num_epochs=config.sizes().num_epochs):
+    # (the metrics of every epoch, the train state after them)
+    hypers = config.hypers()
+    epochs.begin(epochs.warmup(epochs.init(jax.random.key(0)), hypers), hypers)
+    figures = [epochs.advance(jnp.float32(epoch / num_epochs)) for epoch in range(num_epochs)]
+    return [{name: float(x) for name, x in f().items()} for f in figures], epochs.train_state
+
+def late_rate(metrics):
+    return sum(m["perf"] for m in metrics[-5:]) / sum(m["episodes"] for m in metrics[-5:])
+"""
+
+
+@pytest.fixture(scope="session")
+def train_on_devices(run_on_devices):
+    """A function: as `run_on_devices`, but of source text that can use what is above, and prints the JSON returned."""
+
+    def run(source, count, arguments=()):
+        return json.loads(run_on_devices(DEVICES_PRELUDE + textwrap.dedent(source), count, arguments))
+
+    return run

@@ -3,11 +3,7 @@
 import dataclasses
 import functools
 import itertools
-import json
 import shutil
-import subprocess
-import sys
-import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -226,34 +222,15 @@ def test_an_overlapped_run_goes_on_from_any_checkpoint(tmp_path, tiny_env, confi
     equal(run.load_run(run_dir)[-1], whole.train_state)
 
 
-def test_two_devices_and_a_host(tmp_path):
-    program = textwrap.dedent(
+def test_two_devices_and_a_host(tmp_path, train_on_devices):
+    result = train_on_devices(
         """
-        import dataclasses, json, sys
-        import jax
-        jax.config.update("jax_num_cpu_devices", 3)
-        import jax.numpy as jnp
-        import numpy as np
-        from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig, envs
         from pufferjax.checkpoint import load_checkpoint, save_checkpoint
-        from pufferjax.epochs import OneProgram
         from pufferjax.host_state_set import HostStateSet
         from pufferjax.parallel import global_shapes
 
-        env = envs.make("maze", size=5, num_mazes=64)
-        config = TrainConfig(
-            total_steps=64 * 32 * 40, num_envs=64, horizon=32,
-            ppo=PPOConfig(minibatch_size=256, replay_ratio=3.0, learning_rate=0.02, gae_lambda=0.95),
-            state_set=StateSetConfig(capacity=64, interval=8, replay_span=8, warmup_envs=4, walk_steps=32),
-        )
+        config = dataclasses.replace(config, state_set=dataclasses.replace(config.state_set, walk_steps=32))
         host, *devices = jax.devices()
-        num_epochs = config.sizes().num_epochs
-
-        def train(epochs, num_epochs):
-            hypers = config.hypers()
-            epochs.begin(epochs.warmup(epochs.init(jax.random.key(0)), hypers), hypers)
-            figures = [epochs.advance(jnp.float32(epoch / num_epochs)) for epoch in range(num_epochs)]
-            return [{name: float(x) for name, x in f().items()} for f in figures], epochs.train_state
 
         def same(a, b):
             def data(x):
@@ -274,9 +251,8 @@ def test_two_devices_and_a_host(tmp_path):
         result["same_in_turn"] = [same_metrics, same(our_state, state)]
         result["evictions"] = sum(m["state_evictions"] for m in metrics)
         overlapped = HostStateSet(env, config, devices)
-        metrics, state = train(overlapped, num_epochs)
-        last = metrics[-5:]
-        result["rate"] = sum(m["perf"] for m in last) / sum(m["episodes"] for m in last)
+        metrics, state = train(overlapped)
+        result["rate"] = late_rate(metrics)
         result["places"] = [
             sorted(d.id for d in x.devices())
             for x in (state.env_state, state.key, state.state_set.snapshots, state.restarts.rows, state.born)
@@ -288,12 +264,10 @@ def test_two_devices_and_a_host(tmp_path):
         loaded = load_checkpoint(sys.argv[1], overlapped.init(jax.random.key(1))).train_state
         result["loaded"] = same(loaded, state)
         json.dump(result, sys.stdout)
-        """
+        """,
+        count=3,
+        arguments=[tmp_path],
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
-    result = json.loads(run.stdout)
     assert result["same_in_turn"] == [True, True]
     assert result["rate"] > 0.95
     assert result["places"] == [[1, 2], [1, 2], [0], [0], [0]]

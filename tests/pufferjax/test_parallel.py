@@ -1,10 +1,5 @@
 """Several devices: shares, refusals, and that two learn like one. Two host devices need a process of their own."""
 
-import json
-import subprocess
-import sys
-import textwrap
-
 import jax
 import pytest
 
@@ -39,52 +34,31 @@ def test_devices_that_are_not_there():
         choose_devices(TrainConfig(), len(jax.devices()) + 1)
 
 
-def test_two_devices_learn_like_one():
-    program = textwrap.dedent(
+def test_two_devices_learn_like_one(train_on_devices):
+    result = train_on_devices(
         """
-        import dataclasses, json, sys
-        import jax
-        jax.config.update("jax_num_cpu_devices", 2)
-        import jax.numpy as jnp
-        import numpy as np
-        from pufferjax import PPOConfig, StateSetConfig, TrainConfig, envs
         from pufferjax.diagnostics import filled_slots
         from pufferjax.parallel import make_parallel
 
-        env = envs.make("maze", size=5, num_mazes=64)
-        config = TrainConfig(
-            total_steps=64 * 32 * 40, num_envs=64, horizon=32,
-            ppo=PPOConfig(minibatch_size=256, replay_ratio=3.0, learning_rate=0.02, gae_lambda=0.95),
-            state_set=StateSetConfig(capacity=64, interval=8, replay_span=8, warmup_envs=4),
-        )
         result = {}
         for count in (1, 2):
-            init, warmup, update = make_parallel(env, config, jax.devices()[:count])
-            hypers = config.hypers()
-            state = warmup(init(jax.random.key(0)), hypers)
-            # Compiled ahead, as the shell does: it refuses a state placed otherwise than the first one.
-            update = update.lower(state, hypers, jnp.float32(0)).compile()
-            perf, num_epochs = [], config.sizes().num_epochs
-            for epoch in range(num_epochs):
-                state, metrics = update(state, hypers, jnp.float32(epoch / num_epochs))
-                perf.append((float(metrics["perf"]), float(metrics["episodes"])))
-            solved, episodes = map(sum, zip(*perf[-5:]))
+            metrics, state = train(OneProgram(env, config, jax.devices()[:count]))
             filled = np.asarray(filled_slots(state.state_set))
             middle = round((filled.sum() - 1) / 2)
-            ages = num_epochs - 1 - np.asarray(state.born)[filled]
+            ages = len(metrics) - 1 - np.asarray(state.born)[filled]
             priorities = np.asarray(state.state_set.priorities)[filled]
             shards = [shard.data for shard in state.params["decoder"]["kernel"].addressable_shards]
             result[count] = {
-                "rate": solved / episodes,
-                "episodes": sum(e for _, e in perf),
-                "states": float(metrics["state_set_size"]),
+                "rate": late_rate(metrics),
+                "episodes": sum(m["episodes"] for m in metrics),
+                "states": metrics[-1]["state_set_size"],
                 "same_policy": all(np.array_equal(x, shards[0]) for x in shards),
                 "rewards": int(state.warmup_rewards),
                 "kept": int(filled.sum()),
                 "medians": [float(np.sort(x)[middle]) for x in (ages, priorities)],
-                "logged_medians": [float(metrics[x]) for x in ("state_age_p50", "priority_p50")],
+                "logged_medians": [metrics[-1][x] for x in ("state_age_p50", "priority_p50")],
                 "rows": np.asarray(state.state_set.snapshots)[filled].tolist(),
-                "repeats": float(metrics["state_repeats"]),
+                "repeats": metrics[-1]["state_repeats"],
             }
 
         # Eight agents in each simulator: traced for two devices, not run.
@@ -95,12 +69,10 @@ def test_two_devices_learn_like_one():
         state, _ = jax.eval_shape(update, state, config.hypers(), jnp.float32(0))
         result["agents"] = [state.observations.shape, state.memory.recurrent.shape, state.env_state.shape]
         json.dump(result, sys.stdout)
-        """
+        """,
+        count=2,
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
-    result = json.loads(run.stdout)
-    assert result.pop("agents") == [[64 * 8, 66], [2, 64 * 8, 64], [64, 336]]
+    assert result.pop("agents") == [[64 * 8, 66], [1, 64 * 8, 32], [64, 336]]
     for figures in result.values():
         assert figures["rate"] > 0.95 and figures["states"] > 0 and figures["rewards"] >= 64
         # The logged figures are those of the shares of all devices together.

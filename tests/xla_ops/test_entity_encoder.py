@@ -257,9 +257,9 @@ def test_gradient_through_a_scan(impl):
     assert_equal(grads, want)
 
 
-def test_two_devices(run_on_two_devices):
+def test_two_devices(run_on_devices):
     # Also linear_max, to start one process and not two.
-    run_on_two_devices("""
+    run_on_devices("""
         rng = np.random.default_rng(0)
         quarters = lambda *shape: jnp.asarray(rng.integers(-3, 4, shape) / 4, jnp.float32)
         x, mask = quarters(6, 5, 3), jnp.asarray(rng.random((6, 5)) < 0.6)

@@ -189,8 +189,8 @@ def test_list_arguments_and_numpy_defaults():
     np.testing.assert_allclose(xla_ops.gae_vtrace(*(x.tolist() for x in data), 0.5, 0.5), want, rtol=1e-6)
 
 
-def test_two_devices(run_on_two_devices):
-    run_on_two_devices("""
+def test_two_devices(run_on_devices):
+    run_on_devices("""
         rng = np.random.default_rng(0)
         rewards, values = (jnp.asarray(rng.normal(size=(5, 4)), jnp.float32) for _ in range(2))
         terminated, ratios = jnp.asarray(rng.random((5, 4)) < 0.2), jnp.ones((5, 4))

@@ -299,8 +299,8 @@ def test_reference_has_forward_mode():
     np.testing.assert_allclose(tangent, linear_recurrence_reference(a, jnp.ones_like(b), 0 * h0, reset), **TOLERANCE)
 
 
-def test_two_devices(run_on_two_devices):
-    run_on_two_devices("""
+def test_two_devices(run_on_devices):
+    run_on_devices("""
         rng = np.random.default_rng(0)
         a = jnp.asarray(rng.uniform(-1, 1, (5, 4, 3)), jnp.float32)
         b = jnp.asarray(rng.normal(size=(5, 4, 3)), jnp.float32)

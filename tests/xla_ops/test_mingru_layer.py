@@ -316,8 +316,8 @@ def test_each_platform_runs_its_own_form(monkeypatch, impl):
     assert xla_ops.backends()[OP]["cuda"] == "reference"
 
 
-def test_two_devices(run_on_two_devices):
-    run_on_two_devices("""
+def test_two_devices(run_on_devices):
+    run_on_devices("""
         rng = np.random.default_rng(0)
         kernel = jnp.asarray(rng.normal(size=(3, 9)), jnp.float32)  # on both devices, like h0
         x = jnp.asarray(rng.normal(size=(5, 4, 3)), jnp.float32)

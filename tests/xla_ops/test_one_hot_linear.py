@@ -156,11 +156,8 @@ def test_scan_carries_the_gradient(impl):
 
 
 SHARDED = """
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import PartitionSpec as P
 from pufferjax.xla_ops import one_hot_linear
 
-mesh = jax.sharding.Mesh(jax.devices(), ("data",))
 rng = np.random.default_rng(0)
 x = rng.integers(0, 3, (8, 6)).astype(np.uint8)
 weight, bias = rng.normal(size=(6, 2, 21)).astype(np.float32), rng.normal(size=21).astype(np.float32)
@@ -183,12 +180,8 @@ for impl in IMPLS:
 """
 
 
-def test_shard_map_on_two_devices():
-    code = SHARDED.replace("IMPLS", repr(["native", "reference"] if NATIVE else ["reference"]))
-    flags = "--xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
+def test_shard_map_on_two_devices(run_on_devices):
+    run_on_devices(SHARDED.replace("IMPLS", repr(["native", "reference"] if NATIVE else ["reference"])))
 
 
 @pytest.mark.skipif(not NATIVE, reason="no native module")
