@@ -105,11 +105,12 @@ class ActorCritic(nn.Module):
         Args:
           observations: [T, B, *obs_shape].
           previous_actions: u8[T, B, A], 0 at the start of an episode, else 1 + action.
-          state: f32[L, B, H], memory before the first step.
+          state: f32[L, B, H], memory before the first step; or a tuple of L arrays f32[B, H].
           starts: bool[T, B], where the memory is cut before the step.
 
         Returns:
-          logits, a tuple of f32[T, B, num_actions[head]]; value f32[T, B]; state f32[L, B, H] after the last step.
+          logits, a tuple of f32[T, B, num_actions[head]]; value f32[T, B]; state after the last step, in the form it
+          came in.
         """
         spec, config = self.spec, self.config
         x = self._encode(observations, previous_actions)
@@ -122,7 +123,11 @@ class ActorCritic(nn.Module):
         # One product for all outputs; the value is the last.
         outputs = nn.Dense(sum(spec.num_actions) + 1, name="decoder", kernel_init=_decoder_init)(x)
         heads = jnp.split(outputs, np.cumsum(spec.num_actions), axis=-1)
-        return tuple(heads[:-1]), heads[-1][..., 0], jnp.stack(states) if states else state
+        if isinstance(state, tuple):
+            state = tuple(states)
+        elif states:
+            state = jnp.stack(states)
+        return tuple(heads[:-1]), heads[-1][..., 0], state
 
     def _encode(self, observations, previous_actions):
         spec, config = self.spec, self.config

@@ -21,14 +21,16 @@ def initial_memory(policy: ActorCritic, num_agents: int) -> Memory:
     return Memory(policy.initial_state(num_agents), jnp.zeros((num_agents, heads), jnp.uint8))
 
 
-def act(policy: ActorCritic, params, observations, memory: Memory, uniforms):
-    """One step of B agents: (actions i32[B, A], log_probs f32[B], values f32[B], recurrent f32[L, B, H]).
+def act(policy: ActorCritic, params, observations, memory: Memory, uniforms, starts=None):
+    """One step of B agents: (actions i32[B, A], log_probs f32[B], values f32[B], recurrent as in `memory`).
 
-    uniforms f32[B, A] in [0, 1) decide the actions.
+    uniforms f32[B, A] in [0, 1) decide the actions. starts bool[B]: where the memory is cut first; None: `remember` has
+    already done it.
     """
-    no_starts = jnp.zeros((1, observations.shape[0]), bool)  # `remember` has already cut the memory
+    if starts is None:
+        starts = jnp.zeros(observations.shape[0], bool)
     logits, values, recurrent = policy.apply(
-        {"params": params}, observations[None], memory.previous_actions[None], memory.recurrent, no_starts
+        {"params": params}, observations[None], memory.previous_actions[None], memory.recurrent, starts[None]
     )
     logits = tuple(x[0] for x in logits)
     actions = distributions.sample(logits, uniforms)
@@ -111,7 +113,8 @@ def rollout(
     def step(carry, xs):
         env_state, observations, memory, starts, is_fresh, is_restarted, fresh, restarted = carry
         env_key, uniform = xs
-        actions, log_probs, values, recurrent = act(policy, params, observations, memory, uniform)
+        cut = starts if config.reset_memory else jnp.zeros_like(starts)
+        actions, log_probs, values, recurrent = act(policy, params, observations, memory, uniform, cut)
         next_observations, env_state, rewards, terminated, truncated, info = env.step(
             env_key, env_state, env_actions(actions, env)
         )
@@ -122,19 +125,35 @@ def rollout(
         )
         fresh = add(fresh, ended & is_fresh & in_fresh_group, info)
         restarted = add(restarted, ended & is_restarted, info)
-        memory = remember(recurrent, actions, agents_ended, config.reset_memory)
+        memory = remember(recurrent, actions, agents_ended, reset_memory=False)  # the next step does it
         is_fresh, is_restarted = is_fresh | ended, is_restarted & ~ended
         carry = (env_state, next_observations, memory, agents_ended, is_fresh, is_restarted, fresh, restarted)
         return carry, transition
 
-    def chunk(carry, xs):
-        snapshots = env.snapshot(carry[0])[: config.num_fresh]
-        carry, transitions = jax.lax.scan(step, carry, xs)
-        return carry, (transitions, snapshots)
+    def write(carry, xs):
+        t, *xs = xs
+        carry, transitions = carry
+        carry, transition = step(carry, xs)
+        update = jax.lax.dynamic_update_index_in_dim
+        return (carry, jax.tree.map(lambda x, new: update(x, new, t, 0), transitions, transition)), None
 
+    def chunk(carry, xs):
+        snapshots = env.snapshot(carry[0][0])[: config.num_fresh]
+        carry, _ = jax.lax.scan(write, carry, xs)
+        return carry, snapshots
+
+    # The layers apart, and no reset but the policy's: a step then updates the states in place, and copies none.
+    memory = dataclasses.replace(memory, recurrent=tuple(memory.recurrent))
     starts = jnp.zeros(num_rows, bool)
     carry = (env_state, observations, memory, starts, is_fresh, is_restarted, zeros, zeros)
-    carry, (transitions, snapshots) = jax.lax.scan(chunk, carry, (env_keys, uniforms))
-    transitions = jax.tree.map(lambda x: x.reshape(config.horizon, *x.shape[2:]), transitions)
-    env_state, observations, memory, _, is_fresh, _, fresh, restarted = carry
+    # Written by the inner loop into arrays of all steps: results of its own would be copied once more, chunk by chunk.
+    shapes = jax.eval_shape(step, carry, (env_keys[0, 0], uniforms[0, 0]))[1]
+    transitions = jax.tree.map(lambda x: jnp.zeros((config.horizon, *x.shape), x.dtype), shapes)
+    steps = jnp.arange(config.horizon).reshape(chunks)
+    (carry, transitions), snapshots = jax.lax.scan(chunk, (carry, transitions), (steps, env_keys, uniforms))
+    env_state, observations, memory, ended, is_fresh, _, fresh, restarted = carry
+    recurrent = jnp.stack(memory.recurrent) if memory.recurrent else policy.initial_state(num_rows)
+    if config.reset_memory:
+        recurrent = jnp.where(ended[:, None], 0.0, recurrent)
+    memory = dataclasses.replace(memory, recurrent=recurrent)
     return env_state, observations, memory, is_fresh, transitions, snapshots, fresh, restarted

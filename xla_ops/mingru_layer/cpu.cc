@@ -3,9 +3,8 @@
 // Forward keeps the states and the three activations of each gate, so that backward computes neither projection nor
 // sigmoid again.
 #include <cstring>
-#include <memory>
-#include <new>
 
+#include "xla_ops/common/scratch.h"
 #include "xla_ops/common/simd.h"
 #include "xla_ops/common/small_matmul.h"
 #include "xla_ops/mingru_layer/handlers.h"
@@ -188,10 +187,6 @@ void Transpose(const float* kernel, const Layer& layer, float* transposed) {
   }
 }
 
-std::unique_ptr<float[]> Allocate(int64_t size) {
-  return std::unique_ptr<float[]>(new (std::nothrow) float[std::max<int64_t>(size, 1)]());
-}
-
 ffi::Error NoMemory(const char* op) {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string(op) + ": no memory for padded weights");
 }
@@ -221,9 +216,9 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   }
   if (layer.hidden == 0 || layer.batch == 0) return ffi::Error::Success();
   const float* weights = kernel.typed_data();
-  std::unique_ptr<float[]> padded_weights;
+  Scratch<float> padded_weights;
   if (layer.padded() != layer.hidden) {
-    padded_weights = Allocate(lanes * call.weights());
+    padded_weights = AllocateScratch<float>(lanes * call.weights());
     if (padded_weights == nullptr) return NoMemory(op);
     for (int64_t lane = 0; lane < lanes; ++lane) {
       PadColumns(kernel.typed_data() + lane * call.kernel(), layer, padded_weights.get() + lane * call.weights());
@@ -233,7 +228,7 @@ ffi::Error RunForward(const char* op, ffi::ThreadPool& pool, ffi::Buffer<ffi::F3
   const int64_t block = BlockRows(layer.hidden);
   std::atomic<bool> out_of_memory{false};
   ParallelFor(pool, lanes * layer.batch, kGrain / (layer.num_steps * layer.hidden), [&](int64_t begin, int64_t end) {
-    const auto scratch = Allocate(3 * std::min(block, end - begin) * layer.padded());
+    const auto scratch = AllocateScratch<float>(3 * std::min(block, end - begin) * layer.padded());
     if (scratch == nullptr) out_of_memory = true;
     while (begin < end && scratch != nullptr) {
       const int64_t lane = begin / layer.batch, first = begin % layer.batch;
@@ -302,8 +297,8 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
   if (layer.hidden == 0) return ffi::Error::Success();
   const int64_t hidden = layer.hidden, padded = layer.padded(), block = BlockRows(hidden);
   const int64_t num_parts = NumParts(layer.batch);
-  const auto transposed = Allocate(lanes * call.transposed());
-  const auto sums = Allocate(lanes * num_parts * call.weights());
+  const auto transposed = AllocateScratch<float>(lanes * call.transposed());
+  const auto sums = AllocateScratch<float>(lanes * num_parts * call.weights());
   if (transposed == nullptr || sums == nullptr) return NoMemory(op);
   for (int64_t lane = 0; lane < lanes; ++lane) {
     Transpose(kernel.typed_data() + lane * call.kernel(), layer, transposed.get() + lane * call.transposed());
@@ -311,7 +306,7 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
   std::atomic<bool> out_of_memory{false};
   ParallelFor(pool, lanes * num_parts, kGrain / std::max<int64_t>(1, call.lane() / num_parts),
               [&](int64_t begin, int64_t end) {
-                const auto scratch = Allocate(4 * block * padded);
+                const auto scratch = AllocateScratch<float>(4 * block * padded);
                 if (scratch == nullptr) out_of_memory = true;
                 for (int64_t unit = begin; unit < end && scratch != nullptr; ++unit) {
                   const int64_t lane = unit / num_parts, part = unit % num_parts;

@@ -100,7 +100,8 @@ def _flags(reset):
 
 
 def _native(x, kernel, h0, reset):
-    return tuple(ffi.native_call(TARGET, _like(x, h0), x, kernel, h0, _flags(reset)))
+    # The state in place: in a loop over single steps nothing else may be left to copy.
+    return tuple(ffi.native_call(TARGET, _like(x, h0), x, kernel, h0, _flags(reset), aliases={2: 1}))
 
 
 def _native_saved(x, kernel, h0, reset):
