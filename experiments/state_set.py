@@ -16,6 +16,7 @@ warm-up of the state set comes before the steps of training; its simulator steps
 
 import argparse
 import dataclasses
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -102,9 +103,10 @@ def run(env: str, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict
 
 
 def summarize(results: Sequence[dict], metric: str) -> dict[str, dict]:
-    """Arm -> {mean, low, high and values of the metric; means of the return and the warm-up's M steps}.
+    """Arm -> {mean, low, high and values of the metric; means of the return and the warm-up's M steps; halfway}.
 
-    Only of the arms that have runs.
+    halfway: the median over seeds of the M steps of training until fresh episodes first reach half of what the better
+    arm ends with; infinite where half of the seeds do not. Only of the arms that have runs.
     """
     by_arm = {}
     for arm in ARMS:
@@ -117,17 +119,27 @@ def summarize(results: Sequence[dict], metric: str) -> dict[str, dict]:
                 "warmup": statistics.fmean(r["warmup_steps"] / 1e6 for r in of_arm),
             }
             by_arm[arm] = {"mean": mean, "low": low, "high": high, "values": values, **others}
+    half = max((figures["mean"] for figures in by_arm.values()), default=0) / 2
+    for arm, figures in by_arm.items():
+        figures["halfway"] = statistics.median(_steps_to(half, r["curve"], metric) for r in results if r["arm"] == arm)
     return by_arm
+
+
+def _steps_to(level: float, curve: dict, metric: str) -> float:
+    """M steps."""
+    return min((x / 1e6 for x, y in zip(curve["step"], curve[metric], strict=True) if y >= level), default=math.inf)
 
 
 def table(by_arm: dict[str, dict], label: str) -> str:
     """Markdown, a row per arm; four digits."""
-    titles = ("arm", "seeds", f"{label}: mean [95 % interval]", "each seed", "mean return", "warm-up, M steps")
+    titles = ("arm", "seeds", f"{label}: mean [95 % interval]", "each seed", "half of the best after, M steps",
+              "mean return", "warm-up, M steps")  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for arm, figures in by_arm.items():
         mean, low, high = (f"{figures[x]:.4g}" for x in ("mean", "low", "high"))
         each = ", ".join(f"{x:.4g}" for x in figures["values"])
-        row = [arm, str(len(figures["values"])), f"{mean} [{low}, {high}]", each, f"{figures['return']:.4g}"]
+        halfway = f"{figures['halfway']:.1f}" if math.isfinite(figures["halfway"]) else "never"
+        row = [arm, str(len(figures["values"])), f"{mean} [{low}, {high}]", each, halfway, f"{figures['return']:.4g}"]
         lines.append(f"| {' | '.join(row)} | {figures['warmup']:.1f} |")
     return "\n".join(lines)
 

@@ -35,20 +35,21 @@ def test_runs_are_kept_and_reported(training, experiment, tmp_path, capsys):
     assert [(run["--seed"], run.get("--state-set.fraction")) for run in made] == [
         ("0", None), ("0", "0"), ("1", None), ("1", "0"),
     ]  # fmt: skip
-    assert all((run["env"], run["--total-steps"]) == ("password", "20000000") for run in made)
+    assert all((run["env"], run["--total-steps"]) == ("password", "80000000") for run in made)
     rows = capsys.readouterr().out.splitlines()
     assert rows[:2] == [
-        "password, 20 M steps of training",
-        "| arm | seeds | symbols known of 128: mean [95 % interval] | each seed | mean return | warm-up, M steps |",
+        "password, 80 M steps of training",
+        "| arm | seeds | symbols known of 128: mean [95 % interval] | each seed | "
+        "half of the best after, M steps | mean return | warm-up, M steps |",
     ]
-    assert rows[3] == "| state set | 2 | 100.5 [100, 101] | 100, 101 | 99.5 | 2.0 |"
-    assert rows[4] == "| no state set | 2 | 5.5 [5, 6] | 5, 6 | 4.5 | 2.0 |"
+    assert rows[3] == "| state set | 2 | 100.5 [100, 101] | 100, 101 | 0.0 | 99.5 | 2.0 |"
+    assert rows[4] == "| no state set | 2 | 5.5 [5, 6] | 5, 6 | never | 4.5 | 2.0 |"
     assert output.with_suffix(".png").stat().st_size > 5000 and rows[3] in output.with_suffix(".md").read_text()
     # The same again is not run; another budget, other flags and another environment are.
     assert len(runs("--seeds", "0", "1", "--arms", "state set")) == 4
     runs("--seeds", "0", "--arms", "state set", "--steps", "7", "--", "--num-envs", "64")
     assert len(made) == 5 and made[-1]["--total-steps"] == "7" and made[-1]["--num-envs"] == "64"
-    assert "| state set | 1 | 100 [100, 100] | 100 | 99 | 2.0 |" in capsys.readouterr().out
+    assert "| state set | 1 | 100 [100, 100] | 100 | 0.0 | 99 | 2.0 |" in capsys.readouterr().out
     experiment.main(["maze", "--output", str(output), "--seeds", "0", "--steps", "20000000"])
     assert len(json.loads(output.read_text())["results"]) == 7
     # Another metric is only reported.
