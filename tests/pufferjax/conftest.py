@@ -62,7 +62,7 @@ from pufferjax.epochs import OneProgram
 
 env = envs.make("maze", size=5, num_mazes=64)
 config = TrainConfig(
-    total_steps=64 * 32 * 40, num_envs=64, horizon=32, policy=PolicyConfig(hidden_size=32, num_layers=1),
+    total_steps=64 * 32 * 40, num_envs=64, horizon=32, policy=PolicyConfig(hidden_size=32),
     ppo=PPOConfig(minibatch_size=256, replay_ratio=3.0, learning_rate=0.02, gae_lambda=0.95),
     state_set=StateSetConfig(capacity=64, interval=8, replay_span=8, warmup_envs=4),
 )

@@ -72,7 +72,7 @@ def test_two_devices_learn_like_one(train_on_devices):
         """,
         count=2,
     )
-    assert result.pop("agents") == [[64 * 8, 66], [1, 64 * 8, 32], [64, 336]]
+    assert result.pop("agents") == [[64 * 8, 66], [2, 64 * 8, 32], [64, 336]]
     for figures in result.values():
         assert figures["rate"] > 0.95 and figures["states"] > 0 and figures["rewards"] >= 64
         # The logged figures are those of the shares of all devices together.
