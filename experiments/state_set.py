@@ -108,21 +108,20 @@ def summarize(results: Sequence[dict], metric: str) -> dict[str, dict]:
     halfway: the median over seeds of the M steps of training until fresh episodes first reach half of what the better
     arm ends with; infinite where half of the seeds do not. Only of the arms that have runs.
     """
-    by_arm = {}
-    for arm in ARMS:
-        of_arm = sorted((r for r in results if r["arm"] == arm), key=lambda r: r["seed"])
-        if of_arm:
-            values = [r[metric] for r in of_arm]
-            mean, low, high = bootstrap(values)
-            others = {
-                "return": statistics.fmean(r["episode_return"] for r in of_arm),
-                "warmup": statistics.fmean(r["warmup_steps"] / 1e6 for r in of_arm),
-            }
-            by_arm[arm] = {"mean": mean, "low": low, "high": high, "values": values, **others}
-    half = max((figures["mean"] for figures in by_arm.values()), default=0) / 2
-    for arm, figures in by_arm.items():
-        figures["halfway"] = statistics.median(_steps_to(half, r["curve"], metric) for r in results if r["arm"] == arm)
-    return by_arm
+    runs = {arm: sorted((r for r in results if r["arm"] == arm), key=lambda r: r["seed"]) for arm in ARMS}
+    runs = {arm: of_arm for arm, of_arm in runs.items() if of_arm}
+    intervals = {arm: bootstrap([r[metric] for r in of_arm]) for arm, of_arm in runs.items()}
+    half = max((mean for mean, _, _ in intervals.values()), default=0) / 2
+    return {
+        arm: {
+            **dict(zip(("mean", "low", "high"), intervals[arm], strict=True)),
+            "values": [r[metric] for r in of_arm],
+            "return": statistics.fmean(r["episode_return"] for r in of_arm),
+            "warmup": statistics.fmean(r["warmup_steps"] / 1e6 for r in of_arm),
+            "halfway": statistics.median(_steps_to(half, r["curve"], metric) for r in of_arm),
+        }
+        for arm, of_arm in runs.items()
+    }
 
 
 def _steps_to(level: float, curve: dict, metric: str) -> float:

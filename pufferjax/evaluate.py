@@ -11,7 +11,7 @@ from pufferjax import envs
 from pufferjax.config import PolicyConfig
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, make_policy
-from pufferjax.rollout import act, env_actions, initial_memory, per_env, remember
+from pufferjax.rollout import act, env_actions, forget, initial_memory, look, per_env, remember
 
 _MAX_LANES = 2048
 _UNSEEN_MAZES = 8192
@@ -60,11 +60,8 @@ def make_step(env: Env, policy: ActorCritic, greedy: bool):
         env_state, observations, memory = agents
         key_env, key_action = jax.random.split(key)
         if greedy:
-            no_starts = jnp.zeros((1, observations.shape[0]), bool)
-            logits, _, recurrent = policy.apply(
-                {"params": params}, observations[None], memory.previous_actions[None], memory.recurrent, no_starts
-            )
-            actions = jnp.stack([jnp.argmax(x[0], axis=-1).astype(jnp.int32) for x in logits], axis=-1)
+            logits, _, recurrent = look(policy, params, observations, memory)
+            actions = jnp.stack([jnp.argmax(x, axis=-1).astype(jnp.int32) for x in logits], axis=-1)
         else:
             uniforms = jax.random.uniform(key_action, (observations.shape[0], heads))
             actions, _, _, recurrent = act(policy, params, observations, memory, uniforms)
@@ -72,7 +69,7 @@ def make_step(env: Env, policy: ActorCritic, greedy: bool):
             key_env, env_state, env_actions(actions, env)
         )
         ended = terminated | truncated
-        memory = remember(recurrent, actions, ended, reset_memory=True)
+        memory = remember(forget(recurrent, ended), actions, ended)
         return (env_state, observations, memory), per_env(ended, env), info
 
     return step

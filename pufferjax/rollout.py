@@ -21,27 +21,37 @@ def initial_memory(policy: ActorCritic, num_agents: int) -> Memory:
     return Memory(policy.initial_state(num_agents), jnp.zeros((num_agents, heads), jnp.uint8))
 
 
-def act(policy: ActorCritic, params, observations, memory: Memory, uniforms, starts=None):
-    """One step of B agents: (actions i32[B, A], log_probs f32[B], values f32[B], recurrent as in `memory`).
+def look(policy: ActorCritic, params, observations, memory: Memory, starts=None):
+    """One forward pass of B agents: (logits, a tuple of f32[B, n]; values f32[B]; recurrent as in `memory`).
 
-    uniforms f32[B, A] in [0, 1) decide the actions. starts bool[B]: where the memory is cut first; None: `remember` has
-    already done it.
+    starts bool[B]: where the memory is cut first; None: nowhere.
     """
     if starts is None:
         starts = jnp.zeros(observations.shape[0], bool)
     logits, values, recurrent = policy.apply(
         {"params": params}, observations[None], memory.previous_actions[None], memory.recurrent, starts[None]
     )
-    logits = tuple(x[0] for x in logits)
+    return tuple(x[0] for x in logits), values[0], recurrent
+
+
+def act(policy: ActorCritic, params, observations, memory: Memory, uniforms, starts=None):
+    """One step of B agents: (actions i32[B, A], log_probs f32[B], values f32[B], recurrent as in `memory`).
+
+    uniforms f32[B, A] in [0, 1) decide the actions; starts as in `look`.
+    """
+    logits, values, recurrent = look(policy, params, observations, memory, starts)
     actions = distributions.sample(logits, uniforms)
-    return actions, distributions.log_prob(logits, actions), values[0], recurrent
+    return actions, distributions.log_prob(logits, actions), values, recurrent
 
 
-def remember(recurrent, actions, ended, reset_memory: bool) -> Memory:
-    """The memory after a step; agents whose episode `ended` (bool[B]) start anew."""
-    if reset_memory:
-        recurrent = jnp.where(ended[None, :, None], 0.0, recurrent)
+def remember(recurrent, actions, ended) -> Memory:
+    """The memory after a step. Agents whose episode `ended` (bool[B]) forget the action; see `forget` for the rest."""
     return Memory(recurrent, jnp.where(ended[:, None], 0, actions + 1).astype(jnp.uint8))
+
+
+def forget(recurrent, ended):
+    """f32[L, B, H] with that of the agents whose episode `ended` (bool[B]) at zero, as before their first step."""
+    return jnp.where(ended[None, :, None], 0.0, recurrent)
 
 
 def env_actions(actions, env: Env):
@@ -125,7 +135,7 @@ def rollout(
         )
         fresh = add(fresh, ended & is_fresh & in_fresh_group, info)
         restarted = add(restarted, ended & is_restarted, info)
-        memory = remember(recurrent, actions, agents_ended, reset_memory=False)  # the next step does it
+        memory = remember(recurrent, actions, agents_ended)  # cut in the next step
         is_fresh, is_restarted = is_fresh | ended, is_restarted & ~ended
         carry = (env_state, next_observations, memory, agents_ended, is_fresh, is_restarted, fresh, restarted)
         return carry, transition
@@ -154,6 +164,6 @@ def rollout(
     env_state, observations, memory, ended, is_fresh, _, fresh, restarted = carry
     recurrent = jnp.stack(memory.recurrent) if memory.recurrent else policy.initial_state(num_rows)
     if config.reset_memory:
-        recurrent = jnp.where(ended[:, None], 0.0, recurrent)
+        recurrent = forget(recurrent, ended)
     memory = dataclasses.replace(memory, recurrent=recurrent)
     return env_state, observations, memory, is_fresh, transitions, snapshots, fresh, restarted

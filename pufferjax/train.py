@@ -18,7 +18,7 @@ from pufferjax.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.diagnostics import entered_slots, state_set_metrics
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
-from pufferjax.rollout import RolloutConfig, initial_memory, per_agent, rollout
+from pufferjax.rollout import RolloutConfig, initial_memory, look, per_agent, rollout
 from pufferjax.state_set import StateSet
 from pufferjax.types import EpisodeSums, Memory, Offer, Restarts, TrainState
 
@@ -259,12 +259,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             rollout_config, env, policy, train_state.params, key_rollout, env_state, observations, memory, is_fresh,
             is_restarted,
         )  # fmt: skip
-        no_starts = jnp.zeros((1, sizes.num_rows), bool)
-        _, bootstrap_values, _ = policy.apply(
-            {"params": train_state.params},
-            observations[None], memory.previous_actions[None], memory.recurrent, no_starts,
-        )  # fmt: skip
-        bootstrap_values = bootstrap_values[0]
+        _, bootstrap_values, _ = look(policy, train_state.params, observations, memory)
         num_rewards = _total(jnp.sum(transitions.rewards != 0), axis_name)
         reward_seen = train_state.reward_seen | (num_rewards > 0)
 

@@ -15,13 +15,10 @@
 
 #include "envs/common/bits.h"
 #include "xla_ops/common/random.h"
-
-#ifndef __CUDACC__
 #include "xla_ops/common/simd.h"
+
 #ifdef PJX_X86_LEVELS
 #include <immintrin.h>
-#define PJX_MAZE_AVX512
-#endif
 #endif
 
 namespace pjx {
@@ -181,14 +178,14 @@ struct Maze {
   }
 
   // obs[i, j] = bit `shift` + j of the i-th of `vision` rows of walls.
-#ifdef PJX_MAZE_AVX512
+#ifdef PJX_X86_LEVELS
   __attribute__((target("default")))
 #endif
   PJX_HD static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision, Obs* obs) {
     SpreadWindow(row, stride, shift, vision, obs);
   }
 
-#ifdef PJX_MAZE_AVX512
+#ifdef PJX_X86_LEVELS
   // A row of the usual window is one register: bits to bytes by a mask. It runs into the next row of the window, which
   // is written afterwards; the last row must not run on.
   __attribute__((target("arch=x86-64-v4"))) static void Window(const uint8_t* row, uint32_t stride, uint32_t shift,
