@@ -81,9 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = table(shown)
         print(text)
         machines = " / ".join(sorted({r["machine"] for r in shown}))
-        write_atomically(
-            results.path.with_suffix(".md"), f"`pufferjax train ENV {' '.join(flags)}`; {machines}\n\n{text}\n"
-        )
+        command = " ".join(["pufferjax train ENV", *flags])
+        write_atomically(results.path.with_suffix(".md"), f"`{command}`; {machines}\n\n{text}\n")
         plot(shown, results.path.with_suffix(".png"))
 
 
