@@ -33,8 +33,8 @@ EVAL_EPISODES = 4000
 
 
 def run(size: int, arm: str, seed: int, devices: int | None, gif: Path | None) -> dict:
-    budget = BUDGETS[size]
-    flags = ["--env.size", size, "--seed", seed, "--max-seconds", budget, "--eval-episodes", EVAL_EPISODES, *ARMS[arm]]
+    flags = ["--env.size", size, "--seed", seed, "--max-seconds", BUDGETS[size], "--eval-episodes", EVAL_EPISODES]
+    flags += ARMS[arm]
     if devices is not None:
         flags += ["--devices", devices]
     summary, records = train_run("maze", flags, gif)
@@ -43,7 +43,6 @@ def run(size: int, arm: str, seed: int, devices: int | None, gif: Path | None) -
         "perf_stderr": summary["evaluation"]["perf_stderr"],
         "episode_length": summary["evaluation"]["episode_length"],
         "seconds": summary["train_seconds"],
-        "budget_seconds": budget,
         "steps": summary["steps"],
         "warmup_steps": summary["warmup_steps"],
         "devices": summary["devices"],
@@ -99,7 +98,7 @@ def main() -> None:
         for size in args.sizes:
             for seed in args.seeds:
                 gif = RESULTS / f"maze_{size}.gif" if arm == STATE_SET and seed == args.seeds[0] else None
-                key = {"size": size, "arm": arm, "seed": seed}
+                key = {"size": size, "arm": arm, "seed": seed, "budget_seconds": BUDGETS[size]}
                 results.add(key, run(size, arm, seed, args.devices, gif))
                 shown = [r for r in results.all() if r.get("budget_seconds") == BUDGETS[r["size"]]]
                 plot(shown, RESULTS / "maze_sparse.png")

@@ -50,7 +50,7 @@ def remember(recurrent, actions, ended) -> Memory:
 
 
 def forget(recurrent, ended):
-    """f32[L, B, H] with that of the agents whose episode `ended` (bool[B]) at zero, as before their first step."""
+    """recurrent f32[L, B, H], zero as before the first step for agents whose episode `ended` (bool[B])."""
     return jnp.where(ended[None, :, None], 0.0, recurrent)
 
 

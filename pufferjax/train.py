@@ -18,7 +18,7 @@ from pufferjax.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.diagnostics import entered_slots, state_set_metrics
 from pufferjax.envs import Env
 from pufferjax.policy import ActorCritic, init_params, make_policy
-from pufferjax.rollout import RolloutConfig, initial_memory, look, per_agent, rollout
+from pufferjax.rollout import RolloutConfig, forget, initial_memory, look, per_agent, rollout
 from pufferjax.state_set import StateSet
 from pufferjax.types import EpisodeSums, Memory, Offer, Restarts, TrainState
 
@@ -174,7 +174,7 @@ def _restart(env: Env, config: TrainConfig, train_state: TrainState, restarts: R
     # Snapshots hold the simulator, not its agents: those of a restarted one begin with an empty memory.
     forgets = per_agent(is_restarted, env)
     memory = Memory(
-        recurrent=jnp.where(forgets[None, :, None], 0.0, memory.recurrent),
+        recurrent=forget(memory.recurrent, forgets),
         previous_actions=jnp.where(forgets[:, None], jnp.uint8(0), memory.previous_actions),
     )
     env_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, restarts.importance, 1.0))
