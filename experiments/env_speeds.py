@@ -29,7 +29,7 @@ SIZES = {"maze": ("--size", "35")}
 
 def measure(env: str, with_peer: bool) -> dict:
     peer = ("--peer",) if with_peer and env in PEERS else ()
-    command = [sys.executable, "-m", "pufferjax.cli", "bench", "envs", "--env", env, *FLAGS, *SIZES.get(env, ()), *peer]
+    command = [sys.executable, "-m", "pufferjax", "bench", "envs", "--env", env, *FLAGS, *SIZES.get(env, ()), *peer]
     done = subprocess.run([*command, "--json", "-"], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 

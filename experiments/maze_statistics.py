@@ -7,7 +7,7 @@
 Every run is a process of its own (`pufferjax train maze`) and ends after the same steps of training: what else the
 machine does meanwhile does not matter. Results are kept after each run and what is there already is not run again, so
 an interrupted experiment goes on with the same command. Writes results/maze_statistics.json (--output), and table and
-plot beside it, for 21x21 as maze_statistics_21.md and .png.
+plot beside it, for 21x21 and 40 M steps as maze_statistics_21_40M.md and .png.
 
 The arms, each the preset but for what is named. {full, state-set-only, priorities-only, neither} is the 2 x 2 of the
 state set (restarts from snapshots, with their warm-up) and the trajectory priorities (rows of the minibatches drawn by
@@ -173,8 +173,8 @@ def plot(by_arm: dict[str, dict[str, dict]], runs: Sequence[dict], title: str, p
 
 
 def report(results: Results, size: int, steps: int, extra: Sequence[str]) -> None:
-    """Prints and writes table and plot of the runs with these settings: beside their file, under its name and the
-    size."""
+    """Prints and writes table and plot of the runs with these settings: beside their file, under its name, the size and
+    the steps."""
     by_arm, runs = {}, []
     for arm in ARMS:
         if of_arm := results.matching(settings_of(size, steps, arm, extra)):
@@ -184,7 +184,7 @@ def report(results: Results, size: int, steps: int, extra: Sequence[str]) -> Non
         title = f"{size}x{size}, {steps / 1e6:g} M steps" + (f", {' '.join(extra)}" if extra else "")
         text = table(by_arm)
         print(f"{title}\n{text}", flush=True)
-        path = results.path.with_name(f"{results.path.stem}_{size}")
+        path = results.path.with_name(f"{results.path.stem}_{size}_{steps / 1e6:g}M")
         write_atomically(path.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
         plot(by_arm, runs, f"{size}x{size}, {steps / 1e6:g} M steps", path.with_suffix(".png"))
 

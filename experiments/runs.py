@@ -32,7 +32,7 @@ def train_run(env: str, flags: Sequence[Any], gif: Path | None = None) -> tuple[
 
     gif: where to put one of its episodes. Raises CalledProcessError if the process fails.
     """
-    cli = [sys.executable, "-m", "pufferjax.cli"]
+    cli = [sys.executable, "-m", "pufferjax"]
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         subprocess.run([*cli, "train", env, *map(str, flags), "--run-dir", str(run_dir)], check=True)

@@ -402,7 +402,3 @@ def _envs(argv: list[str]) -> int:
         for row in [columns, *rows]:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -37,7 +37,7 @@ class Training:
         self._outcome = outcome
 
     def __call__(self, command, *, check):
-        assert command[:4] == [sys.executable, "-m", "pufferjax.cli", "train"] and check
+        assert command[:4] == [sys.executable, "-m", "pufferjax", "train"] and check
         assert all(isinstance(word, str) for word in command)
         words = [*command[5:], "--"]
         flags = {

@@ -64,7 +64,7 @@ def test_runs_are_kept_and_not_repeated(training, statistics, tmp_path, capsys):
     made, output = training(outcome).made, tmp_path / "out" / "s.json"
 
     def experiment(*arguments):
-        statistics.main(["--size", "5", "--steps", "3", "--output", str(output), *arguments])
+        statistics.main(["--size", "5", "--steps", "3000000", "--output", str(output), *arguments])
         return made
 
     runs = experiment("--seeds", "0", "--arms", "full", "neither", "no-warmup-no-gate")
@@ -72,7 +72,7 @@ def test_runs_are_kept_and_not_repeated(training, statistics, tmp_path, capsys):
     assert [run.get("--ppo.priority-exponent") for run in runs] == [None, "0", None]
     assert [run.get("--state-set.warmup-rewards") for run in runs] == [None, None, "0"]
     assert ["--ppo.no-wait-for-reward" in run for run in runs] == [False, False, True]
-    assert all((run["env"], run["--total-steps"], run["--env.size"]) == ("maze", "3", "5") for run in runs)
+    assert all((run["env"], run["--total-steps"], run["--env.size"]) == ("maze", "3000000", "5") for run in runs)
     assert len(experiment("--seeds", "0", "1", "--arms", "full", "neither")) == 5  # two of the four were there
     # A run that fails ends the experiment; what was there before is kept.
     with pytest.raises(subprocess.CalledProcessError):
@@ -83,7 +83,9 @@ def test_runs_are_kept_and_not_repeated(training, statistics, tmp_path, capsys):
     assert runs[-1]["--num-envs"] == "64" and runs[-1]["--state-set.fraction"] == "0"
     assert "| neither | 1 |" in capsys.readouterr().out
     assert len(experiment("--seeds", "0", "1", "2", "--arms", "full")) == 8
-    assert "| full | 3 | 1.00 [" in output.with_name("s_5.md").read_text() and output.with_name("s_5.png").is_file()
+    assert (
+        "| full | 3 | 1.00 [" in output.with_name("s_5_3M.md").read_text() and output.with_name("s_5_3M.png").is_file()
+    )
 
 
 def test_results_of_an_experiment_under_way(training, statistics, tmp_path, capsys):

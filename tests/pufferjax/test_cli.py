@@ -16,7 +16,7 @@ from pufferjax.metrics import read_metrics
 
 
 def command(*arguments, **options):
-    arguments = [sys.executable, "-m", "pufferjax.cli", *map(str, arguments)]
+    arguments = [sys.executable, "-m", "pufferjax", *map(str, arguments)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
