@@ -9,9 +9,9 @@
 // All versions give the same bits: the build forbids contraction (-ffp-contract=off) and nothing here reassociates.
 // Only where the mechanism (GNU ifunc) exists: GCC 12 or later, x86-64, glibc. Not under ThreadSanitizer: the loader
 // would pick before its runtime is up, and crash; races do not depend on the version. Nor under nvcc, which takes one
-// version of a function.
+// version of a function, nor with PJX_BASELINE, by which tests compile what nvcc would.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__ELF__) && \
-    defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__CUDACC__)
+    defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__CUDACC__) && !defined(PJX_BASELINE)
 #define PJX_X86_LEVELS  // also by hand: one function for target("default"), its namesake for target("arch=x86-64-v4")
 #define PJX_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
