@@ -354,17 +354,14 @@ struct Breakout {
     ObserveBricks(s.is_destroyed, obs + 10);
   }
 
-#ifdef PJX_X86_LEVELS
-  __attribute__((target("default")))
-#endif
-  PJX_HD static void ObserveBricks(const uint32_t* is_destroyed, Obs* obs) {
+  PJX_BASELINE_VERSION PJX_HD static void ObserveBricks(const uint32_t* is_destroyed, Obs* obs) {
     for (int i = 0; i < kBricks; i += 4) SpreadToFloats(is_destroyed[i / 32] >> (i % 32) & 15, obs + i);
   }
 
 #ifdef PJX_X86_LEVELS
   // Bits to floats by a mask. Eight at a time: rows are not aligned, and twice as many would straddle two cache lines
   // in every store.
-  __attribute__((target("arch=x86-64-v4"))) static void ObserveBricks(const uint32_t* is_destroyed, Obs* obs) {
+  PJX_AVX512_VERSION static void ObserveBricks(const uint32_t* is_destroyed, Obs* obs) {
     constexpr int kWhole = kBricks / 8 * 8;
     static_assert(kBricks - kWhole == 4, "one store of four is left");
 #pragma GCC unroll 13

@@ -178,18 +178,16 @@ struct Maze {
   }
 
   // obs[i, j] = bit `shift` + j of the i-th of `vision` rows of walls.
-#ifdef PJX_X86_LEVELS
-  __attribute__((target("default")))
-#endif
-  PJX_HD static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision, Obs* obs) {
+  PJX_BASELINE_VERSION PJX_HD static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision,
+                                                 Obs* obs) {
     SpreadWindow(row, stride, shift, vision, obs);
   }
 
 #ifdef PJX_X86_LEVELS
   // A row of the usual window is one register: bits to bytes by a mask. It runs into the next row of the window, which
   // is written afterwards; the last row must not run on.
-  __attribute__((target("arch=x86-64-v4"))) static void Window(const uint8_t* row, uint32_t stride, uint32_t shift,
-                                                               uint32_t vision, Obs* obs) {
+  PJX_AVX512_VERSION static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision,
+                                        Obs* obs) {
     constexpr uint32_t kVision = 11;
     if (vision != kVision) return SpreadWindow(row, stride, shift, vision, obs);
     const __m128i one = _mm_set1_epi8(1);

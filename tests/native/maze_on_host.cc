@@ -1,6 +1,6 @@
 // What a GPU thread does for one maze (env_rows.h) as plain functions, for tests/envs/test_maze_cuda_rows.py. Without
 // the x86 levels, so that the comparison with the CPU module also compares the baseline with them.
-#define PJX_BASELINE
+#define PJX_BASELINE_ONLY
 #include "envs/common/env_rows.h"
 #include "envs/maze/params.h"
 

@@ -9,13 +9,18 @@
 // All versions give the same bits: the build forbids contraction (-ffp-contract=off) and nothing here reassociates.
 // Only where the mechanism (GNU ifunc) exists: GCC 12 or later, x86-64, glibc. Not under ThreadSanitizer: the loader
 // would pick before its runtime is up, and crash; races do not depend on the version. Nor under nvcc, which takes one
-// version of a function, nor with PJX_BASELINE, by which tests compile what nvcc would.
+// version of a function, nor with PJX_BASELINE_ONLY, by which tests compile what nvcc would.
+// Where the versions are written by hand: PJX_BASELINE_VERSION before the one, and under #ifdef PJX_X86_LEVELS
+// PJX_AVX512_VERSION before its namesake.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__ELF__) && \
-    defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__CUDACC__) && !defined(PJX_BASELINE)
-#define PJX_X86_LEVELS  // also by hand: one function for target("default"), its namesake for target("arch=x86-64-v4")
+    defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__CUDACC__) && !defined(PJX_BASELINE_ONLY)
+#define PJX_X86_LEVELS
 #define PJX_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define PJX_BASELINE_VERSION __attribute__((target("default")))
+#define PJX_AVX512_VERSION __attribute__((target("arch=x86-64-v4")))
 #else
 #define PJX_MULTIVERSION
+#define PJX_BASELINE_VERSION
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)

@@ -29,10 +29,7 @@ struct Sizes {
 // the cell.
 int64_t Room(const Sizes& sizes) { return sizes.num_cells + 16; }
 
-#ifdef PJX_X86_LEVELS
-__attribute__((target("default")))
-#endif
-int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
+PJX_BASELINE_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
   const int64_t num_cells = sizes.num_cells;
   const int32_t num_codes = static_cast<int32_t>(sizes.num_codes);
   int32_t before = -1;
@@ -48,7 +45,7 @@ int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
 #ifdef PJX_X86_LEVELS
 // The compiler does not find the compress instruction; with it the search for non-empty cells all but vanishes (before,
 // it took half of the forward time).
-__attribute__((target("arch=x86-64-v4"))) int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
+PJX_AVX512_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
   const int32_t num_codes = static_cast<int32_t>(sizes.num_codes);
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i step = _mm512_set1_epi32(16 * num_codes);
