@@ -255,6 +255,7 @@ def test_a_code_above_k_contributes_nothing_in_the_twin():
         (lambda x, w, b: (x, np.zeros((6, 256, 21), np.float32), b), ValueError, "weight must be.* with K in 1..255"),
         (lambda x, w, b: (x, w, b[:-1]), ValueError, r"bias must have shape float32\[21\], got \(20,\)"),
         (lambda x, w, b: (x, w, None), TypeError, "bias must be an array"),
+        (lambda x, w, b: ([[1], [1, 2]], w, b), TypeError, r"x must be an array uint8\[\.\.\., C\], got a ragged list"),
     ],
 )
 def test_wrong_arguments_are_named(change, error, message):

@@ -37,7 +37,7 @@ def one_hot_linear(x, weight, bias, *, impl=None) -> jax.Array:
     such a code contributes nothing. Raises TypeError or ValueError naming the argument.
     """
     op = "one_hot_linear"
-    x = check_array(op, "x", x, (*(f"B{i}" for i in range(np.ndim(x) - 1)), "C"), jnp.uint8)
+    x = check_array(op, "x", x, (..., "C"), jnp.uint8)
     *leading, num_cells = x.shape
     weight = check_array(op, "weight", weight, (num_cells, "K", "H"), jnp.float32)
     _, num_codes, num_hidden = weight.shape
