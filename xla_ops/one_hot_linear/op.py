@@ -5,7 +5,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array
