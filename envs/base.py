@@ -50,7 +50,7 @@ def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.full(state.shape[:1], -1, jnp.int32), jnp.asarray(state)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed as the object it is: a static argument of jit
 class Env:
     """An environment: pure functions, jit- and vmap-able, over `u8[N, S]` states.
 

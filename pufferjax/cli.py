@@ -212,8 +212,7 @@ def _eval(argv: list[str]) -> int:
 
     args = tyro.cli(Args, args=argv, prog="pufferjax eval")
     with _refusals():
-        if args.episodes < 1:
-            raise ValueError(f"--episodes must be an integer >= 1, got {args.episodes}")
+        _check_watching(args)
         import jax
 
         from pufferjax.evaluate import check_has_episodes, evaluate
@@ -245,6 +244,13 @@ def _print_result(result: dict[str, Any]) -> None:
     print(f"episode length  {result['episode_length']:.1f}")
     if "gif" in result:
         print(f"gif             {_gif_line(result['gif'])}")
+
+
+def _check_watching(args: Any) -> None:
+    if args.episodes < 1:
+        raise ValueError(f"--episodes must be an integer >= 1, got {args.episodes}")
+    if not 0 <= args.seed < 2**32:
+        raise ValueError(f"--seed must be an integer in [0, {2**32 - 1}], got {args.seed}")
 
 
 def _load_to_watch(args: Any) -> tuple[Any, Any, Any, Any]:
@@ -296,8 +302,7 @@ def _play(argv: list[str]) -> int:
 
     args = tyro.cli(Args, args=argv, prog="pufferjax play")
     with _refusals():
-        if args.episodes < 1:
-            raise ValueError(f"--episodes must be an integer >= 1, got {args.episodes}")
+        _check_watching(args)
         if not 0 < args.fps < math.inf:
             raise ValueError(f"--fps must be a number > 0, got {args.fps}")
         if args.gif is None and not sys.stdout.isatty():

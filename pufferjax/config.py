@@ -10,11 +10,21 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pufferjax.xla_ops.checks import check_scalar
 
 _LARGEST = float(jnp.finfo(jnp.float32).max)
 WALK_LENGTHS = (16, 8, 4, 2, 1)  # a walk of the state set takes walk_steps over one of these
+
+
+def take_numpy_scalars(config: Any) -> None:
+    """Turns NumPy's scalars in the fields of a frozen dataclass into Python's numbers: what comes out of an array is
+    no other setting."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(config, field.name, value.item())
 
 
 def _check(name: str, value: Any, valid: str, ok: bool) -> None:
@@ -58,6 +68,7 @@ class PolicyConfig:
     previous_action: bool = True
 
     def __post_init__(self):
+        take_numpy_scalars(self)
         _check_int("policy.hidden_size", self.hidden_size, 1, 8192)
         _check_int("policy.num_layers", self.num_layers, 0, 32)
         _check_int("policy.encoder_layers", self.encoder_layers, 0, 8)
@@ -101,6 +112,7 @@ class PPOConfig:
     wait_for_reward: bool = True  # no update before the first non-zero reward
 
     def __post_init__(self):
+        take_numpy_scalars(self)
         _check_choice("ppo.optimizer", self.optimizer, ("muon", "adam"))
         _check_choice("ppo.truncation", self.truncation, ("cut", "terminate"))
         for name in ("learning_rate", "other_learning_rate_ratio", "max_grad_norm", "rho_clip", "c_clip"):
@@ -150,6 +162,7 @@ class StateSetConfig:
     warmup_max_steps: int = 4_000_000_000  # give up (and train without) after this many simulator steps
 
     def __post_init__(self):
+        take_numpy_scalars(self)
         _check_int("state_set.capacity", self.capacity, 1, 2**24)
         _check_float("state_set.fraction", self.fraction, 0, 1, open_high=True)
         _check_int("state_set.interval", self.interval, 1)
@@ -230,6 +243,7 @@ class TrainConfig:
     state_set: StateSetConfig = dataclasses.field(default_factory=StateSetConfig)
 
     def __post_init__(self):
+        take_numpy_scalars(self)
         for name, section in (("policy", PolicyConfig), ("ppo", PPOConfig), ("state_set", StateSetConfig)):
             value = getattr(self, name)
             _check(name, value, f"a {section.__name__}", isinstance(value, section))
@@ -255,12 +269,17 @@ class TrainConfig:
         _check("total_steps", self.total_steps, f"at least num_envs{agents} * horizon = {batch_size}",
                self.total_steps >= batch_size)  # fmt: skip
         _check("ppo.minibatch_size", size, f"at most num_envs{agents} * horizon = {batch_size}", size <= batch_size)
+        num_minibatches = int(self.ppo.replay_ratio * batch_size / size)
+        # Otherwise nothing would ever be trained, and nothing say so.
+        least = f"ppo.minibatch_size / (num_envs{agents} * horizon) = {size / batch_size:g}"
+        _check("ppo.replay_ratio", self.ppo.replay_ratio, f"0 or at least {least}",
+               self.ppo.replay_ratio == 0 or num_minibatches >= 1)  # fmt: skip
         return Sizes(
             num_envs=self.num_envs,
             num_rows=num_rows,
             batch_size=batch_size,
             num_epochs=self.total_steps // batch_size,
-            num_minibatches=int(self.ppo.replay_ratio * batch_size / size),
+            num_minibatches=num_minibatches,
         )
 
     @property

@@ -119,8 +119,9 @@ def evaluate(
     Returns a dict: episodes, perf, perf_stderr (standard error of perf; None for one episode), score, episode_return,
     episode_length, seconds (compilation included). Raises ValueError if the episodes of `env` never end.
     """
-    if isinstance(num_episodes, bool) or not isinstance(num_episodes, int) or num_episodes < 1:
+    if isinstance(num_episodes, bool) or not isinstance(num_episodes, (int, np.integer)) or num_episodes < 1:
         raise ValueError(f"evaluate: num_episodes must be an integer >= 1, got {num_episodes!r}")
+    num_episodes = int(num_episodes)
     start = time.perf_counter()
     policy = as_policy(env, policy)
     num_batches = math.ceil(num_episodes / _MAX_LANES)

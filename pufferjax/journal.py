@@ -54,24 +54,25 @@ class Journal:
         if self._writer is not None:
             self._writer.close()
 
-    def start(self) -> None:
-        """Opens the files of a run from its beginning. Raises OSError."""
-        self._open_metrics(0)
+    def load(self, like: Any) -> Checkpoint | None:
+        """The latest good checkpoint of a run, None if none was ever written. Changes nothing.
 
-    def resume(self, like: Any) -> Checkpoint | None:
-        """The latest good checkpoint, everything after it undone; None, as after `start`, if none was ever written.
-
-        Raises CheckpointError if there are only bad ones, OSError if the directory cannot be written.
+        Raises CheckpointError if there are only bad ones.
         """
-        checkpoint = None
-        if checkpoint_steps(self._run_dir):
-            checkpoint = load_checkpoint(
-                self._run_dir, like, settings=self._settings, warn=lambda line: self._message(f"warning: {line}")
-            )
-        clean_up(self._run_dir, after=checkpoint.step if checkpoint else -1)
-        if checkpoint is None:
-            self.start()
+        if not checkpoint_steps(self._run_dir):
             return None
+        return load_checkpoint(
+            self._run_dir, like, settings=self._settings, warn=lambda line: self._message(f"warning: {line}")
+        )
+
+    def start(self, checkpoint: Checkpoint | None = None) -> None:
+        """Opens the files of a run, from its beginning or from `checkpoint`, with everything after that undone. Raises
+        OSError."""
+        if self._run_dir is not None:
+            clean_up(self._run_dir, after=checkpoint.step if checkpoint else -1)
+        if checkpoint is None:
+            self._open_metrics(0)
+            return
         progress = checkpoint.progress
         self._open_metrics(progress["metrics_bytes"])
         self.records = read_metrics(self._run_dir / "metrics.jsonl")
@@ -85,7 +86,6 @@ class Journal:
                 f"warning: the checkpoint was written with JAX {progress['jax']}, this is {jax.__version__}: "
                 "the run goes on, but may not be the same bit for bit"
             )
-        return checkpoint
 
     def _open_metrics(self, position: int) -> None:
         if self._run_dir is not None:

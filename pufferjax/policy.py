@@ -14,6 +14,7 @@ from pufferjax.envs import EntityLayout, EnvSpec
 
 _MAX_ONE_HOT_CODES = 32
 _ENTITY_HIDDEN_SIZE = 16
+_MOST_CHOICES = 255  # of a previous action as u8, besides "none"
 
 
 def _uniform(scale):
@@ -40,7 +41,7 @@ class OneHotEncoder(nn.Module):
         cells = x.shape[-1]
         # Fan-in is the number of cells: one table row per cell is active.
         table = self.param("table", _uniform((2.0 / cells) ** 0.5), (cells, self.num_codes, self.hidden_size))
-        bias = self.param("bias", nn.initializers.zeros, (self.hidden_size,))
+        bias = self.param("bias", nn.initializers.zeros, (self.hidden_size,), jnp.float32)
         return xla_ops.one_hot_linear(x, table, bias)
 
 
@@ -63,9 +64,9 @@ class EntityEncoder(nn.Module):
         entity_kernel = self.param(
             "entity_kernel", _uniform((2.0 / layout.entity_size) ** 0.5), (layout.entity_size, width)
         )
-        entity_bias = self.param("entity_bias", nn.initializers.zeros, (width,))
+        entity_bias = self.param("entity_bias", nn.initializers.zeros, (width,), jnp.float32)
         kernel = self.param("kernel", _uniform((2.0 / width) ** 0.5), (width, hidden))
-        bias = self.param("bias", nn.initializers.zeros, (hidden,))
+        bias = self.param("bias", nn.initializers.zeros, (hidden,), jnp.float32)
         h = xla_ops.entity_encoder(entities, entity_kernel, entity_bias, kernel, bias)
         if layout.num_self:
             h += own @ self.param("self_kernel", _uniform((2.0 / layout.num_self) ** 0.5), (layout.num_self, hidden))
@@ -164,6 +165,11 @@ def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
         raise ValueError(f"policy.encoder 'one_hot' needs integer observations, {spec.name} has {spec.obs_dtype}")
     if config.encoder == "entity" and spec.entities is None:
         raise ValueError(f"policy.encoder 'entity' needs an environment that declares entities, {spec.name} does not")
+    if config.previous_action and max(spec.num_actions) > _MOST_CHOICES:
+        raise ValueError(
+            f"policy.previous_action must be False for more than {_MOST_CHOICES} choices, {spec.name} has "
+            f"{max(spec.num_actions)}"
+        )
     return ActorCritic(spec, config)
 
 

@@ -41,19 +41,38 @@ from pufferjax.run_config import (
     read_table,
     settings,
 )
+from pufferjax.train import check_trainable
 from pufferjax.types import TrainState
 
 
 def load_run(
-    run_dir: str | os.PathLike, step: int | None = None, warn: Callable[[str], None] = warnings.warn
+    run_dir: str | os.PathLike,
+    step: int | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+    *,
+    env: Env | None = None,
+    policy: ActorCritic | None = None,
 ) -> tuple[RunConfig, Env, ActorCritic, TrainState]:
     """A run, finished or not: its configuration, training environment, policy, and the train state of `step`, or of its
-    latest good checkpoint; `warn` gets a line for each newer one. Raises ValueError, such as CheckpointError."""
-    config = read_config(run_dir)
-    env = config.make_env()
-    like = global_shapes(env, config.train, config.options.devices or 1, overlap=bool(config.options.overlap))
+    latest good checkpoint; `warn` gets a line for each newer one.
+
+    env, policy: those it was trained with, if `envs.make` does not know the one or the other was passed to `train`.
+
+    Raises ValueError, such as CheckpointError, also if another environment or another class of policy was trained.
+    """
+    config = read_config(run_dir, env)
+    if policy is None and config.policy_class != RunConfig.policy_class:
+        raise ValueError(
+            f"{run_dir} was trained with a policy of its own, {config.policy_class}: load it with "
+            "pufferjax.run.load_run(run_dir, policy=...)"
+        )
+    if policy is not None:
+        config = dataclasses.replace(config, policy_class=type(policy).__name__)
+    env = env or config.make_env()
+    policy = policy or make_policy(env.spec, config.train.policy)
+    like = global_shapes(env, config.train, config.options.devices or 1, policy, bool(config.options.overlap))
     checkpoint = load_checkpoint(run_dir, like, step, settings=settings(config.to_table()), warn=warn)
-    return config, env, make_policy(env.spec, config.train.policy), checkpoint.train_state
+    return config, env, policy, checkpoint.train_state
 
 
 def check_run_dir(run_dir: str | os.PathLike) -> None:
@@ -216,7 +235,8 @@ def train(
       max_seconds, eval_episodes, log_interval, print_interval_seconds, devices, overlap, checkpoint_interval_seconds,
         keep_checkpoints: see `RunOptions`. Called before anything else has used JAX in this process, it makes every
         CPU core a device; a resumed run takes as many devices as it had.
-      policy: instead of `make_policy(env.spec, config.policy)`. config.toml cannot hold it: load the run with it.
+      policy: instead of `make_policy(env.spec, config.policy)`. config.toml holds only the name of its class: resume
+        and load the run with it.
       show: progress on stdout.
 
     A first Ctrl-C or SIGTERM ends the run after the epochs under way, writes the checkpoint, skips the evaluation and
@@ -226,6 +246,7 @@ def train(
     to resume from are bad, OSError if run_dir cannot be written (a checkpoint before the last one: only a warning).
     """
     start = time.perf_counter()
+    check_trainable(env, config)
     options = RunOptions(
         seed=seed,
         max_seconds=max_seconds,
@@ -249,7 +270,7 @@ def train(
     policy = policy or make_policy(env.spec, config.policy)
     sizes = config.sizes(env.spec.num_agents)
     epochs = make_epochs(env, config, mesh_devices, policy, overlap)
-    run_config = RunConfig(env.spec.name, dict(env.params), config, options)
+    run_config = RunConfig(env.spec.name, dict(env.params), config, options, type(policy).__name__)
     title = f"pufferjax train {env.spec.name}" + (f"  {run_dir}" if run_dir else "")
     dashboard = Dashboard(title, config.total_steps, print_interval_seconds, show=show)
     with contextlib.ExitStack() as stack:
@@ -265,8 +286,6 @@ def train(
             summary = _summary_if_finished(run_dir, run_config, sizes)
             if summary is not None:
                 return _as_it_is(run_dir, env, run_config, policy, summary, dashboard)
-            _write_config(run_dir, run_config)
-            (run_dir / "summary.json").unlink(missing_ok=True)
         stack.enter_context(dashboard)
         with contextlib.ExitStack() as training:
             signals = training.enter_context(_StopSignals())
@@ -274,8 +293,25 @@ def train(
                 Journal(run_dir, sizes, options, settings(run_config.to_table()), dashboard.message)
             )
             clock = _Clock(start, options.max_seconds)
+            train_state = epochs.init(jax.random.key(options.seed))
+            checkpoint = None
+            if resume:
+                checkpoint = journal.load(train_state)  # before anything is changed: it may be refused
+                _write_config(run_dir, run_config)
+                (run_dir / "summary.json").unlink(missing_ok=True)
+            journal.start(checkpoint)
             train_state, progress, stopped_by = _loop(
-                sizes.num_epochs, config.hypers(), options, epochs, clock, dashboard, signals, journal, resume
+                sizes.num_epochs,
+                config.hypers(),
+                options,
+                epochs,
+                clock,
+                dashboard,
+                signals,
+                journal,
+                train_state,
+                checkpoint,
+                resume,
             )
             train_seconds = clock.elapsed()
             records = journal.records
@@ -298,6 +334,8 @@ def train(
             dashboard.message(f"stopped by {stopped_by} after {step:,} steps")
         if checkpoint is not None:
             hint = f"evaluate it with: pufferjax eval {run_dir}" if has_episodes else "its episodes never end"
+            if not run_config.is_self_contained:
+                hint = "load it with: pufferjax.run.load_run(run_dir, env=..., policy=...)"
             dashboard.message(f"checkpoint: {checkpoint}; {hint}")
         if evaluation is not None:
             dashboard.message(
@@ -339,11 +377,9 @@ def _as_it_is(run_dir, env, config, policy, summary, dashboard) -> TrainResult:
     return TrainResult(train_state, records, summary["evaluation"], summary["stopped_by"], summary, run_dir)
 
 
-def _loop(num_epochs, hypers, options, epochs, clock, dashboard, signals, journal, resume):
-    """Epochs until something ends the run. Returns (train_state, progress, stopped_by), the first two for the last
-    checkpoint."""
-    train_state = epochs.init(jax.random.key(options.seed))
-    checkpoint = journal.resume(train_state) if resume else journal.start()
+def _loop(num_epochs, hypers, options, epochs, clock, dashboard, signals, journal, train_state, checkpoint, resume):
+    """Epochs from `checkpoint`, or without one from the fresh `train_state`, until something ends the run. Returns
+    (train_state, progress, stopped_by), the first two for the last checkpoint."""
     if checkpoint is None:
         train_state = epochs.warmup(train_state, hypers)
     else:

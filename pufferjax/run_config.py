@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pufferjax import envs
-from pufferjax.config import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
+from pufferjax.config import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig, take_numpy_scalars
 from pufferjax.envs import Env
+from pufferjax.policy import ActorCritic
 
 _SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
 
@@ -48,6 +49,8 @@ class RunOptions:
     keep_checkpoints: int = 3  # the latest ones; older are deleted
 
     def __post_init__(self):
+        take_numpy_scalars(self)
+
         def check(name, valid, is_valid):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
@@ -78,38 +81,56 @@ class RunConfig:
     env_params: Mapping[str, Any]  # arguments of envs.make
     train: TrainConfig
     options: RunOptions
+    policy_class: str = ActorCritic.__name__  # another one was given to the run, and must be when it is loaded
 
     def make_env(self) -> Env:
         return envs.make(self.env, **self.env_params)
+
+    @property
+    def is_self_contained(self) -> bool:
+        """Whether environment and policy can be made from this alone."""
+        return self.env in envs.names() and self.policy_class == ActorCritic.__name__
 
     def to_table(self) -> dict[str, Any]:
         """As nested dicts, the layout of config.toml and of the presets. None is left out: TOML has no word for it."""
         table = dataclasses.asdict(self.train)
         sections = {name: table.pop(name) for name in _SECTIONS}
         options = {name: x for name, x in dataclasses.asdict(self.options).items() if x is not None}
-        return {**table, "env": dict(self.env_params), **sections, "run": {"env": self.env, **options}}
+        return {
+            **table,
+            "env": dict(self.env_params),
+            **sections,
+            "run": {"env": self.env, "policy_class": self.policy_class, **options},
+        }
 
     @classmethod
-    def from_table(cls, table: Mapping[str, Any]) -> "RunConfig":
-        """Inverse of `to_table`; missing keys take their defaults. ValueError names an unknown key or bad value."""
+    def from_table(cls, table: Mapping[str, Any], env: Env | None = None) -> "RunConfig":
+        """Inverse of `to_table`; missing keys take their defaults. ValueError names an unknown key or bad value.
+
+        env: takes the place of the table's, which `envs.make` may not know.
+        """
         top = {name: value for name, value in table.items() if name not in ("env", "run", *_SECTIONS)}
         run = _section(table, "run")
-        env = run.pop("env", None)
-        if not isinstance(env, str):
-            raise ValueError(f"run.env must be one of {', '.join(envs.names())}, got {env!r}")
-        parameters = envs.parameters(env)
-        env_params = {name: parameter.default for name, parameter in parameters.items()}
-        given = _section(table, "env")
-        _check_keys("env.", given, parameters)
+        name = run.pop("env", None)
+        policy_class = run.pop("policy_class", cls.policy_class)
+        if not isinstance(name, str):
+            raise ValueError(f"run.env must be one of {', '.join(envs.names())}, got {name!r}")
+        if env is None:
+            parameters = envs.parameters(name)
+            given = _section(table, "env")
+            _check_keys("env.", given, parameters)
+            env_params = {**{key: parameter.default for key, parameter in parameters.items()}, **given}
+        else:
+            name, env_params = env.spec.name, dict(env.params)
         train_fields = [field.name for field in dataclasses.fields(TrainConfig)]
         _check_keys("", top, [*(name for name in train_fields if name not in _SECTIONS), "env", "run", *_SECTIONS])
         sections = {}
-        for name, section in _SECTIONS.items():
-            values = _section(table, name)
-            _check_keys(f"{name}.", values, [field.name for field in dataclasses.fields(section)])
-            sections[name] = section(**values)
+        for key, section in _SECTIONS.items():
+            values = _section(table, key)
+            _check_keys(f"{key}.", values, [field.name for field in dataclasses.fields(section)])
+            sections[key] = section(**values)
         _check_keys("run.", run, [field.name for field in dataclasses.fields(RunOptions)])
-        return cls(env, {**env_params, **given}, TrainConfig(**top, **sections), RunOptions(**run))
+        return cls(name, env_params, TrainConfig(**top, **sections), RunOptions(**run), policy_class)
 
 
 def _section(table: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -136,18 +157,18 @@ def read_table(run_dir: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from None
 
 
-def read_config(run_dir: str | os.PathLike) -> RunConfig:
-    """The configuration of a run directory. ValueError if it is none."""
+def read_config(run_dir: str | os.PathLike, env: Env | None = None) -> RunConfig:
+    """The configuration of a run directory, with `env` in place of its environment. ValueError if it is none."""
     table = read_table(run_dir)
     try:
-        return RunConfig.from_table(table)
+        return RunConfig.from_table(table, env)
     except ValueError as error:
         raise ValueError(f"{Path(run_dir) / 'config.toml'}: {error}") from None
 
 
 def settings(table: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of a config.toml under its name as a flag (`seed`, `env.size`, `ppo.gamma`), as JSON holds it."""
-    flat = {"environment": table["run"]["env"]}
+    flat: dict[str, Any] = {"environment": table["run"]["env"]}
     for name, value in table.items():
         if name == "run":
             flat |= {key: x for key, x in value.items() if key != "env"}

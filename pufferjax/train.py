@@ -41,8 +41,22 @@ def epoch_keys(key: jax.Array, axis_name: str | None):
     return key, *jax.random.split(_own(key_own, axis_name), 3)
 
 
+def check_trainable(env: Env, config: TrainConfig) -> None:
+    """TypeError if `env` or `config` is no such thing, ValueError naming the field of a config that does not fit the
+    environment, or if JAX is in 64-bit mode."""
+    if not isinstance(env, Env):
+        made_by = "pufferjax.envs.make(name) or pufferjax.envs.from_gymnax(env)"
+        raise TypeError(f"env must be an environment, as {made_by} returns it, got {type(env).__name__}")
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a pufferjax.TrainConfig, got {type(config).__name__}")
+    if jax.config.jax_enable_x64:
+        raise ValueError("jax_enable_x64 must be off: training computes in 32 bits; use `with jax.enable_x64(False):`")
+    config.sizes(env.spec.num_agents)
+
+
 def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
     """`init(key) -> TrainState`: a fresh policy, environments with spread-out clocks, an empty state set."""
+    check_trainable(env, config)
     policy = policy or make_policy(env.spec, config.policy)
 
     def init(key: jax.Array) -> TrainState:
@@ -326,6 +340,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     axis_name: of a mesh axis whose devices each run `config.num_envs` environments and keep a state set of their own;
     see `pufferjax.parallel`.
     """
+    check_trainable(env, config)
     run_epoch = make_epoch(env, config, policy, axis_name)
     num_replayed = config.num_replayed
 

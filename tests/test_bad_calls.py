@@ -63,9 +63,11 @@ class Scalar:
     good: float
     low: float = -INF
     high: float = INF
+    infinite: bool = False  # whether infinity is good
 
     def spoil(self, rng):
-        values = [NAN, INF, -INF, np.float32(NAN), jnp.float32(NAN), jnp.float32(INF), "0.5", b"0.5", [], [0.5],
+        values = [] if self.infinite else [INF, jnp.float32(INF)]
+        values += [NAN, -INF, np.float32(NAN), jnp.float32(NAN), "0.5", b"0.5", [], [0.5],
                   (0.5, 0.5), jnp.zeros(2), np.zeros((1, 1)), 10**400, 1e39, jnp.complex64(1j), KEY,
                   *NEITHER]  # fmt: skip
         values += [self.low - 1, self.low - 1e-3, jnp.float32(self.low - 1)] if np.isfinite(self.low) else []
@@ -186,7 +188,8 @@ CALLS = {
     "xla_ops.gae_vtrace": (xla_ops.gae_vtrace, {
         "rewards": Array(floats((T, N))), "values": Array(floats((T, N))), "bootstrap_value": Array(floats(N)),
         "terminated": Array(jnp.zeros((T, N), bool)), "ratios": Array(floats((T, N))), "gamma": Scalar(0.9, 0, 1),
-        "gae_lambda": Scalar(0.9, 0, 1), "rho_clip": Scalar(1.0, 0), "c_clip": Scalar(1.0, 0), "impl": IMPL}),
+        "gae_lambda": Scalar(0.9, 0, 1), "rho_clip": Scalar(1.0, 0, infinite=True),
+        "c_clip": Scalar(1.0, 0, infinite=True), "impl": IMPL}),
     "xla_ops.state_heap_rescore": (xla_ops.state_heap_rescore, {
         **_heap, "slots": _slots, "decay": Scalar(0.5, 0, 1), **_scored, "impl": IMPL}),
     "xla_ops.state_heap_insert": (xla_ops.state_heap_insert, {
@@ -215,7 +218,7 @@ CALLS = {
 SECTIONS = {"policy": pufferjax.PolicyConfig, "ppo": pufferjax.PPOConfig, "state_set": pufferjax.StateSetConfig}
 UNIT = {"min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda", "momentum", "fraction",
         "decay"}  # fmt: skip
-LEAST = {"num_layers": 0, "encoder_layers": 0, "warmup_rewards": 0, "warmup_max_steps": 0}
+LEAST = {"walk_steps": 0, "num_layers": 0, "encoder_layers": 0, "warmup_rewards": 0, "warmup_max_steps": 0}
 
 
 def config_cases():

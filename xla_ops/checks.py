@@ -47,10 +47,20 @@ def check_array(op: str, name: str, x: Any, shape: tuple[Any, ...], dtype: Any) 
 
 
 def check_scalar(
-    op: str, name: str, x: Any, low: float = -np.inf, high: float = np.inf, *, strict_low: bool = False
+    op: str,
+    name: str,
+    x: Any,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    strict_low: bool = False,
+    infinite: bool = False,
 ) -> jax.Array:
-    """`x` as an f32 scalar; a concrete value outside [low, high] (or NaN) raises ValueError, a traced one passes."""
-    valid = f"a finite number in {'(' if strict_low else '['}{low:g}, {high:g}]"
+    """`x` as an f32 scalar; a concrete value outside [low, high] (or NaN) raises ValueError, a traced one passes.
+
+    infinite: whether infinity itself is valid.
+    """
+    valid = f"a {'' if infinite else 'finite '}number in {'(' if strict_low else '['}{low:g}, {high:g}]"
     if getattr(x, "shape", ()) != ():
         raise ValueError(f"{op}: {name} must be a scalar, got shape {x.shape}")
     if isinstance(x, jax.core.Tracer):
@@ -61,8 +71,8 @@ def check_scalar(
         raise ValueError(f"{op}: {name} must be {valid}, got an integer beyond every float") from None
     except (TypeError, ValueError):
         raise TypeError(f"{op}: {name} must be {valid}, got {x!r}") from None
-    is_finite = abs(value) <= float(np.finfo(np.float32).max)  # also as f32
-    if not is_finite or not (low < value if strict_low else low <= value) or value > high:
+    is_valid = abs(value) <= float(np.finfo(np.float32).max) or (infinite and np.isinf(value))  # also as f32
+    if not is_valid or not (low < value if strict_low else low <= value) or value > high:
         raise ValueError(f"{op}: {name} must be {valid}, got {value!r}")
     return jnp.float32(value)
 

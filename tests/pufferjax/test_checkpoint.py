@@ -1,5 +1,6 @@
 """pufferjax.checkpoint: the whole TrainState, there and back."""
 
+import dataclasses
 import os
 import resource
 import shutil
@@ -20,6 +21,7 @@ from pufferjax.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from pufferjax.policy import ActorCritic
 
 
 def plain(tree):
@@ -39,6 +41,39 @@ def test_the_whole_train_state_returns(tiny_run, tiny_env, tiny_config):
     assert int(train_state.epoch) == 8
     assert config.train == tiny_config() and env.params == tiny_env.params
     assert policy.spec == env.spec
+
+
+class Undecided(ActorCritic):
+    """The parameters of the usual policy, and other actions."""
+
+    def __call__(self, *arguments):
+        logits, *rest = super().__call__(*arguments)
+        return tuple(0 * x for x in logits), *rest
+
+
+def test_a_policy_and_an_environment_of_ones_own(tmp_path, tiny_env, tiny_config, capsys):
+    env = dataclasses.replace(tiny_env, spec=dataclasses.replace(tiny_env.spec, name="mine"))
+    policy, config = Undecided(env.spec, tiny_config().policy), tiny_config()
+    options = {"run_dir": tmp_path / "run", "eval_episodes": 0, "devices": 1}
+    trained = pufferjax.train(env, config, policy=policy, **options)
+    assert "load it with: pufferjax.run.load_run(run_dir, env=..., policy=...)" in capsys.readouterr().out
+    _, our_env, our_policy, train_state = run.load_run(tmp_path / "run", env=env, policy=policy)
+    assert our_env is env and our_policy is policy
+    assert_same(train_state, trained.train_state)
+
+    for arguments, text in (
+        ({}, "name must be one of"),
+        ({"env": env}, "was trained with a policy of its own, Undecided: load it with"),
+        (
+            {"env": env, "policy": ActorCritic(env.spec, config.policy)},
+            "policy_class was 'Undecided' there and is 'ActorC",
+        ),
+        ({"env": tiny_env, "policy": policy}, "environment was 'mine' there and is 'maze'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            run.load_run(tmp_path / "run", **arguments)
+    with pytest.raises(ValueError, match="started with policy_class Undecided; resumed it cannot have ActorCritic"):
+        pufferjax.train(env, config, resume=True, **options)
 
 
 def test_a_loaded_state_trains_on(tiny_run, tiny_env, tiny_config):

@@ -193,6 +193,8 @@ def test_read_only_directory(capsys, tiny_flags):
         (["bench", "opps"], "usage: pufferjax bench envs|train|ops"),
         (["eval", "/"], "/ is not a run directory"),
         (["eval", "/", "--episodes", "0"], "--episodes must be an integer >= 1, got 0"),
+        (["eval", "/", "--seed", "4294967296"], "--seed must be an integer in [0, 4294967295], got 4294967296"),
+        (["play", "/", "--seed", "-1"], "--seed must be an integer in [0, 4294967295], got -1"),
         (["eval"], "run-dir"),
         (["states", "/"], "/ is not a run directory"),
     ],

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
@@ -19,6 +20,10 @@ from pufferjax.config import Sizes
         (lambda: TrainConfig(num_envs=8, ppo=PPOConfig(minibatch_size=2048)).sizes(1), "ppo.minibatch_size"),
         (lambda: TrainConfig(num_envs=8, ppo=PPOConfig(minibatch_size=8320)).sizes(8), "ppo.minibatch_size"),
         (lambda: TrainConfig(total_steps=2048 * 128 * 8 - 1).sizes(8), "total_steps"),
+        (
+            lambda: TrainConfig(num_envs=64, ppo=PPOConfig(replay_ratio=0.99, minibatch_size=8192)).sizes(),
+            "ppo.replay_ratio",
+        ),
         (lambda: TrainConfig(state_set=StateSetConfig(interval=100)), "state_set.interval"),
         (lambda: TrainConfig(state_set=StateSetConfig(replay_span=129)), "state_set.replay_span"),
         (lambda: TrainConfig(num_envs=64, state_set=StateSetConfig(fraction=0.01)), "state_set.fraction"),
@@ -47,6 +52,23 @@ from pufferjax.config import Sizes
 def test_refusals_name_the_field(make, field):
     with pytest.raises(ValueError, match=rf"{field} must be .*got "):
         make()
+
+
+def test_an_epoch_with_samples_to_train_on_trains():
+    # 64 x 128 samples are one minibatch: a ratio just below 1 would make none of them, for ever.
+    config = TrainConfig(num_envs=64, ppo=PPOConfig(replay_ratio=1, minibatch_size=8192))
+    assert config.sizes().num_minibatches == 1
+    assert TrainConfig(num_envs=64, ppo=PPOConfig(replay_ratio=0)).sizes().num_minibatches == 0
+
+
+def test_numbers_from_arrays_are_numbers():
+    config = TrainConfig(
+        num_envs=np.int64(64), ppo=PPOConfig(learning_rate=np.float32(0.5), normalize_advantages=np.True_)
+    )
+    assert config == TrainConfig(num_envs=64, ppo=PPOConfig(learning_rate=0.5, normalize_advantages=True))
+    assert (type(config.num_envs), type(config.ppo.learning_rate)) == (int, float)
+    with pytest.raises(ValueError, match=r"horizon must be an integer in .*, got 64\.0"):
+        TrainConfig(horizon=np.float64(64))
 
 
 def test_derived_counts():

@@ -63,6 +63,15 @@ def test_one_hot_needs_integers():
         make_policy(spec, PolicyConfig(encoder="one_hot"))
 
 
+def test_more_choices_than_a_previous_action_can_tell():
+    spec = dataclasses.replace(SPEC, num_actions=(256,))
+    with pytest.raises(
+        ValueError, match=r"policy\.previous_action must be False for more than 255 choices, .* has 256"
+    ):
+        make_policy(spec, PolicyConfig())
+    make_policy(spec, PolicyConfig(previous_action=False))
+
+
 def entity_forward(config, observations, seed=0):
     """Values f32[T, B] of a fresh policy whose decoder lets every hidden feature through; and its parameters."""
     policy = make_policy(ENTITIES, config)

@@ -138,8 +138,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, tiny_ru
 def test_checkpoints_that_cannot_be_written(tmp_path, train, monkeypatch, capsys):
     start = Journal.start
 
-    def start_and_be_in_the_way(self):
-        start(self)
+    def start_and_be_in_the_way(self, checkpoint):
+        start(self, checkpoint)
         (tmp_path / "checkpoints").write_text("a file where the folder should be")
 
     monkeypatch.setattr(Journal, "start", start_and_be_in_the_way)
@@ -169,6 +169,17 @@ def test_what_resume_refuses(tmp_path, tiny_run, train, tiny_config):
         pufferjax.train(pufferjax.envs.make("maze", size=7, num_mazes=64), tiny_config(), run_dir=run_dir, resume=True)
     with locked(run_dir), pytest.raises(BlockingIOError, match="is in use by another process"):
         train(run_dir, resume=True)
+    assert before == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+
+
+def test_a_resume_that_finds_no_good_checkpoint_changes_nothing(tmp_path, tiny_run, train, tiny_config):
+    run_dir = copy_of(tiny_run, tmp_path)
+    for path in (run_dir / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1])
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError):
+        train(run_dir, tiny_config(total_steps=4096), resume=True)
     assert before == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 

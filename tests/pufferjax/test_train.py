@@ -248,3 +248,19 @@ def test_learns_a_small_maze(tiny_config):
         return float(jnp.sum(metrics["perf"][-5:]) / jnp.sum(metrics["episodes"][-5:]))
 
     assert last_rate(0.0) < 0.8 and last_rate(0.02) > 0.95
+
+
+@pytest.mark.parametrize("make", [make_init, make_update, make_train])
+def test_what_cannot_be_trained_is_named(make, tiny_env, tiny_config):
+    with pytest.raises(TypeError, match=r"env must be an environment, as pufferjax\.envs\.make.* returns it, got str"):
+        make("maze", tiny_config())
+    with pytest.raises(TypeError, match=r"config must be a pufferjax\.TrainConfig, got dict"):
+        make(tiny_env, {})
+    with jax.enable_x64(True), pytest.raises(ValueError, match="jax_enable_x64 must be off"):
+        make(tiny_env, tiny_config())
+
+
+def test_an_environment_is_a_static_argument(tiny_env):
+    observe = jax.jit(lambda env, state: env.observe(state), static_argnums=0)
+    observations, state = tiny_env.reset(jax.random.key(0), 3)
+    np.testing.assert_array_equal(observe(tiny_env, state), observations)

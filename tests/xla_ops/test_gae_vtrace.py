@@ -57,6 +57,12 @@ def test_matches_brute_force(impl, sizes, clips):
     np.testing.assert_allclose(got, brute_force(*map(np.asarray, data), 0.99, 0.95, *clips), **TOLERANCE)
 
 
+def test_infinite_clips_do_not_clip(impl):
+    data = rollout(17, 33)
+    got = xla_ops.gae_vtrace(*data, 0.99, 0.95, float("inf"), np.float32("inf"), impl=impl)
+    np.testing.assert_array_equal(got, xla_ops.gae_vtrace(*data, 0.99, 0.95, 1e30, 1e30, impl=impl))
+
+
 def test_worked_example(impl):
     # gamma = lambda = 1/2, one environment of three steps, by hand from the end:
     # delta_2 = 4 + 1/2 * 8 - 2 = 6,                          A_2 = 6
@@ -239,7 +245,9 @@ BAD = [
     ("gae_lambda", {"gae_lambda": 2}, ValueError),
     ("gae_lambda", {"gae_lambda": jnp.zeros((2,))}, ValueError),
     ("rho_clip", {"rho_clip": -1.0}, ValueError),
-    ("c_clip", {"c_clip": float("inf")}, ValueError),
+    ("c_clip", {"c_clip": float("nan")}, ValueError),
+    ("c_clip", {"c_clip": -float("inf")}, ValueError),
+    ("gae_lambda", {"gae_lambda": float("inf")}, ValueError),
     ("impl", {"impl": "cuda"}, ValueError),
 ]
 

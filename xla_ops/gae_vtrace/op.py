@@ -30,7 +30,7 @@ def gae_vtrace(
         not even if they are NaN.
       ratios: f32[T, N], w_t = pi_new(a_t) / pi_old(a_t).
       gamma, gae_lambda: scalars in [0, 1]; may be traced.
-      rho_clip, c_clip: scalars >= 0; may be traced.
+      rho_clip, c_clip: scalars >= 0, infinity for no clipping; may be traced.
       impl: "native", "reference" or None (native where there is one).
 
     The result is a constant for differentiation: no gradient flows to any argument.
@@ -50,8 +50,8 @@ def gae_vtrace(
         check_array(op, "ratios", ratios, shape, jnp.float32),
         check_scalar(op, "gamma", gamma, 0, 1),
         check_scalar(op, "gae_lambda", gae_lambda, 0, 1),
-        check_scalar(op, "rho_clip", rho_clip, 0),
-        check_scalar(op, "c_clip", c_clip, 0),
+        check_scalar(op, "rho_clip", rho_clip, 0, infinite=True),
+        check_scalar(op, "c_clip", c_clip, 0, infinite=True),
     )
     operands = jax.lax.stop_gradient(operands)
 
