@@ -13,7 +13,7 @@ demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen
 test: $(VENV)/.installed  ## everything CI runs
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
-nightly: $(VENV)/.installed  ## the generated tests, far more of each (about an hour)
+nightly: $(VENV)/.installed  ## the generated tests, far more of each (a quarter of an hour, or more)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest tests/xla_ops/test_state_heap_sequences.py tests/test_bad_calls.py \
 	  $(PYTEST_ARGS)
 

@@ -31,8 +31,8 @@ def one_hot_linear(x, weight, bias, *, impl=None) -> jax.Array:
     Reverse-mode differentiable in weight and bias. On one set of weights pass all rows in one call: `jax.vmap` over x
     shares the weights too, but its gradient holds one dweight per lane before they are summed.
 
-    Weights must be finite: the twin multiplies those that x does not select by 0, and 0 * NaN is NaN; the native version
-    does not look at them. The same holds for cotangents.
+    Weights must be finite: the twin multiplies those that x does not select by 0, and 0 * NaN is NaN; the native
+    version does not look at them. The same holds for cotangents.
 
     The native version is bit-identical from run to run, for any number of threads and on any CPU; the twin sums in
     another order. A code above K fails the native call with an error naming x; the twin cannot raise under jit, there
