@@ -1,0 +1,38 @@
+"""Hooks of MkDocs: the package as it is installed, for the reference pages; and the pictures of experiments/results/.
+
+The folders xla_ops/ and envs/ are subpackages of pufferjax only where it is installed, so their Python files are copied
+to build/docs/pufferjax/, where mkdocstrings reads them; nothing is imported.
+
+Pages link to a picture as a reader of the repository would, `../experiments/results/x.png`; on the site the pictures
+lie in `experiments/results/`.
+"""
+
+import shutil
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "build" / "docs" / "pufferjax"  # its parent: `paths` in mkdocs.yml
+
+
+def on_config(config):
+    shutil.rmtree(PACKAGE, ignore_errors=True)
+    for source, target in (("pufferjax", PACKAGE), ("xla_ops", PACKAGE / "xla_ops"), ("envs", PACKAGE / "envs")):
+        for path in (ROOT / source).rglob("*.py"):
+            copy = target / path.relative_to(ROOT / source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return config
+
+
+def on_files(files, config):
+    for path in sorted((ROOT / "experiments" / "results").iterdir()):
+        if path.suffix in (".png", ".gif"):
+            uri = path.relative_to(ROOT).as_posix()
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    return markdown.replace("](../experiments/results/", "](experiments/results/")
