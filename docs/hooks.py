@@ -1,12 +1,13 @@
-"""Hooks of MkDocs: the package as it is installed, for the reference pages; and the pictures of experiments/results/.
+"""Hooks of MkDocs: the package as it is installed, for the reference pages; pictures and files from outside docs/.
 
 The folders xla_ops/ and envs/ are subpackages of pufferjax only where it is installed, so their Python files are copied
 to build/docs/pufferjax/, where mkdocstrings reads them; nothing is imported.
 
 Pages link to a picture as a reader of the repository would, `../experiments/results/x.png`; on the site the pictures
-lie in `experiments/results/`.
+lie in `experiments/results/`. `<!-- file: PATH -->` is replaced by the file, in a fence if it is Python.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -34,5 +35,12 @@ def on_files(files, config):
     return files
 
 
+def _file(match):
+    path = ROOT / match[1]
+    text = path.read_text()
+    return f"```python\n{text}```" if path.suffix == ".py" else text
+
+
 def on_page_markdown(markdown, page, config, files):
+    markdown = re.sub(r"^<!-- file: (\S+) -->$", _file, markdown, flags=re.MULTILINE)
     return markdown.replace("](../experiments/results/", "](experiments/results/")

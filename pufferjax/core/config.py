@@ -92,7 +92,7 @@ class PPOConfig:
     rho_clip: float = 1.0  # V-trace: the largest importance ratio that weights a step's own error; >= 0
     c_clip: float = 1.0  # V-trace: the largest importance ratio that carries the trace on to the step before; >= 0
     clip_eps: float = 0.13  # PPO: how far an action's probability ratio moves from 1 until the gradient stops; >= 0
-    value_clip_eps: float = 0.2  # how far a value moves from the old one until its gradient stops, in units of the return; >= 0
+    value_clip_eps: float = 0.2  # how far a value moves until its gradient stops, in units of the return; >= 0
     value_coef: float = 1.0  # weight of the value loss beside the policy loss; >= 0
     entropy_coef: float = 1e-3  # weight of the entropy bonus at the start of the run; >= 0
     min_entropy_ratio: float = 0.3  # entropy_coef at the end of the run, relative to its start; 0 to 1
