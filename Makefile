@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
-.PHONY: demo test test-gpu nightly sanitize lint format cuda clean
+.PHONY: demo test test-gpu nightly sanitize docs lint format cuda clean
 
 demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen mazes, a plot and a GIF
 	$(BIN)/python experiments/demo.py
@@ -45,6 +45,11 @@ $(VENV)/.installed: pyproject.toml Makefile $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
+
+docs: $(VENV)/.installed  ## the site in site/, every warning an error, and its notebook executed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/docs/test_notebook.py
 
 lint: $(VENV)/.lint  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check .
