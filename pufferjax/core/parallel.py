@@ -114,13 +114,15 @@ class Mapper:
     """Compiles functions of one device's share for all `devices`, and places what they are given.
 
     In the specs of operands and results, `same` is what all devices have alike, `split` what is split over its first
-    axis. On a single device nothing is split, and the axis AXIS has no name inside the functions.
+    axis. On a single device nothing is split. `axis_name` is that of the devices inside the functions; a single one has
+    none.
     """
 
     same, split = PartitionSpec(), PartitionSpec(AXIS)
 
     def __init__(self, devices: Sequence[jax.Device]):
         self._device = devices[0] if len(devices) == 1 else None
+        self.axis_name = AXIS if len(devices) > 1 else None
         self._mesh = Mesh(np.asarray(devices), (AXIS,))
 
     def jit(self, function, in_specs, out_specs, **options):

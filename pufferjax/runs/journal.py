@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from pufferjax.core.config import Sizes
 from pufferjax.runs.checkpoint import (
     Checkpoint,
     checkpoint_steps,
@@ -18,7 +19,6 @@ from pufferjax.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pufferjax.core.config import Sizes
 from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.runs.run_config import RunOptions
 

@@ -21,17 +21,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pufferjax.runs.checkpoint import load_checkpoint
 from pufferjax.core.config import Sizes, TrainConfig
-from pufferjax.runs.dashboard import Dashboard
-from pufferjax.envs import Env
 from pufferjax.core.epochs import draws_ahead, make_epochs
 from pufferjax.core.evaluate import evaluate, unseen, wait
+from pufferjax.core.parallel import choose_devices, global_shapes
+from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.train import check_trainable
+from pufferjax.core.types import TrainState
+from pufferjax.envs import Env
+from pufferjax.runs.checkpoint import load_checkpoint
+from pufferjax.runs.dashboard import Dashboard
 from pufferjax.runs.files import is_leftover, locked, remove_leftovers, write_atomically
 from pufferjax.runs.journal import Journal
 from pufferjax.runs.metrics import read_metrics
-from pufferjax.core.parallel import choose_devices, global_shapes
-from pufferjax.core.policy import ActorCritic, make_policy
 from pufferjax.runs.run_config import (
     RESUMABLE,
     RunConfig,
@@ -41,8 +43,6 @@ from pufferjax.runs.run_config import (
     read_table,
     settings,
 )
-from pufferjax.core.train import check_trainable
-from pufferjax.core.types import TrainState
 
 
 def load_run(

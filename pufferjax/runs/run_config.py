@@ -11,8 +11,8 @@ from typing import Any
 
 from pufferjax import envs
 from pufferjax.core.config import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig, take_numpy_scalars
-from pufferjax.envs import Env
 from pufferjax.core.policy import ActorCritic
+from pufferjax.envs import Env
 
 _SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pufferjax
+from pufferjax.core.policy import ActorCritic
 from pufferjax.runs import run
 from pufferjax.runs.checkpoint import (
     CheckpointError,
@@ -21,7 +22,6 @@ from pufferjax.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pufferjax.core.policy import ActorCritic
 
 
 def plain(tree):
