@@ -20,7 +20,7 @@ from pufferjax.core.host_state_set import HostStateSet, Kept
 from pufferjax.core.train import draw_restarts, epoch_keys, judge, make_epoch
 from pufferjax.core.two_programs import TwoPrograms
 from pufferjax.core.types import Offer, Restarts
-from pufferjax.runs import run
+from pufferjax.runs.load import load_run
 
 TIMES = ("wall_seconds", "steps_per_second")
 
@@ -214,13 +214,13 @@ def test_an_overlapped_run_goes_on_from_any_checkpoint(tmp_path, tiny_env, confi
     for step in (7 * 256, 8 * 256):
         shutil.rmtree(run_dir / "checkpoints" / str(step))
     (run_dir / "summary.json").unlink()
-    assert int(run.load_run(run_dir)[-1].epoch) == 6
+    assert int(load_run(run_dir)[-1].epoch) == 6
     with pytest.raises(ValueError, match="overlap True; resumed it cannot have False"):
         train(overlap=False, run_dir=run_dir, resume=True)
     resumed = train(run_dir=run_dir, resume=True)
     assert without_times(resumed.metrics) == without_times(whole.metrics) and len(whole.metrics) == 8
     equal(resumed.train_state, whole.train_state)
-    equal(run.load_run(run_dir)[-1], whole.train_state)
+    equal(load_run(run_dir)[-1], whole.train_state)
 
 
 def test_two_devices_and_a_host(tmp_path, train_on_devices):
