@@ -22,7 +22,7 @@ from pufferjax.runs.metrics import read_metrics
 from pufferjax.runs.run_config import read_config
 
 TIMES = ("wall_seconds", "steps_per_second")
-SCRIPT = Path(__file__).parents[2] / "experiments" / "kill_resume.py"
+SCRIPT = Path(__file__).parents[3] / "experiments" / "kill_resume.py"
 
 
 def without_times(records):
