@@ -188,7 +188,7 @@ def test_read_only_directory(capsys, tiny_flags):
     ("arguments", "message"),
     [
         ([], ""),
-        (["trane"], "unknown command 'trane'; valid are train, eval, play, states, envs, bench"),
+        (["trane"], "unknown command 'trane'; valid are train, eval, play, states, envs, bench, doctor"),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze"),
         (["envs", "maze"], "takes no arguments"),
