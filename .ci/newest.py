@@ -2,8 +2,8 @@
 
     python .ci/newest.py FOLDER [PYTEST_ARGUMENT ...]
 
-The environment is FOLDER/<version>. Looks for interpreters newer than the one that runs this, on PATH and where pyenv keeps
-them. None, or none for which jaxlib has a wheel: says so and succeeds. A build or a test that fails is a failure.
+The environment is FOLDER/<version>. Looks for interpreters newer than the one that runs this, on PATH and where pyenv
+keeps them. None, or none for which jaxlib has a wheel: says so and succeeds. A build or a test that fails is a failure.
 """
 
 import os
