@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from pufferjax.cli import main
-from pufferjax.plots import plot_runs
+from pufferjax.watch.plots import plot_runs
 
 SIZE, MAX_SECONDS = 15, 90
 

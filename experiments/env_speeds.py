@@ -21,7 +21,7 @@ from runs import RESULTS, Results
 from pufferjax import envs
 from pufferjax.bench.peers import PEERS
 from pufferjax.bench.timing import with_interval
-from pufferjax.files import write_atomically
+from pufferjax.runs.files import write_atomically
 
 FLAGS = ("--num-envs", "2048", "--num-steps", "256", "--repeats", "15")
 SIZES = {"maze": ("--size", "35")}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pufferjax import envs
-from pufferjax.files import write_atomically
+from pufferjax.runs.files import write_atomically
 
 PATH = Path(__file__).parent / "results" / "gallery.png"
 STEPS = {"g2048": 120, "breakout": 200}  # of random play; 40 where nothing is said

@@ -32,9 +32,9 @@ from runs import COLOURS, NO_STATE_SET, RESULTS, STATE_SET, Results, bootstrap
 
 import pufferjax
 from pufferjax import envs
-from pufferjax.evaluate import make_first_episodes
-from pufferjax.policy import make_policy
-from pufferjax.run import machine
+from pufferjax.core.evaluate import make_first_episodes
+from pufferjax.core.policy import make_policy
+from pufferjax.runs.run import machine
 
 ARMS = (STATE_SET, NO_STATE_SET)
 EPISODES = 256

@@ -49,8 +49,8 @@ def prepare(epochs: int, devices: int) -> None:
     import jax
     import orbax.checkpoint  # noqa: F401
 
-    from pufferjax.parallel import local_config
-    from pufferjax.train import make_init, make_update
+    from pufferjax.core.parallel import local_config
+    from pufferjax.core.train import make_init, make_update
 
     env, config = make_run(epochs)
     share = local_config(config, devices)
@@ -83,7 +83,7 @@ def train(run_dir: Path, epochs: int, devices: int, checkpoint_interval_seconds:
 
 def latest(run_dir: Path) -> int:
     """The step of the latest checkpoint; -1 without one."""
-    from pufferjax.checkpoint import checkpoint_steps
+    from pufferjax.runs.checkpoint import checkpoint_steps
 
     return max(checkpoint_steps(run_dir), default=-1)
 
@@ -127,8 +127,8 @@ def outcome(run_dir: Path) -> tuple[list[dict], list[bytes]]:
     import jax
     import numpy as np
 
-    from pufferjax.metrics import read_metrics
-    from pufferjax.run import load_run
+    from pufferjax.runs.metrics import read_metrics
+    from pufferjax.runs.run import load_run
 
     records = read_metrics(run_dir / "metrics.jsonl")
     times = ("wall_seconds", "steps_per_second")
@@ -179,8 +179,8 @@ def main() -> int:
         }
     print(json.dumps(result, indent=2))
     if args.out != Path(os.devnull):
-        from pufferjax.files import write_atomically
-        from pufferjax.run import machine
+        from pufferjax.runs.files import write_atomically
+        from pufferjax.runs.run import machine
 
         write_atomically(args.out, json.dumps({**result, "machine": machine()}, indent=2) + "\n")
     is_good = result["same_metrics"] and result["same_train_state"]

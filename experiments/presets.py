@@ -17,7 +17,7 @@ from pathlib import Path
 from runs import RESULTS, Results, curve_of, split_flags, train_run
 
 from pufferjax import envs
-from pufferjax.files import write_atomically
+from pufferjax.runs.files import write_atomically
 
 NAMES = tuple(sorted(set(envs.names()) - {"maze"}))  # the maze has experiments of its own
 CURVE_EPISODES = 200  # behind each point of a learning curve

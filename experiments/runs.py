@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pufferjax.files import locked, write_atomically
-from pufferjax.metrics import read_metrics
-from pufferjax.plots import episode_curve
+from pufferjax.runs.files import locked, write_atomically
+from pufferjax.runs.metrics import read_metrics
+from pufferjax.watch.plots import episode_curve
 
 RESULTS = Path(__file__).parent / "results"
 STATE_SET, NO_STATE_SET = "state set", "no state set"  # the two arms of several experiments

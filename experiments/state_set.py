@@ -36,8 +36,8 @@ from runs import (
     train_run,
 )
 
-from pufferjax.files import write_atomically
-from pufferjax.run import machine
+from pufferjax.runs.files import write_atomically
+from pufferjax.runs.run import machine
 
 ARMS = (STATE_SET, NO_STATE_SET)
 METRICS = ("perf", "score")

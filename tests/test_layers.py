@@ -1,4 +1,4 @@
-"""The dependency order xla_ops <- envs <- pufferjax, and life without the native module."""
+"""The dependency order of the rooms, and life without the native module."""
 
 import ast
 import pathlib
@@ -11,6 +11,16 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = {"xla_ops": "pufferjax.xla_ops", "envs": "pufferjax.envs", "pufferjax": "pufferjax"}
 PLAIN = {"jax", "numpy", *sys.stdlib_module_names}
+# What each room of pufferjax/ may import besides itself and what lies below all of them, xla_ops and envs.
+ROOMS = {
+    "core": set(),
+    "runs": {"core"},
+    "watch": {"core", "runs"},
+    "bench": {"core", "runs"},
+    "presets": set(),
+    "cli": {"core", "runs", "watch", "bench", "presets"},
+}
+PUBLIC = ("pufferjax.envs", "pufferjax.xla_ops")
 
 
 def imported_names(source, package):
@@ -39,18 +49,30 @@ def is_allowed(name, folder):
         return is_within(name, PLAIN | {"pufferjax.xla_ops"})
     if folder == "envs":
         return is_within(name, PLAIN | {"pufferjax.envs", "pufferjax.xla_ops.ffi", "pufferjax.xla_ops.checks"})
-    return True  # the top layer may import every third-party package of pyproject.toml
+    if folder in ROOMS and is_within(name, {"pufferjax"}):
+        rooms = {f"pufferjax.{room}" for room in (folder, *ROOMS[folder])}
+        return name == "pufferjax" or is_within(name, {*PUBLIC, *rooms})
+    return True  # the rooms may import every third-party package of pyproject.toml
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_imports_point_downwards(folder):
     wrong = []
     for path in sorted((ROOT / folder).rglob("*.py")):
-        package = ".".join([FOLDERS[folder], *path.relative_to(ROOT / folder).parent.parts])
+        inside = path.relative_to(ROOT / folder).parent.parts
+        room = inside[0] if folder == "pufferjax" and inside else folder
+        package = ".".join([FOLDERS[folder], *inside])
         for name in sorted(imported_names(path.read_text(), package)):
-            if not is_allowed(name, folder):
+            if not is_allowed(name, room):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_room_has_its_place_in_the_order_and_says_its_purpose():
+    rooms = {path.parent.name: path for path in (ROOT / "pufferjax").glob("*/__init__.py")}
+    assert set(rooms) == set(ROOMS)
+    assert all(ast.get_docstring(ast.parse(path.read_text())) for path in rooms.values())
+    assert {path.name for path in (ROOT / "pufferjax").glob("*.py")} == {"__init__.py", "__main__.py", "run.py"}
 
 
 def test_the_rule_sees_what_it_should():
@@ -62,7 +84,10 @@ def test_the_rule_sees_what_it_should():
         "pufferjax.envs.maze.maze.make",
     }
     assert is_allowed("pufferjax.xla_ops.ffi", "envs") and not is_allowed("pufferjax.xla_ops.gae_vtrace", "envs")
-    assert not is_allowed("pufferjax.xla_ops_more", "xla_ops") and not is_allowed("pufferjax.policy", "envs")
+    assert not is_allowed("pufferjax.xla_ops_more", "xla_ops") and not is_allowed("pufferjax.core.policy", "envs")
+    assert is_allowed("pufferjax.core.train.make_init", "runs") and not is_allowed("pufferjax.runs.run", "core")
+    assert is_allowed("pufferjax.envs", "core") and not is_allowed("pufferjax.TrainConfig", "core")
+    assert not is_allowed("pufferjax.watch.plots", "runs") and not is_allowed("pufferjax.cli.main", "bench")
     assert not is_allowed("pufferjax.envs.base", "xla_ops") and not is_allowed("flax.linen", "xla_ops")
     assert not is_allowed("experiments.maze", "pufferjax") and not is_allowed("tests.test_layers", "pufferjax")
 

@@ -12,8 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pufferjax.bench import timing
 from pufferjax.bench.peers import Peer
+from pufferjax.core.parallel import AXIS, limit_op_threads
 from pufferjax.envs import Env
-from pufferjax.parallel import AXIS, limit_op_threads
 
 WALK_INTERVAL, WALK_SNAPSHOTS = 16, 4  # as in training
 PEER_STEPS = 4

@@ -12,7 +12,7 @@ import numpy as np
 
 from pufferjax import xla_ops
 from pufferjax.bench import timing
-from pufferjax.state_set import StateSet
+from pufferjax.core.state_set import StateSet
 
 STATE_BYTES = 48  # of a snapshot, about those of the maze
 MAX_BUFFERS = 64

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from pufferjax import ppo
 from pufferjax.bench import timing
 from pufferjax.bench.train import Run, run_header
-from pufferjax.config import TrainConfig
+from pufferjax.core import ppo
+from pufferjax.core.config import TrainConfig
+from pufferjax.core.parallel import AXIS, limit_op_threads, local_config
+from pufferjax.core.policy import MinGRU, init_params, make_policy
+from pufferjax.core.rollout import RolloutConfig, act, initial_memory, rollout
+from pufferjax.core.state_set import StateSet
 from pufferjax.envs import Env
-from pufferjax.parallel import AXIS, limit_op_threads, local_config
-from pufferjax.policy import MinGRU, init_params, make_policy
-from pufferjax.rollout import RolloutConfig, act, initial_memory, rollout
-from pufferjax.state_set import StateSet
 
 
 class _Everywhere:

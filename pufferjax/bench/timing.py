@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pufferjax.run import machine
+from pufferjax.runs.run import machine
 
 RESAMPLES = 2000
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax.bench import timing
-from pufferjax.config import TrainConfig
+from pufferjax.core.config import TrainConfig
+from pufferjax.core.epochs import make_epochs
 from pufferjax.envs import Env
-from pufferjax.epochs import make_epochs
 
 _COMPILATION = "/jax/core/compile/backend_compile_duration"
 

@@ -105,7 +105,7 @@ def test_results_of_an_experiment_under_way(training, statistics, tmp_path, caps
 
 
 def test_the_arms_are_flags_of_the_command(statistics):
-    from pufferjax.cli import parse_train
+    from pufferjax.cli.train import parse_train
 
     def settings(arm):
         config = parse_train("maze", statistics.ARMS[arm]).config.train

@@ -59,7 +59,7 @@ def test_runs_are_kept_and_reported(training, experiment, tmp_path, capsys):
 
 @pytest.mark.parametrize("env", envs.names())
 def test_the_arms_differ_in_the_state_set_alone(experiment, env):
-    from pufferjax.cli import parse_train
+    from pufferjax.cli.train import parse_train
 
     with_set, without = (parse_train(env, experiment.flags_of(env, arm, [])).config for arm in experiment.ARMS)
     assert with_set.train.state_set.fraction > 0 and without.train.state_set.fraction == 0

@@ -58,7 +58,7 @@ def tiny_run(tmp_path_factory, tiny_env, tiny_config):
 DEVICES_PRELUDE = """
 import dataclasses, json, sys
 from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
-from pufferjax.epochs import OneProgram
+from pufferjax.core.epochs import OneProgram
 
 env = envs.make("maze", size=5, num_mazes=64)
 config = TrainConfig(

@@ -1,0 +1,35 @@
+"""The `pufferjax` command: one file per subcommand, found and called here.
+
+A command is a module `pufferjax/cli/<name>.py` with USAGE, what `pufferjax --help` says of it, and `main(argv)`, which
+returns the exit status. It imports what it needs inside, so that `--help` and a typing error cost no start of JAX.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from pufferjax.cli.refusals import Exit, fail
+
+COMMANDS = ("train", "eval", "play", "states", "envs", "bench", "doctor")
+
+
+def _command(name: str):
+    return importlib.import_module(f"pufferjax.cli.{name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status: 0, 2 for a refusal, 130 for Ctrl-C, 143 for SIGTERM."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print("usage: pufferjax COMMAND ...\n\n" + "".join(_command(name).USAGE for name in COMMANDS), end="")
+            return 0 if argv else 2
+        if argv[0] not in COMMANDS:
+            raise fail(f"unknown command {argv[0]!r}; valid are {', '.join(COMMANDS)}")
+        return _command(argv[0]).main(argv[1:])
+    except Exit as exit:
+        return exit.status
+    except SystemExit as exit:  # tyro's, after --help or a bad flag
+        return exit.code if isinstance(exit.code, int) else 2
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,38 @@
+"""What `eval` and `play` share: a run loaded to be watched, and an episode of it as an animation."""
+
+from typing import Any
+
+from pufferjax.cli.refusals import fail, warn
+
+
+def check_watching(args: Any) -> None:
+    if args.episodes < 1:
+        raise ValueError(f"--episodes must be an integer >= 1, got {args.episodes}")
+    if not 0 <= args.seed < 2**32:
+        raise ValueError(f"--seed must be an integer in [0, {2**32 - 1}], got {args.seed}")
+
+
+def load_to_watch(args: Any) -> tuple[Any, Any, Any, Any]:
+    """(config, env, policy, train_state) of args.run_dir, on levels it was not trained on unless args.seen."""
+    from pufferjax.core.evaluate import unseen
+    from pufferjax.runs import run
+
+    config, env, policy, train_state = run.load_run(args.run_dir, warn=warn)
+    return config, env if args.seen else unseen(env), policy, train_state
+
+
+def write_gif(env: Any, policy: Any, train_state: Any, args: Any) -> dict[str, Any]:
+    import jax
+
+    from pufferjax.watch import render
+
+    try:
+        return render.episode_gif(
+            env, policy, train_state.params, jax.random.key(args.seed), args.gif, greedy=args.greedy
+        )
+    except OSError as error:
+        raise fail(error) from None
+
+
+def gif_line(facts: dict[str, Any]) -> str:
+    return f"{facts['path']} ({'solved' if facts['solved'] else 'not solved'})"

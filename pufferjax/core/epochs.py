@@ -1,0 +1,73 @@
+"""The epochs of a run, one after the other: one program that holds the state set, or several around a set on the host.
+
+Both kinds have the same methods:
+
+init(key), warmup(train_state, hypers) -> TrainState
+begin(train_state, hypers): compiles; the train state is then consumed by the first epoch
+advance(progress f32[]) -> figures: dispatches the next epoch; `figures()` waits for its end and returns its metrics,
+    NumPy scalars. May wait for the epoch before it, never for the one it dispatches.
+train_state: after the epoch dispatched last; copy what is to outlive the next one
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pufferjax.core.config import Hypers, TrainConfig
+from pufferjax.core.evaluate import wait
+from pufferjax.core.host_state_set import HostStateSet
+from pufferjax.core.parallel import make_parallel
+from pufferjax.core.policy import ActorCritic
+from pufferjax.core.types import TrainState
+from pufferjax.envs import Env
+
+
+class OneProgram:
+    """Training by `pufferjax.core.parallel`: an epoch is one program on the devices, the state set in their memory."""
+
+    def __init__(self, env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
+        self.init, self.warmup, self._update = make_parallel(env, config, devices, policy)
+
+    def begin(self, train_state: TrainState, hypers: Hypers) -> None:
+        self.train_state, self._hypers = train_state, hypers
+        # A compiled function refuses a state of another layout, where jit would silently compile a second time.
+        self._compiled = self._update.lower(train_state, hypers, jnp.float32(0)).compile()
+
+    def advance(self, progress: jax.Array) -> Callable[[], dict[str, np.ndarray]]:
+        self.train_state, metrics = self._compiled(self.train_state, self._hypers, progress)
+
+        def figures():
+            wait(metrics["loss"])
+            return jax.device_get(metrics)
+
+        return figures
+
+
+def draws_ahead(config: TrainConfig, devices: Sequence[jax.Device], overlap: bool | None) -> bool:
+    """Whether a run on `devices` overlaps the host's work with theirs; None: if they are not CPUs.
+
+    Raises ValueError for True without a state set.
+    """
+    if overlap and config.state_set.fraction == 0:
+        raise ValueError("overlap must be False or None without a state set (state_set.fraction = 0), got True")
+    return devices[0].platform != "cpu" and config.state_set.fraction > 0 if overlap is None else overlap
+
+
+def make_epochs(
+    env: Env,
+    config: TrainConfig,
+    devices: Sequence[jax.Device],
+    policy: ActorCritic | None = None,
+    overlap: bool | None = None,
+) -> OneProgram | HostStateSet:
+    """The epochs of a run on `devices`, `config` counting all of it; overlap: see `draws_ahead`.
+
+    The state set is on the host wherever the devices are something else, and where they overlap. Raises ValueError if
+    the devices cannot share the environments, minibatches or slots equally.
+    """
+    overlap = draws_ahead(config, devices, overlap)
+    if overlap or (devices[0].platform != "cpu" and config.state_set.fraction > 0):
+        return HostStateSet(env, config, devices, policy, overlap)
+    return OneProgram(env, config, devices, policy)

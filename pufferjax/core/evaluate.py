@@ -1,0 +1,146 @@
+"""The true solve rate: whole fresh episodes, one per environment."""
+
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pufferjax import envs
+from pufferjax.core.config import PolicyConfig
+from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.rollout import act, env_actions, forget, initial_memory, look, per_env, remember
+from pufferjax.envs import Env
+
+_MAX_LANES = 2048
+_UNSEEN_MAZES = 8192
+_SEED_OFFSET = 0x3C6E_F372_FE94_F82B  # any odd constant below 2**63
+
+
+def wait(array: jax.Array) -> None:
+    """Until `array` is there, in naps: blocking inside JAX would keep Python from seeing a signal."""
+    nap = 0.0002
+    while not array.is_ready():
+        time.sleep(nap)
+        nap = min(2 * nap, 0.02)
+
+
+def unseen(env: Env) -> Env:
+    """The same environment with levels it was never trained on: another `seed`; itself if it has no such parameter, or
+    if `envs.make` does not know it.
+
+    A small level set is widened to 8192, so that the figure does not hang on a few levels.
+    """
+    params = dict(env.params)
+    if "seed" not in params or env.spec.name not in envs.names():
+        return env
+    params["seed"] = (params["seed"] + _SEED_OFFSET) % 2**63
+    if 0 < params.get("num_mazes", 0) < _UNSEEN_MAZES:
+        params["num_mazes"] = _UNSEEN_MAZES
+    return envs.make(env.spec.name, **params)
+
+
+def as_policy(env: Env, policy: ActorCritic | PolicyConfig) -> ActorCritic:
+    """The policy, made for `env` if only its configuration is given."""
+    return make_policy(env.spec, policy) if isinstance(policy, PolicyConfig) else policy
+
+
+def check_has_episodes(env: Env) -> None:
+    """ValueError if the episodes of `env` never end: there are none to evaluate."""
+    if env.spec.max_episode_steps == 0:
+        raise ValueError(f"{env.spec.name}: its episodes never end (max_episode_steps = 0), so none can be evaluated")
+
+
+def make_step(env: Env, policy: ActorCritic, greedy: bool):
+    """`step(params, key, (env_state, observations, memory)) -> ((...), ended bool[N], info)`: policy and simulator."""
+    heads = len(env.spec.num_actions)
+
+    def step(params, key, agents):
+        env_state, observations, memory = agents
+        key_env, key_action = jax.random.split(key)
+        if greedy:
+            logits, _, recurrent = look(policy, params, observations, memory)
+            actions = jnp.stack([jnp.argmax(x, axis=-1).astype(jnp.int32) for x in logits], axis=-1)
+        else:
+            uniforms = jax.random.uniform(key_action, (observations.shape[0], heads))
+            actions, _, _, recurrent = act(policy, params, observations, memory, uniforms)
+        observations, env_state, _, terminated, truncated, info = env.step(
+            key_env, env_state, env_actions(actions, env)
+        )
+        ended = terminated | truncated
+        memory = remember(forget(recurrent, ended), actions, ended)
+        return (env_state, observations, memory), per_env(ended, env), info
+
+    return step
+
+
+def make_first_episodes(env: Env, policy: ActorCritic, num_envs: int, greedy: bool):
+    """`play(params, key, counted bool[num_envs]) -> dict of [num_envs]`: the figures of each counted environment's
+    first episode after a reset, and zeros for the others. Runs until the last of them has ended. ValueError if none
+    ever does."""
+    check_has_episodes(env)
+    step = make_step(env, policy, greedy)
+    names = ("perf", "score", "episode_return", "episode_length")
+
+    def play(params, key, counted):
+        key_reset, key_steps = jax.random.split(key)
+        observations, env_state = env.reset(key_reset, num_envs)
+        figures = {name: jnp.zeros(num_envs, jnp.float32) for name in names}
+
+        def body(carry):
+            agents, waiting, figures, t = carry
+            agents, ended, info = step(params, jax.random.fold_in(key_steps, t), agents)
+            first = ended & waiting
+            figures = {name: jnp.where(first, info[name].astype(jnp.float32), x) for name, x in figures.items()}
+            return agents, waiting & ~ended, figures, t + 1
+
+        agents = (env_state, observations, initial_memory(policy, len(observations)))
+        carry = (agents, counted, figures, jnp.int32(0))
+        return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), body, carry)[2]
+
+    return play
+
+
+def evaluate(
+    env: Env,
+    policy: ActorCritic | PolicyConfig,
+    params,
+    key: jax.Array,
+    num_episodes: int = 2000,
+    *,
+    greedy: bool = False,
+) -> dict[str, float | int | None]:
+    """Plays exactly `num_episodes` whole episodes from a reset and returns their means.
+
+    Every environment counts its first episode alone, however long it takes: counting whatever ends first would favour
+    short episodes. Actions are sampled, as in training, or the most likely ones with `greedy`.
+
+    Returns a dict: episodes, perf, perf_stderr (standard error of perf; None for one episode), score, episode_return,
+    episode_length, seconds (compilation included). Raises ValueError if the episodes of `env` never end.
+    """
+    if isinstance(num_episodes, bool) or not isinstance(num_episodes, (int, np.integer)) or num_episodes < 1:
+        raise ValueError(f"evaluate: num_episodes must be an integer >= 1, got {num_episodes!r}")
+    num_episodes = int(num_episodes)
+    start = time.perf_counter()
+    policy = as_policy(env, policy)
+    num_batches = math.ceil(num_episodes / _MAX_LANES)
+    num_envs = math.ceil(num_episodes / num_batches)
+    play = jax.jit(make_first_episodes(env, policy, num_envs, greedy))
+    figures: dict[str, list[np.ndarray]] = {}
+    for batch in range(num_batches):
+        num_counted = min(num_envs, num_episodes - batch * num_envs)
+        result = play(params, jax.random.fold_in(key, batch), jnp.arange(num_envs) < num_counted)
+        wait(result["perf"])
+        result = jax.device_get(result)
+        for name, values in result.items():
+            figures.setdefault(name, []).append(np.asarray(values[:num_counted], np.float64))
+    all_figures = {name: np.concatenate(values) for name, values in figures.items()}
+    perf = all_figures["perf"]
+    return {
+        "episodes": perf.size,
+        "perf": float(perf.mean()),
+        "perf_stderr": float(perf.std(ddof=1) / math.sqrt(perf.size)) if perf.size > 1 else None,
+        **{name: float(all_figures[name].mean()) for name in ("score", "episode_return", "episode_length")},
+        "seconds": time.perf_counter() - start,
+    }

@@ -1,0 +1,175 @@
+"""The learner: advantages, prioritized minibatches of whole rows, clipped PPO, Muon. The only file that knows optax."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pufferjax import xla_ops
+from pufferjax.core import distributions
+from pufferjax.core.config import Hypers, TrainConfig
+from pufferjax.core.losses import clipped_policy_loss, clipped_value_loss, normalize
+from pufferjax.core.policy import ActorCritic, muon_labels
+from pufferjax.core.types import Transitions
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Unit-step optimizer: its updates are multiplied by the (traced, scheduled) learning rate of each label."""
+    adam = optax.adam(1.0, b1=config.ppo.momentum)
+    if config.ppo.optimizer == "adam":
+        return adam
+    return optax.partition({"muon": optax.contrib.muon(1.0, beta=config.ppo.momentum), "adam": adam}, muon_labels)
+
+
+def schedule(hypers: Hypers, progress):
+    """(learning_rate, entropy_coef) at `progress` in [0, 1]: constant until anneal_start, then cosine to the floor."""
+    fraction = jnp.clip((progress - hypers.anneal_start) / jnp.maximum(1 - hypers.anneal_start, 1e-6), 0, 1)
+    cosine = 0.5 * (1 + jnp.cos(jnp.pi * fraction))
+
+    def anneal(start, floor_ratio):
+        return start * (floor_ratio + (1 - floor_ratio) * cosine)
+
+    return (
+        anneal(hypers.learning_rate, hypers.min_learning_rate_ratio),
+        anneal(hypers.entropy_coef, hypers.min_entropy_ratio),
+    )
+
+
+def learning_rates(config: TrainConfig, params, hypers: Hypers, learning_rate):
+    """The learning rate of each parameter, as a pytree."""
+    if config.ppo.optimizer == "adam":
+        return jax.tree.map(lambda _: learning_rate, params)
+    other = learning_rate * hypers.other_learning_rate_ratio
+    return jax.tree.map(lambda label: learning_rate if label == "muon" else other, muon_labels(params))
+
+
+def advantages_of(config: TrainConfig, hypers: Hypers, transitions: Transitions, bootstrap_values, values, ratios):
+    """f32[T, B] from the current `values` and `ratios` of every step."""
+    terminated = transitions.terminated
+    if config.ppo.truncation == "cut":
+        # The value after a time-out is unknown (the observation is that of the next episode): a ratio of 0 gives the
+        # step no advantage and ends the trace. As a failure it would make all states before time-outs look surprising.
+        ratios = jnp.where(transitions.truncated, 0.0, ratios)
+    else:
+        terminated = terminated | transitions.truncated
+    if not config.ppo.bootstrap:
+        ratios = ratios.at[-1].set(0.0)
+    return xla_ops.gae_vtrace(
+        transitions.rewards,
+        values,
+        bootstrap_values,
+        terminated,
+        ratios,
+        hypers.gamma,
+        hypers.gae_lambda,
+        hypers.rho_clip,
+        hypers.c_clip,
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossMetrics:
+    """Averages over the minibatches of an epoch; f32[]."""
+
+    loss: jax.Array
+    policy_loss: jax.Array
+    value_loss: jax.Array
+    entropy: jax.Array
+    kl: jax.Array  # mean of q - 1 - log q over ratios q = pi_new / pi_old
+    clip_fraction: jax.Array
+    grad_norm: jax.Array  # before clipping
+
+
+def train_on(
+    config: TrainConfig,
+    policy: ActorCritic,
+    optimizer: optax.GradientTransformation,
+    hypers: Hypers,
+    progress,
+    params,
+    opt_state,
+    transitions: Transitions,
+    initial_recurrent,
+    bootstrap_values,
+    row_importance,
+    key,
+    num_minibatches: int,
+    axis_name: str | None,
+):
+    """All minibatches of one epoch, of rows (one agent each) drawn with replacement by trajectory priority.
+
+    Priorities come from the advantages of the rollout. A minibatch computes the advantages of its rows from the values
+    and ratios of the latest pass over each of them, and its own pass renews those. With `axis_name` every device of
+    that mesh axis brings rows of its own agents to each minibatch, and gradients are averaged.
+
+    Returns (params, opt_state, values f32[T, B], ratios f32[T, B], LossMetrics).
+    """
+    learning_rate, entropy_coef = schedule(hypers, progress)
+    rates = learning_rates(config, params, hypers, learning_rate)
+    num_rows = config.ppo.minibatch_size // config.horizon
+
+    def loss_of(params, batch: Transitions, recurrent, advantages, returns, old_values, weights):
+        logits, values, _ = policy.apply(
+            {"params": params}, batch.observations, batch.previous_actions, recurrent, batch.starts
+        )
+        log_ratios = distributions.log_prob(logits, batch.actions) - batch.log_probs
+        ratios = jnp.exp(log_ratios)
+        if config.ppo.normalize_advantages:
+            advantages = normalize(advantages, axis_name)
+        policy_loss = clipped_policy_loss(ratios, advantages, weights, hypers.clip_eps)
+        value_loss = clipped_value_loss(values, old_values, returns, hypers.value_clip_eps)
+        entropy = jnp.mean(distributions.entropy(logits))
+        barrier = jnp.mean(distributions.log_barrier(logits))
+        loss = policy_loss + hypers.value_coef * value_loss - entropy_coef * entropy + hypers.log_barrier_coef * barrier
+        metrics = {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "kl": jnp.mean(ratios - 1 - log_ratios),
+            "clip_fraction": jnp.mean((jnp.abs(ratios - 1) > hypers.clip_eps).astype(jnp.float32)),
+        }
+        return loss, (values, ratios, metrics)
+
+    def minibatch(carry, drawn):
+        params, opt_state, values, ratios = carry
+        rows, weights = drawn
+        batch = jax.tree.map(lambda x: x[:, rows], transitions)
+        old_values = values[:, rows]
+        advantages = advantages_of(config, hypers, batch, bootstrap_values[rows], old_values, ratios[:, rows])
+        if not config.ppo.reset_memory:
+            batch = dataclasses.replace(batch, starts=jnp.zeros_like(batch.starts))
+        (_, (new_values, new_ratios, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            params,
+            batch,
+            initial_recurrent[:, rows],
+            advantages,
+            advantages + old_values,
+            old_values,
+            weights * row_importance[rows],
+        )
+        if axis_name is not None:
+            grads = jax.lax.pmean(grads, axis_name)
+        grad_norm = optax.tree.norm(grads)
+        clip = jnp.minimum(1.0, hypers.max_grad_norm / (grad_norm + 1e-6))
+        updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * clip, grads), opt_state, params)
+        params = jax.tree.map(lambda p, u, rate: p + rate * u, params, updates, rates)
+        values = values.at[:, rows].set(new_values)
+        ratios = ratios.at[:, rows].set(new_ratios)
+        return (params, opt_state, values, ratios), LossMetrics(**metrics, grad_norm=grad_norm)
+
+    ratios = jnp.ones_like(transitions.values)
+    advantages = advantages_of(config, hypers, transitions, bootstrap_values, transitions.values, ratios)
+    rows, weights = xla_ops.prioritized_sample(
+        key,
+        jnp.sum(jnp.abs(advantages), axis=0),
+        num_minibatches * num_rows,
+        hypers.priority_exponent,
+        hypers.importance_exponent,
+    )
+    drawn = (rows.reshape(-1, num_rows), weights.reshape(-1, num_rows))
+    carry = (params, opt_state, transitions.values, ratios)
+    (params, opt_state, values, ratios), metrics = jax.lax.scan(minibatch, carry, drawn)
+    return params, opt_state, values, ratios, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)

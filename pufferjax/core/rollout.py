@@ -1,0 +1,169 @@
+"""Collecting experience: one jitted scan, policy and simulator together, no Python inside.
+
+N simulators of K agents: what belongs to agents has N * K rows, those of one simulator side by side; what belongs to
+simulators (states, snapshots, episodes) has N.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from pufferjax.core import distributions
+from pufferjax.core.policy import ActorCritic
+from pufferjax.core.types import EpisodeSums, Memory, Transitions
+from pufferjax.envs import Env
+
+
+def initial_memory(policy: ActorCritic, num_agents: int) -> Memory:
+    """The memory of agents whose episode is about to begin."""
+    heads = len(policy.spec.num_actions)
+    return Memory(policy.initial_state(num_agents), jnp.zeros((num_agents, heads), jnp.uint8))
+
+
+def look(policy: ActorCritic, params, observations, memory: Memory, starts=None):
+    """One forward pass of B agents: (logits, a tuple of f32[B, n]; values f32[B]; recurrent as in `memory`).
+
+    starts bool[B]: where the memory is cut first; None: nowhere.
+    """
+    if starts is None:
+        starts = jnp.zeros(observations.shape[0], bool)
+    logits, values, recurrent = policy.apply(
+        {"params": params}, observations[None], memory.previous_actions[None], memory.recurrent, starts[None]
+    )
+    return tuple(x[0] for x in logits), values[0], recurrent
+
+
+def act(policy: ActorCritic, params, observations, memory: Memory, uniforms, starts=None):
+    """One step of B agents: (actions i32[B, A], log_probs f32[B], values f32[B], recurrent as in `memory`).
+
+    uniforms f32[B, A] in [0, 1) decide the actions; starts as in `look`.
+    """
+    logits, values, recurrent = look(policy, params, observations, memory, starts)
+    actions = distributions.sample(logits, uniforms)
+    return actions, distributions.log_prob(logits, actions), values, recurrent
+
+
+def remember(recurrent, actions, ended) -> Memory:
+    """The memory after a step. Agents whose episode `ended` (bool[B]) forget the action; see `forget` for the rest."""
+    return Memory(recurrent, jnp.where(ended[:, None], 0, actions + 1).astype(jnp.uint8))
+
+
+def forget(recurrent, ended):
+    """recurrent f32[L, B, H], zero as before the first step for agents whose episode `ended` (bool[B])."""
+    return jnp.where(ended[None, :, None], 0.0, recurrent)
+
+
+def env_actions(actions, env: Env):
+    """Actions in the shape `env.step` takes: a single head has no axis of its own."""
+    return actions if len(env.spec.num_actions) > 1 else actions[:, 0]
+
+
+def per_agent(x, env: Env):
+    """[N * K, ...]: what [N, ...] says of each simulator, for each of its agents."""
+    return jnp.repeat(x, env.spec.num_agents, axis=0)
+
+
+def per_env(flags, env: Env):
+    """bool[N]: whether the episode of a simulator has ended, from the flags bool[N * K] of its agents."""
+    return jnp.any(flags.reshape(-1, env.spec.num_agents), axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """Static sizes of a rollout."""
+
+    horizon: int
+    interval: int  # steps between snapshots
+    num_fresh: int  # the first environments, which are snapshot and whose episodes are counted
+    reset_memory: bool
+
+
+def rollout(
+    config: RolloutConfig,
+    env: Env,
+    policy: ActorCritic,
+    params,
+    key,
+    env_state,
+    observations,
+    memory,
+    is_fresh,
+    is_restarted,
+):
+    """`horizon` steps of every environment; is_restarted bool[N] marks those that begin at a state-set snapshot.
+
+    env_state u8[N, S] and is_fresh bool[N] are of simulators, observations [N * K, ...] and memory of agents.
+
+    Returns (env_state, observations, memory, is_fresh, transitions, snapshots u8[T / interval, num_fresh, S],
+    fresh: EpisodeSums over episodes of the first num_fresh environments that began with a reset,
+    restarted: EpisodeSums over the first episode end of each restarted environment).
+    """
+    num_envs, num_rows = env_state.shape[0], observations.shape[0]
+    heads = len(env.spec.num_actions)
+    key_env, key_action = jax.random.split(key)
+    chunks = (config.horizon // config.interval, config.interval)
+    env_keys = jax.random.split(key_env, chunks)
+    uniforms = jax.random.uniform(key_action, (*chunks, num_rows, heads))
+    in_fresh_group = jnp.arange(num_envs) < config.num_fresh
+    zeros = EpisodeSums(*(jnp.float32(0) for _ in dataclasses.fields(EpisodeSums)))
+
+    def add(sums, counted, info):
+        def total(x):
+            return jnp.sum(jnp.where(counted, x, 0).astype(jnp.float32))
+
+        return EpisodeSums(
+            episodes=sums.episodes + total(jnp.ones(num_envs)),
+            perf=sums.perf + total(info["perf"]),
+            score=sums.score + total(info["score"]),
+            episode_return=sums.episode_return + total(info["episode_return"]),
+            episode_length=sums.episode_length + total(info["episode_length"]),
+        )
+
+    def step(carry, xs):
+        env_state, observations, memory, starts, is_fresh, is_restarted, fresh, restarted = carry
+        env_key, uniform = xs
+        cut = starts if config.reset_memory else jnp.zeros_like(starts)
+        actions, log_probs, values, recurrent = act(policy, params, observations, memory, uniform, cut)
+        next_observations, env_state, rewards, terminated, truncated, info = env.step(
+            env_key, env_state, env_actions(actions, env)
+        )
+        agents_ended = terminated | truncated
+        ended = per_env(agents_ended, env)
+        transition = Transitions(
+            observations, memory.previous_actions, starts, actions, log_probs, values, rewards, terminated, truncated
+        )
+        fresh = add(fresh, ended & is_fresh & in_fresh_group, info)
+        restarted = add(restarted, ended & is_restarted, info)
+        memory = remember(recurrent, actions, agents_ended)  # cut in the next step
+        is_fresh, is_restarted = is_fresh | ended, is_restarted & ~ended
+        carry = (env_state, next_observations, memory, agents_ended, is_fresh, is_restarted, fresh, restarted)
+        return carry, transition
+
+    def write(carry, xs):
+        t, *xs = xs
+        carry, transitions = carry
+        carry, transition = step(carry, xs)
+        update = jax.lax.dynamic_update_index_in_dim
+        return (carry, jax.tree.map(lambda x, new: update(x, new, t, 0), transitions, transition)), None
+
+    def chunk(carry, xs):
+        snapshots = env.snapshot(carry[0][0])[: config.num_fresh]
+        carry, _ = jax.lax.scan(write, carry, xs)
+        return carry, snapshots
+
+    # The layers apart, and no reset but the policy's: a step then updates the states in place, and copies none.
+    memory = dataclasses.replace(memory, recurrent=tuple(memory.recurrent))
+    starts = jnp.zeros(num_rows, bool)
+    carry = (env_state, observations, memory, starts, is_fresh, is_restarted, zeros, zeros)
+    # Written by the inner loop into arrays of all steps: results of its own would be copied once more, chunk by chunk.
+    shapes = jax.eval_shape(step, carry, (env_keys[0, 0], uniforms[0, 0]))[1]
+    transitions = jax.tree.map(lambda x: jnp.zeros((config.horizon, *x.shape), x.dtype), shapes)
+    steps = jnp.arange(config.horizon).reshape(chunks)
+    (carry, transitions), snapshots = jax.lax.scan(chunk, (carry, transitions), (steps, env_keys, uniforms))
+    env_state, observations, memory, ended, is_fresh, _, fresh, restarted = carry
+    recurrent = jnp.stack(memory.recurrent) if memory.recurrent else policy.initial_state(num_rows)
+    if config.reset_memory:
+        recurrent = forget(recurrent, ended)
+    memory = dataclasses.replace(memory, recurrent=recurrent)
+    return env_state, observations, memory, is_fresh, transitions, snapshots, fresh, restarted

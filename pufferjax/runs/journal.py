@@ -1,0 +1,162 @@
+"""What a run remembers while it trains: its lines of metrics and its checkpoints, from which it can go on.
+
+A checkpoint holds, besides the train state, the epoch, the seconds used, how many bytes of metrics.jsonl belong to it,
+and the epochs of the window whose line is not yet written: a resumed run writes the lines that the run would have.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pufferjax.runs.checkpoint import (
+    Checkpoint,
+    checkpoint_steps,
+    clean_up,
+    delete_old,
+    load_checkpoint,
+    save_checkpoint,
+)
+from pufferjax.core.config import Sizes
+from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
+from pufferjax.runs.run_config import RunOptions
+
+
+class Journal:
+    """A context manager; `start` or `resume` comes first. Without a run directory nothing but `records` is kept."""
+
+    def __init__(
+        self,
+        run_dir: Path | None,
+        sizes: Sizes,
+        options: RunOptions,
+        settings: Mapping[str, Any],
+        message: Callable[[str], None],
+    ):
+        self.records: list[dict[str, Any]] = []
+        self.epoch = 0  # of the last `add`
+        self._run_dir, self._sizes, self._options, self._settings = run_dir, sizes, options, settings
+        self._message = message
+        self._window: list[dict[str, float]] = []
+        self._window_start = 0.0
+        self._constants: dict[str, Any] = {}
+        self._writer: MetricsWriter | None = None
+        self._saved: Path | None = None  # the latest checkpoint, and
+        self._saved_epoch: int | None = None  # its epoch
+        self._last_attempt = 0.0
+        self._has_warned = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self._writer is not None:
+            self._writer.close()
+
+    def load(self, like: Any) -> Checkpoint | None:
+        """The latest good checkpoint of a run, None if none was ever written. Changes nothing.
+
+        Raises CheckpointError if there are only bad ones.
+        """
+        if not checkpoint_steps(self._run_dir):
+            return None
+        return load_checkpoint(
+            self._run_dir, like, settings=self._settings, warn=lambda line: self._message(f"warning: {line}")
+        )
+
+    def start(self, checkpoint: Checkpoint | None = None) -> None:
+        """Opens the files of a run, from its beginning or from `checkpoint`, with everything after that undone. Raises
+        OSError."""
+        if self._run_dir is not None:
+            clean_up(self._run_dir, after=checkpoint.step if checkpoint else -1)
+        if checkpoint is None:
+            self._open_metrics(0)
+            return
+        progress = checkpoint.progress
+        self._open_metrics(progress["metrics_bytes"])
+        self.records = read_metrics(self._run_dir / "metrics.jsonl")
+        self.epoch = self._saved_epoch = progress["epoch"]
+        self._saved = self._run_dir / "checkpoints" / str(checkpoint.step)
+        self._last_attempt = progress["seconds"]
+        self._window = progress["window"]
+        self._window_start = -progress["window_seconds"]
+        if progress["jax"] != jax.__version__:
+            self._message(
+                f"warning: the checkpoint was written with JAX {progress['jax']}, this is {jax.__version__}: "
+                "the run goes on, but may not be the same bit for bit"
+            )
+
+    def _open_metrics(self, position: int) -> None:
+        if self._run_dir is not None:
+            self._writer = MetricsWriter(self._run_dir / "metrics.jsonl", position)
+
+    def ready(self, seconds: float, constants: Mapping[str, Any]) -> None:
+        """The first epoch begins now, `seconds` into the run. `constants` go into every line."""
+        self._window_start += seconds
+        self._constants = dict(constants)
+
+    def add(self, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
+        """Takes the figures of the next epoch; the line, if that completes one."""
+        self.epoch += 1
+        self._window.append({name: float(x) for name, x in metrics.items()})
+        return self.flush(seconds) if len(self._window) >= self._options.log_interval else None
+
+    def flush(self, seconds: float) -> dict[str, Any] | None:
+        """Writes the line of the epochs that have none yet, if there are any."""
+        if not self._window:
+            return None
+        batch_size = self._sizes.batch_size
+        record = {
+            "step": self.epoch * batch_size,
+            "wall_seconds": seconds,
+            "epoch": self.epoch,
+            "steps_per_second": len(self._window) * batch_size / (seconds - self._window_start),
+            **pool(self._window, self._sizes.num_envs),
+            **self._constants,
+        }
+        self._window, self._window_start = [], seconds
+        self.records.append(record)
+        if self._writer is not None:
+            self._writer.write(record)
+        return record
+
+    def progress(self, seconds: float) -> dict[str, Any]:
+        """What a checkpoint of this moment holds besides the train state."""
+        return {
+            "epoch": self.epoch,
+            "seconds": seconds,
+            "metrics_bytes": self._writer.position if self._writer is not None else 0,
+            "window": list(self._window),
+            "window_seconds": seconds - self._window_start,
+            "settings": self._settings,
+            "jax": jax.__version__,
+        }
+
+    def is_due(self, epoch: int, seconds: float) -> bool:
+        """Whether the state after `epoch` should be saved."""
+        return (
+            self._run_dir is not None
+            and epoch != self._saved_epoch
+            and seconds - self._last_attempt >= self._options.checkpoint_interval_seconds
+        )
+
+    def try_to_save(self, train_state: Any, seconds: float) -> None:
+        """Writes a checkpoint. That it cannot is no reason to stop: it says so once, and the next may succeed."""
+        self._last_attempt = seconds
+        try:
+            self.save(train_state, self.progress(seconds))
+        except OSError as error:
+            if not self._has_warned:
+                self._message(f"warning: {error}; training goes on")
+            self._has_warned = True
+
+    def save(self, train_state: Any, progress: Mapping[str, Any]) -> Path | None:
+        """The folder of the checkpoint of `progress`, written unless it is there already. Raises OSError."""
+        if self._run_dir is not None and self._saved_epoch != progress["epoch"]:
+            self._writer.sync()  # a checkpoint must never know of lines that a loss of power can still undo
+            step = progress["epoch"] * self._sizes.batch_size
+            self._saved = save_checkpoint(self._run_dir, step, train_state, progress)
+            self._saved_epoch = progress["epoch"]
+            delete_old(self._run_dir, self._options.keep_checkpoints)
+        return self._saved

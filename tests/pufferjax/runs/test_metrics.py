@@ -1,0 +1,151 @@
+"""pufferjax.metrics, and what dashboard and plots make of them."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from pufferjax.runs.dashboard import Dashboard
+from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
+from pufferjax.watch.plots import plot_runs, solve_rate_curve
+
+
+def epoch(**changes):
+    figures = {
+        "episodes": 0.0, "perf": 0.0, "score": 0.0, "episode_return": 0.0, "episode_length": 0.0,
+        "restarted_episodes": 0.0, "restarted_perf": 0.0, "restarted_score": 0.0, "restarted_episode_return": 0.0,
+        "restarted_episode_length": 0.0, "restarted_envs": 4.0,
+        "loss": 1.0, "policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "kl": 0.0, "clip_fraction": 0.0,
+        "grad_norm": 0.0, "learning_rate": 0.1, "entropy_coef": 0.0,
+        "state_set_size": 3.0, "priority_min": 1.0, "priority_mean": 2.0, "priority_max": 3.0,
+        "priority_p10": 1.0, "priority_p50": 2.0, "priority_p90": 3.0, "state_age_p10": 0.0, "state_age_p50": 5.0,
+        "state_age_p90": 9.0, "state_time_p10": 16.0, "state_time_p50": 32.0, "state_time_p90": 4800.0,
+        "state_repeats": 0.25, "state_inserts": 3.0, "state_evictions": 1.0,
+    }  # fmt: skip
+    return {**figures, **{name: np.float32(value) for name, value in changes.items()}}
+
+
+def record(**changes):
+    figures = {"step": 100, "wall_seconds": 61.0, "epoch": 1, "steps_per_second": 1234.5}
+    return {**figures, **pool([epoch()], 10), "warmup_steps": 5, "warmup_rewards": 2, **changes}
+
+
+def test_episode_figures_pool_sums_not_means():
+    pooled = pool([epoch(episodes=1, perf=1, episode_length=10), epoch(episodes=9, perf=0, episode_length=900)], 10)
+    assert pooled["episodes"] == 10 and pooled["perf"] == 0.1 and pooled["episode_length"] == 91
+
+
+def test_other_figures():
+    pooled = pool(
+        [
+            epoch(loss=1, learning_rate=0.5, state_set_size=3, state_age_p50=5, state_inserts=3),
+            epoch(loss=2, learning_rate=0.25, state_set_size=4, state_age_p50=6, state_inserts=0),
+        ],
+        16,
+    )
+    assert pooled["state_age_p50"] == 6 and pooled["state_inserts"] == 1.5
+    assert pooled["loss"] == 1.5 and pooled["learning_rate"] == 0.25 and pooled["state_set_size"] == 4
+    assert pooled["restarted_share"] == 0.25
+    assert "restarted_envs" not in pooled and "restarted_score" not in pooled
+
+
+def test_no_episode_and_not_finite_are_null():
+    pooled = pool([epoch(loss=float("nan"), grad_norm=float("inf"))], 10)
+    for name in ("perf", "score", "episode_return", "episode_length", "restarted_perf", "loss", "grad_norm"):
+        assert pooled[name] is None
+    assert "NaN" not in json.dumps(pooled, allow_nan=False)
+
+
+def test_a_figure_new_in_the_core_is_averaged():
+    pooled = pool([{**epoch(), "explained_variance": 0.5}, {**epoch(), "explained_variance": 1.0}], 10)
+    assert pooled["explained_variance"] == 0.75
+
+
+def test_lines_are_appended_whole(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path)
+    writer.write({"step": 1})
+    assert path.read_text() == '{"step": 1}\n'  # there at once, without closing
+    with pytest.raises(ValueError):
+        writer.write({"step": float("nan")})
+    writer.write({"step": 2})
+    writer.close()
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    with open(path, "a") as file:
+        file.write('{"step": 3')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        read_metrics(path)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    stream = io.StringIO()
+    with Dashboard("title", 1000, 1e9, stream) as dashboard:
+        dashboard.message("hello")
+        dashboard.update(record(), 0.1, 90.0)
+        dashboard.update(record(step=200), 0.2, 80.0)  # too soon
+        dashboard.update(record(step=300, episodes=4, perf=0.25), 0.3, None, last=True)
+    hello, first, last = stream.getvalue().splitlines()
+    assert hello == "hello" and "\x1b" not in stream.getvalue()
+    for part in ("step 100 (10%)", "1,234 steps/s", "elapsed 1m01s", "left 1m30s", "perf - (0 episodes)", "states 3",
+                 "age 5", "restarted 40%  restarted perf -"):  # fmt: skip
+        assert part in first
+    assert "step 300 (30%)" in last and "perf 0.250 (4 episodes)" in last and "restarted 40%" in last
+
+
+def test_a_table_on_a_terminal():
+    stream = Terminal()
+    with Dashboard("the title", 1000, 5.0, stream) as dashboard:
+        dashboard.update(record(), 0.1, 90.0)
+        dashboard.message("a [message]")
+    for part in ("the title", "100 / 1,000", "1m30s", "solve rate", "3 states", "40%", "a [message]",
+                 "16/32/4800", "0/5/9", "1/2/3", "3 / 1", "25%"):  # fmt: skip
+        assert part in stream.getvalue()
+
+
+def test_silence():
+    stream = Terminal()
+    with Dashboard("title", 1000, 0.0, stream, show=False) as dashboard:
+        dashboard.message("hello")
+        dashboard.update(record(), 0.1, None, last=True)
+    assert stream.getvalue() == ""
+
+
+def test_shown_solve_rate_forgets_old_episodes():
+    stream = io.StringIO()
+    with Dashboard("title", 1000, 0.0, stream) as dashboard:
+        for perf in (0.0, 0.0, 1.0, 1.0):
+            dashboard.update(record(episodes=100, perf=perf), 0.1, None)
+    assert [line.split("perf ")[1].split(" ")[0] for line in stream.getvalue().splitlines()] == [
+        "0.000",
+        "0.000",
+        "0.500",
+        "1.000",
+    ]
+
+
+def test_curve_pools_until_there_are_enough_episodes():
+    records = [
+        record(step=step, wall_seconds=step / 10, episodes=episodes, perf=perf)
+        for step, episodes, perf in ((1, 0, None), (2, 150, 0.0), (3, 50, 1.0), (4, 200, 0.5), (5, 10, 1.0))
+    ]
+    curve = solve_rate_curve(records, min_episodes=200)
+    np.testing.assert_allclose(curve["step"], [3, 4, 5])
+    np.testing.assert_allclose(curve["seconds"], [0.3, 0.4, 0.5])
+    np.testing.assert_allclose(curve["perf"], [0.25, 0.5, 1.0])
+    assert solve_rate_curve([])["perf"].size == 0
+
+
+def test_plot(tmp_path, tiny_run):
+    from PIL import Image
+
+    plot_runs({"tiny": tiny_run.run_dir / "metrics.jsonl"}, tmp_path / "curves.png", title="Tiny")
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.format == "PNG" and min(image.size) > 300
