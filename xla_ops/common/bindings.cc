@@ -1,5 +1,4 @@
 // The native module: a table of FFI handlers and of simulator descriptions. Compiled into _cpu and into _cuda.
-#include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
