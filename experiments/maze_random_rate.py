@@ -15,7 +15,7 @@ import jax
 from scipy.stats import chi2
 
 from pufferjax import envs
-from pufferjax.runs.run import machine
+from pufferjax.runs.machine import machine
 
 NUM_ENVS, NUM_MAZES, LEVEL_SEED = 4096, 8192, 42
 RESULT = pathlib.Path(__file__).parent / "results" / "maze_random_rate.json"

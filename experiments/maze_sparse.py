@@ -25,7 +25,7 @@ from runs import (
     train_run,
 )
 
-from pufferjax.runs.run import machine
+from pufferjax.runs.machine import machine
 
 BUDGETS = {15: 120, 21: 140, 27: 180, 35: 420}  # seconds
 ARMS = {STATE_SET: (), NO_STATE_SET: NO_STATE_SET_FLAGS}

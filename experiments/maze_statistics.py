@@ -30,7 +30,7 @@ from pathlib import Path
 from runs import NO_STATE_SET_FLAGS, RESULTS, Results, bootstrap, curve_of, draw_curves, train_run, wilson
 
 from pufferjax.runs.files import write_atomically
-from pufferjax.runs.run import machine
+from pufferjax.runs.machine import machine
 
 UNIFORM_ROWS = ["--ppo.priority-exponent", "0"]
 ARMS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from runs import RESULTS, Results, curve_of, draw_curves, train_run
 
-from pufferjax.runs.run import machine
+from pufferjax.runs.machine import machine
 
 ARMS = {"entity": "tab:green", "linear": "tab:red"}  # the encoder, and its colour
 EVAL_EPISODES = 256

@@ -28,7 +28,7 @@ def solved(with_state_set: bool, num_seeds: int) -> list[float]:
 
 
 def main() -> None:
-    from pufferjax.runs.run import machine
+    from pufferjax.runs.machine import machine
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)

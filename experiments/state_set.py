@@ -37,7 +37,7 @@ from runs import (
 )
 
 from pufferjax.runs.files import write_atomically
-from pufferjax.runs.run import machine
+from pufferjax.runs.machine import machine
 
 ARMS = (STATE_SET, NO_STATE_SET)
 METRICS = ("perf", "score")

@@ -21,7 +21,8 @@ from pufferjax.core.config import Hypers, PolicyConfig, PPOConfig, StateSetConfi
 from pufferjax.core.evaluate import evaluate, unseen
 from pufferjax.core.state_set import StateSet
 from pufferjax.core.train import make_init, make_train, make_update, make_warmup
-from pufferjax.runs.run import TrainResult, load_run, train
+from pufferjax.runs.load import load_run
+from pufferjax.runs.run import TrainResult, train
 
 __version__ = importlib.metadata.version("pufferjax")
 

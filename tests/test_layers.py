@@ -72,7 +72,7 @@ def test_every_room_has_its_place_in_the_order_and_says_its_purpose():
     rooms = {path.parent.name: path for path in (ROOT / "pufferjax").glob("*/__init__.py")}
     assert set(rooms) == set(ROOMS)
     assert all(ast.get_docstring(ast.parse(path.read_text())) for path in rooms.values())
-    assert {path.name for path in (ROOT / "pufferjax").glob("*.py")} == {"__init__.py", "__main__.py"}
+    assert {path.name for path in (ROOT / "pufferjax").glob("*.py")} == {"__init__.py", "__main__.py", "run.py"}
 
 
 def test_the_rule_sees_what_it_should():

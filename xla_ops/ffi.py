@@ -72,6 +72,17 @@ def backends() -> dict[str, dict[str, str]]:
     return {op: {platform: backend(op, platform) for platform in _MODULES} for op in OP_TARGETS}
 
 
+def load_errors() -> dict[str, str]:
+    """Why a native module could not be imported, by platform ("cpu", "cuda"); empty if all are there."""
+    return dict(_load_errors)
+
+
+def instruction_set() -> str | None:
+    """The level of vector instructions that the CPU's native code runs with here: "avx512", "avx2" or "baseline" (SSE2
+    on x86-64, NEON on aarch64). None without the native module."""
+    return _modules["cpu"].instruction_set() if "cpu" in _modules else None
+
+
 def describe_env(name: str, params: Sequence[int]) -> dict[str, Any]:
     """Static numbers of a native simulator (observation shape, state bytes, ...), from its own header.
 

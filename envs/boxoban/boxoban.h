@@ -16,17 +16,14 @@
 #pragma once
 
 #include <cstring>
-#include <vector>
 
 #include "envs/common/bits.h"
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 
 namespace pjx {
 
-struct Boxoban {
+struct Boxoban : SimulatorDefaults {
   using Obs = uint8_t;
-  static constexpr int kNumAgents = 1;
-  static constexpr int kNumHeads = 1;
   static constexpr uint32_t kSide = 10, kCells = kSide * kSide, kWords = 4;
   static constexpr uint32_t kCentre = 5 * kSide + 5;  // where an egocentric observation has the agent
   static constexpr uint32_t kBoxes = 4;
@@ -60,16 +57,8 @@ struct Boxoban {
   };
   static_assert(sizeof(State) == 32, "rows stay 16-byte aligned and free of padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
-  PJX_HD static int64_t ObsSize(const Params&) { return 4 * kCells; }
-  static std::vector<int64_t> ObsShape(const Params&) { return {4, kSide, kSide}; }
+  PJX_HD static Shape ObsShape(const Params&) { return {4, kSide, kSide}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.max_steps; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 5; }
 

@@ -42,43 +42,33 @@ std::string SharedLevels(const int64_t* values, int64_t count, Boxoban::Params* 
 // timeout_reward, egocentric, then the bytes of the path of a level file, none if the levels are generated.
 template <>
 std::string ParseParams<Boxoban>(const int64_t* values, int64_t count, Boxoban::Params* params) {
-  if (count < kNumbers) {
-    return "boxoban: params must be (num_levels, seed, num_pulls, max_steps, int_r_coeff, target_loss_penalty, "
-           "timeout_reward, egocentric, path...), got " +
-           std::to_string(count) + " numbers";
-  }
-  const auto check = [values](int i, const char* name, int64_t low, int64_t high) {
-    if (values[i] >= low && values[i] <= high) return std::string();
-    return std::string("boxoban: ") + name + " must be " + std::to_string(low) + " to " + std::to_string(high) +
-           ", got " + std::to_string(values[i]);
-  };
-  if (const auto error = check(0, "num_levels", 1, Boxoban::kMaxLevels); !error.empty()) return error;
-  if (const auto error = check(1, "seed", 0, INT64_MAX); !error.empty()) return error;
-  if (const auto error = check(2, "num_pulls", 1, 1000); !error.empty()) return error;
-  if (const auto error = check(3, "max_steps", 1, Boxoban::kMaxMaxSteps); !error.empty()) return error;
-  if (const auto error = check(7, "egocentric", 0, 1); !error.empty()) return error;
-  const char* names[] = {"int_r_coeff", "target_loss_penalty", "timeout_reward"};
-  float rewards[3];
-  for (int i = 0; i < 3; ++i) {
-    const auto bits = static_cast<uint32_t>(values[4 + i]);
-    memcpy(&rewards[i], &bits, sizeof(float));
-    const float low = i == 2 ? -1000.0f : 0.0f;
-    if (!(rewards[i] >= low && rewards[i] <= 1000.0f)) {
-      return std::string("boxoban: ") + names[i] + " must be a number from " + (i == 2 ? "-1000" : "0") + " to 1000";
-    }
-  }
+  const std::string error = CheckParams("boxoban", values, count,
+                                        {{"num_levels", 1, Boxoban::kMaxLevels},
+                                         {"seed", 0, INT64_MAX},
+                                         {"num_pulls", 1, 1000},
+                                         {"max_steps", 1, Boxoban::kMaxMaxSteps},
+                                         {"int_r_coeff", 0, 1000, ParamRange::kFloatBits},
+                                         {"target_loss_penalty", 0, 1000, ParamRange::kFloatBits},
+                                         {"timeout_reward", -1000, 1000, ParamRange::kFloatBits},
+                                         {"egocentric", 0, 1}},
+                                        "path");
+  if (!error.empty()) return error;
   for (int64_t i = kNumbers; i < count; ++i) {
     if (values[i] < 1 || values[i] > 255) return "boxoban: levels: the path holds a byte that is none";
   }
-  *params = {nullptr,    0,          static_cast<uint32_t>(values[3]), rewards[0],
-             rewards[1], rewards[2], static_cast<uint32_t>(values[7])};
+  *params = {nullptr,
+             0,
+             static_cast<uint32_t>(values[3]),
+             FloatParam(values[4]),
+             FloatParam(values[5]),
+             FloatParam(values[6]),
+             static_cast<uint32_t>(values[7])};
   return SharedLevels(values, count, params);
 }
 
 namespace {
 
-PJX_REGISTER("boxoban", Describe(DescribeEnv<Boxoban>));
-const bool kRegistered = (VecEnv<Boxoban>::Register("boxoban"), true);
+const RegisteredEnv<Boxoban> kRegistered("boxoban");
 
 }  // namespace
 }  // namespace pjx

@@ -25,9 +25,9 @@
 #pragma once
 
 #include <cstring>
-#include <vector>
 
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
+
 #include "xla_ops/common/simd.h"
 
 #ifdef PJX_X86_LEVELS
@@ -36,10 +36,8 @@
 
 namespace pjx {
 
-struct Breakout {
+struct Breakout : SimulatorDefaults {
   using Obs = float;
-  static constexpr int kNumAgents = 1;
-  static constexpr int kNumHeads = 1;
   static constexpr int kRows = 6, kColumns = 18, kBricks = kRows * kColumns;
   static constexpr int kLives = 5;
   static constexpr int kBoardPoints = 432, kMaxPoints = 2 * kBoardPoints;
@@ -77,16 +75,8 @@ struct Breakout {
   };
   static_assert(sizeof(State) == 52, "no padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
-  PJX_HD static int64_t ObsSize(const Params&) { return 10 + kBricks; }
-  static std::vector<int64_t> ObsShape(const Params& p) { return {ObsSize(p)}; }
+  PJX_HD static Shape ObsShape(const Params&) { return {10 + kBricks}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.max_steps; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 3; }
 

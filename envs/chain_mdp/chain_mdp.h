@@ -6,16 +6,12 @@
 // if the last step was rewarded with 1. The observation is the number of the state.
 #pragma once
 
-#include <vector>
-
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 
 namespace pjx {
 
-struct ChainMdp {
+struct ChainMdp : SimulatorDefaults {
   using Obs = uint8_t;
-  static constexpr int kNumAgents = 1;
-  static constexpr int kNumHeads = 1;
   static constexpr int kMinStates = 3, kMaxStates = 256;
 
   struct Params {
@@ -32,17 +28,9 @@ struct ChainMdp {
   };
   static_assert(sizeof(State) == 12, "rows are free of padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  static std::vector<int64_t> ObsShape(const Params&) { return {1}; }
+  PJX_HD static Shape ObsShape(const Params&) { return {1}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.step_limit; }
-  PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
-  PJX_HD static int64_t ObsSize(const Params&) { return 1; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 2; }
 
   // --- the simulator -------------------------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ namespace pjx {
 
 template <>
 std::string ParseParams<ChainMdp>(const int64_t* values, int64_t count, ChainMdp::Params* params) {
-  if (count != 1) return "chain_mdp: params must be (num_states), got " + std::to_string(count) + " numbers";
-  if (values[0] < ChainMdp::kMinStates || values[0] > ChainMdp::kMaxStates) {
-    return "chain_mdp: num_states must be 3 to 256, got " + std::to_string(values[0]);
-  }
+  const std::string error =
+      CheckParams("chain_mdp", values, count, {{"num_states", ChainMdp::kMinStates, ChainMdp::kMaxStates}});
+  if (!error.empty()) return error;
   params->num_states = static_cast<uint32_t>(values[0]);
   params->Derive();
   return "";
@@ -18,8 +17,7 @@ std::string ParseParams<ChainMdp>(const int64_t* values, int64_t count, ChainMdp
 
 namespace {
 
-PJX_REGISTER("chain_mdp", Describe(DescribeEnv<ChainMdp>));
-const bool kRegistered = (VecEnv<ChainMdp>::Register("chain_mdp"), true);
+const RegisteredEnv<ChainMdp> kRegistered("chain_mdp");
 
 }  // namespace
 }  // namespace pjx

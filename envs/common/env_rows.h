@@ -1,4 +1,4 @@
-// What one GPU thread does for one environment, over any simulator header (see vec_env.h for what that offers).
+// What one GPU thread does for one environment, over any simulator (simulator.h).
 //
 // A thread cannot raise an error. A row that is no state of the simulator stays as it is, is seen as zeros, and its
 // reward is NaN; so is the reward of an action outside its range, which changes nothing. A snapshot that the simulator
@@ -7,15 +7,34 @@
 
 #include <cmath>
 #include <cstring>
-#include <string>
 
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 
 namespace pjx {
 
-// Fills `params` from the integers Python passed, or returns the reason they are refused. One specialisation per env.
-template <typename E>
-std::string ParseParams(const int64_t* values, int64_t count, typename E::Params* params);
+// Where the steps of a batch put what they say.
+struct StepResults {
+  float* rewards;                // [rows * kNumAgents]
+  bool *terminated, *truncated;  // [rows * kNumAgents]
+  float* episode_return;         // [rows]
+  int32_t* episode_length;       // [rows]
+  float *score, *perf;           // [rows]
+
+  // All but the rewards, which the simulator writes. Returns whether the episode has ended.
+  template <int kNumAgents>
+  PJX_HD bool Write(int64_t row, const Outcome& outcome) const {
+    const bool ended = outcome.terminated || outcome.truncated;
+    for (int agent = 0; agent < kNumAgents; ++agent) {
+      terminated[row * kNumAgents + agent] = outcome.terminated;
+      truncated[row * kNumAgents + agent] = outcome.truncated;
+    }
+    episode_return[row] = ended ? outcome.episode_return : 0.0f;
+    episode_length[row] = ended ? outcome.episode_length : 0;
+    score[row] = ended ? outcome.score : 0.0f;
+    perf[row] = ended ? outcome.perf : 0.0f;
+    return ended;
+  }
+};
 
 template <typename E>
 struct EnvRows {
@@ -25,28 +44,6 @@ struct EnvRows {
   typename E::Params params;
   int64_t num_envs, stride;  // per lane; bytes per row
 
-  struct StepResults {
-    float* rewards;                // [rows * kNumAgents]
-    bool *terminated, *truncated;  // [rows * kNumAgents]
-    float* episode_return;         // [rows]
-    int32_t* episode_length;       // [rows]
-    float *score, *perf;           // [rows]
-
-    // All but the rewards, which the simulator writes. Returns whether the episode has ended.
-    PJX_HD bool Write(int64_t row, const typename E::Outcome& outcome) const {
-      const bool ended = outcome.terminated || outcome.truncated;
-      for (int agent = 0; agent < E::kNumAgents; ++agent) {
-        terminated[row * E::kNumAgents + agent] = outcome.terminated;
-        truncated[row * E::kNumAgents + agent] = outcome.truncated;
-      }
-      episode_return[row] = ended ? outcome.episode_return : 0.0f;
-      episode_length[row] = ended ? outcome.episode_length : 0;
-      score[row] = ended ? outcome.score : 0.0f;
-      perf[row] = ended ? outcome.perf : 0.0f;
-      return ended;
-    }
-  };
-
   PJX_HD State& At(uint8_t* states, int64_t row) const { return *reinterpret_cast<State*>(states + row * stride); }
   PJX_HD const State& At(const uint8_t* states, int64_t row) const {
     return *reinterpret_cast<const State*>(states + row * stride);
@@ -55,7 +52,7 @@ struct EnvRows {
     const uint32_t* key = keys + row / num_envs * 2;
     return Philox(key[0], key[1], static_cast<uint32_t>(row % num_envs));
   }
-  PJX_HD int64_t ObsSize() const { return E::ObsSize(params) * E::kNumAgents; }  // of a row
+  PJX_HD int64_t ObsSize() const { return E::ObsShape(params).size() * E::kNumAgents; }  // of a row
 
   PJX_HD void Reset(const uint32_t* keys, uint8_t* states, Obs* obs, int64_t row) const {
     Philox random = Stream(keys, row);
@@ -76,7 +73,7 @@ struct EnvRows {
     State& s = At(states, row);
     const int32_t* action = actions + row * (E::kNumAgents * E::kNumHeads);
     float* const rewards = results.rewards + row * E::kNumAgents;
-    typename E::Outcome outcome{};
+    Outcome outcome{};
     bool is_valid = E::IsSafe(s, params);
     for (int i = 0; i < E::kNumAgents * E::kNumHeads; ++i) {
       is_valid &= static_cast<uint32_t>(action[i]) < static_cast<uint32_t>(E::NumActions(params, i % E::kNumHeads));
@@ -87,7 +84,7 @@ struct EnvRows {
     } else {
       for (int agent = 0; agent < E::kNumAgents; ++agent) rewards[agent] = NAN;
     }
-    if (results.Write(row, outcome)) E::Reset(s, params, random);
+    if (results.template Write<E::kNumAgents>(row, outcome)) E::Reset(s, params, random);
     Observe(states, obs, row);
   }
 

@@ -1,33 +1,67 @@
 // The FFI handlers of a simulator for every platform: operands, results, and their checks before a row is touched.
 //
-// An Executor<E> does the work: EnvsOnPool (vec_env.h) or EnvsOnStream (vec_env.cuh). It is made of the name of the
-// call, the platform's Context and the batch, and has a function for each handler below, over arrays that fit the
-// batch; Zero and Copy prepare the rows that those update.
+// They are compiled once per platform and not once per simulator, because decoding a call is far more code than most
+// simulators: a handler asks the simulator for an EnvCall, the work behind one call, and sees no more of it.
 #pragma once
 
+#include <memory>
 #include <string>
-#include <type_traits>
 
 #include "envs/common/batch.h"
+#include "envs/common/env_rows.h"
 #include "xla_ops/common/ffi.h"
 
 namespace pjx {
 
-template <typename E, template <typename> typename Executor>
+// One call on the rows of a batch, over arrays that fit it; `obs` is of the batch's type. Zero and Copy prepare the
+// rows that the others update.
+template <typename ContextOfPlatform>
+class EnvCall {
+ public:
+  using Context = ContextOfPlatform;
+
+  virtual ~EnvCall() = default;
+  virtual const Batch& batch() const = 0;
+  virtual ffi::Error Zero(ffi::ResultBuffer<ffi::U8>& states) const = 0;
+  virtual ffi::Error Copy(const ffi::Buffer<ffi::U8>& from, ffi::ResultBuffer<ffi::U8>& to) const = 0;
+  virtual ffi::Error Reset(const uint32_t* keys, uint8_t* states, void* obs) const = 0;
+  virtual ffi::Error Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
+                          void* obs) const = 0;
+  virtual ffi::Error Observe(const uint8_t* states, void* obs) const = 0;
+  virtual ffi::Error Restore(uint8_t* states, const uint8_t* snapshots, const int32_t* env_ids,
+                             int64_t count) const = 0;
+  virtual ffi::Error Stagger(const uint32_t* keys, uint8_t* states) const = 0;
+  virtual ffi::Error Clock(uint8_t* timeless, int32_t* times) const = 0;
+};
+
+// A simulator as its handlers see it: makes the call that `name` says, or the reason why these are no parameters or no
+// rows of it. `Call` is an EnvCall; the context outlives it.
+template <typename Call>
+using OpenCall = ffi::Error (*)(const char* name, typename Call::Context& context, EnvParams params,
+                                ffi::Span<const int64_t> state_dims, std::unique_ptr<Call>* call);
+
+// The handler that calls `function`, whose parameters after the first are read as HandlerOf reads them (ffi.h).
+template <typename First, typename... Rest>
+std::unique_ptr<ffi::Ffi> BindRest(ffi::Error (*function)(First, Rest...), First first) {
+  return ffi::Ffi::BindTo([=](Rest... rest) { return function(first, rest...); });
+}
+
+template <typename Call>
 class EnvHandlers {
  public:
-  static void Register(const std::string& env) {
-    const std::string prefix = "pufferjax." + env + ".";
-    Handlers()[prefix + "reset"] = HandlerOf<&EnvHandlers::Reset>;
-    Handlers()[prefix + "step"] = HandlerOf<&EnvHandlers::Step>;
-    Handlers()[prefix + "observe"] = HandlerOf<&EnvHandlers::Observe>;
-    Handlers()[prefix + "restore"] = HandlerOf<&EnvHandlers::Restore>;
-    Handlers()[prefix + "stagger"] = HandlerOf<&EnvHandlers::Stagger>;
-    Handlers()[prefix + "clock"] = HandlerOf<&EnvHandlers::Clock>;
-  }
+  explicit EnvHandlers(OpenCall<Call> open)
+      : reset(BindRest(Reset, open)),
+        step(BindRest(Step, open)),
+        observe(BindRest(Observe, open)),
+        restore(BindRest(Restore, open)),
+        stagger(BindRest(Stagger, open)),
+        clock(BindRest(Clock, open)) {}
+
+  const std::unique_ptr<ffi::Ffi> reset, step, observe, restore, stagger, clock;
 
  private:
-  using Context = typename Executor<E>::Context;
+  using Open = OpenCall<Call>;
+  using Context = typename Call::Context;
   using U32 = ffi::Buffer<ffi::U32>;
   using I32 = ffi::Buffer<ffi::S32>;
   using U8 = ffi::Buffer<ffi::U8>;
@@ -35,27 +69,32 @@ class EnvHandlers {
   using I32Result = ffi::ResultBuffer<ffi::S32>;
   using F32Result = ffi::ResultBuffer<ffi::F32>;
   using FlagResult = ffi::ResultBuffer<ffi::PRED>;
-  using ObsResult = ffi::ResultBuffer<std::is_same_v<typename E::Obs, uint8_t> ? ffi::U8 : ffi::F32>;
+  using ObsResult = ffi::Result<ffi::AnyBuffer>;  // u8 or f32
 
-  static ffi::Error Reset(Context context,
+  static ffi::Error CheckObs(const char* name, const Batch& batch, ObsResult& obs) {
+    if (obs->element_type() != batch.obs_type) {
+      return InvalidArgument(name, ": obs must be ", batch.obs_type == ffi::U8 ? "u8" : "f32", ", got data type ",
+                             static_cast<int>(obs->element_type()));
+    }
+    return CheckCounts(name, {{"obs", obs->element_count(), batch.rows * batch.obs_size}});
+  }
+
+  static ffi::Error Reset(Open open, Context context,
                           U32 keys,  // [..., 2]
                           EnvParams params,
                           U8Result state,  // [..., N, S]
                           ObsResult obs)   // [..., N * K, ...]
   {
-    EnvBatch<E> batch;
-    if (auto e = OpenBatch("reset", params, state->dimensions(), &batch); e.failure()) return e;
-    if (auto e = CheckCounts("reset", {{"key", keys.element_count(), 2 * batch.lanes},
-                                       {"obs", obs->element_count(), batch.rows * batch.ObsSize()}});
-        e.failure()) {
-      return e;
-    }
-    const Executor<E> envs{"reset", context, batch};
-    if (auto e = envs.Zero(state); e.failure()) return e;
-    return envs.Reset(keys.typed_data(), state->typed_data(), obs->typed_data());
+    std::unique_ptr<Call> call;
+    if (auto e = open("reset", context, params, state->dimensions(), &call); e.failure()) return e;
+    const Batch& batch = call->batch();
+    if (auto e = CheckCounts("reset", {{"key", keys.element_count(), 2 * batch.lanes}}); e.failure()) return e;
+    if (auto e = CheckObs("reset", batch, obs); e.failure()) return e;
+    if (auto e = call->Zero(state); e.failure()) return e;
+    return call->Reset(keys.typed_data(), state->typed_data(), obs->untyped_data());
   }
 
-  static ffi::Error Step(Context context,
+  static ffi::Error Step(Open open, Context context,
                          U32 keys,     // [..., 2]
                          U8 state_in,  // [..., N, S], aliased to the first result
                          I32 actions,  // [..., N * K (, heads)]
@@ -70,13 +109,13 @@ class EnvHandlers {
                          F32Result score,           // [..., N]
                          F32Result perf)            // [..., N]
   {
-    EnvBatch<E> batch;
-    if (auto e = OpenBatch("step", params, state_in.dimensions(), &batch); e.failure()) return e;
-    const int64_t rows = batch.rows, agents = batch.Agents();
+    std::unique_ptr<Call> call;
+    if (auto e = open("step", context, params, state_in.dimensions(), &call); e.failure()) return e;
+    const Batch& batch = call->batch();
+    const int64_t rows = batch.rows, agents = rows * batch.agents;
     if (auto e = CheckCounts("step", {{"key", keys.element_count(), 2 * batch.lanes},
-                                      {"action", actions.element_count(), agents * E::kNumHeads},
+                                      {"action", actions.element_count(), rows * batch.actions},
                                       {"state", state->element_count(), rows * batch.stride},
-                                      {"obs", obs->element_count(), rows * batch.ObsSize()},
                                       {"reward", reward->element_count(), agents},
                                       {"terminated", terminated->element_count(), agents},
                                       {"truncated", truncated->element_count(), agents},
@@ -87,38 +126,37 @@ class EnvHandlers {
         e.failure()) {
       return e;
     }
-    const Executor<E> envs{"step", context, batch};
-    if (auto e = envs.Copy(state_in, state); e.failure()) return e;
-    return envs.Step(
+    if (auto e = CheckObs("step", batch, obs); e.failure()) return e;
+    if (auto e = call->Copy(state_in, state); e.failure()) return e;
+    return call->Step(
         keys.typed_data(), state->typed_data(), actions.typed_data(),
         {reward->typed_data(), terminated->typed_data(), truncated->typed_data(), episode_return->typed_data(),
          episode_length->typed_data(), score->typed_data(), perf->typed_data()},
-        obs->typed_data());
+        obs->untyped_data());
   }
 
-  static ffi::Error Observe(Context context,
+  static ffi::Error Observe(Open open, Context context,
                             U8 state,  // [..., N, S]
                             EnvParams params,
                             ObsResult obs)  // [..., N * K, ...]
   {
-    EnvBatch<E> batch;
-    if (auto e = OpenBatch("observe", params, state.dimensions(), &batch); e.failure()) return e;
-    if (auto e = CheckCounts("observe", {{"obs", obs->element_count(), batch.rows * batch.ObsSize()}}); e.failure()) {
-      return e;
-    }
-    return Executor<E>{"observe", context, batch}.Observe(state.typed_data(), obs->typed_data());
+    std::unique_ptr<Call> call;
+    if (auto e = open("observe", context, params, state.dimensions(), &call); e.failure()) return e;
+    if (auto e = CheckObs("observe", call->batch(), obs); e.failure()) return e;
+    return call->Observe(state.typed_data(), obs->untyped_data());
   }
 
   // state[env_ids[r]] <- rows[r], in order, refusing rows this simulator cannot have produced.
-  static ffi::Error Restore(Context context,
+  static ffi::Error Restore(Open open, Context context,
                             U8 state_in,   // [..., N, S], aliased to the result
                             U8 snapshots,  // [..., R, S]
                             I32 env_ids,   // [..., R]
                             EnvParams params,
                             U8Result state)  // [..., N, S]
   {
-    EnvBatch<E> batch;
-    if (auto e = OpenBatch("restore", params, state_in.dimensions(), &batch); e.failure()) return e;
+    std::unique_ptr<Call> call;
+    if (auto e = open("restore", context, params, state_in.dimensions(), &call); e.failure()) return e;
+    const Batch& batch = call->batch();
     const auto dims = snapshots.dimensions();
     if (dims.size() < 2 || dims.back() != batch.stride || LeadingSize(dims, 2) != batch.lanes) {
       return InvalidArgument("restore: rows must be u8[..., R, ", batch.stride, "], got ", ShapeText(dims));
@@ -129,48 +167,60 @@ class EnvHandlers {
         e.failure()) {
       return e;
     }
-    const Executor<E> envs{"restore", context, batch};
-    if (auto e = envs.Copy(state_in, state); e.failure()) return e;
-    return envs.Restore(state->typed_data(), snapshots.typed_data(), env_ids.typed_data(), count);
+    if (auto e = call->Copy(state_in, state); e.failure()) return e;
+    return call->Restore(state->typed_data(), snapshots.typed_data(), env_ids.typed_data(), count);
   }
 
-  static ffi::Error Stagger(Context context,
+  static ffi::Error Stagger(Open open, Context context,
                             U32 keys,     // [..., 2]
                             U8 state_in,  // [..., N, S], aliased to the result
                             EnvParams params,
                             U8Result state)  // [..., N, S]
   {
-    EnvBatch<E> batch;
-    if (auto e = OpenBatch("stagger", params, state_in.dimensions(), &batch); e.failure()) return e;
+    std::unique_ptr<Call> call;
+    if (auto e = open("stagger", context, params, state_in.dimensions(), &call); e.failure()) return e;
+    const Batch& batch = call->batch();
     if (auto e = CheckCounts("stagger", {{"key", keys.element_count(), 2 * batch.lanes},
                                          {"state", state->element_count(), batch.rows * batch.stride}});
         e.failure()) {
       return e;
     }
-    const Executor<E> envs{"stagger", context, batch};
-    if (auto e = envs.Copy(state_in, state); e.failure()) return e;
-    return envs.Stagger(keys.typed_data(), state->typed_data());
+    if (auto e = call->Copy(state_in, state); e.failure()) return e;
+    return call->Stagger(keys.typed_data(), state->typed_data());
   }
 
   // Steps since each episode began, and the rows with that set to zero. Reads nothing outside the rows, so they may be
   // anything.
-  static ffi::Error Clock(Context context,
+  static ffi::Error Clock(Open open, Context context,
                           U8 state,  // [..., N, S]
                           EnvParams params,
                           I32Result times,    // [..., N]
                           U8Result timeless)  // [..., N, S]
   {
-    EnvBatch<E> batch;
-    if (auto e = OpenBatch("clock", params, state.dimensions(), &batch); e.failure()) return e;
+    std::unique_ptr<Call> call;
+    if (auto e = open("clock", context, params, state.dimensions(), &call); e.failure()) return e;
+    const Batch& batch = call->batch();
     if (auto e = CheckCounts("clock", {{"times", times->element_count(), batch.rows},
                                        {"timeless", timeless->element_count(), batch.rows * batch.stride}});
         e.failure()) {
       return e;
     }
-    const Executor<E> envs{"clock", context, batch};
-    if (auto e = envs.Copy(state, timeless); e.failure()) return e;
-    return envs.Clock(timeless->typed_data(), times->typed_data());
+    if (auto e = call->Copy(state, timeless); e.failure()) return e;
+    return call->Clock(timeless->typed_data(), times->typed_data());
   }
 };
+
+// Makes them known by the names that Python calls. `own` gives this simulator's.
+template <typename Handlers, const Handlers& (*own)()>
+void RegisterHandlers(const std::string& env) {
+  const std::string prefix = "pufferjax." + env + ".";
+  auto& table = pjx::Handlers();
+  table[prefix + "reset"] = [](XLA_FFI_CallFrame* frame) { return own().reset->Call(frame); };
+  table[prefix + "step"] = [](XLA_FFI_CallFrame* frame) { return own().step->Call(frame); };
+  table[prefix + "observe"] = [](XLA_FFI_CallFrame* frame) { return own().observe->Call(frame); };
+  table[prefix + "restore"] = [](XLA_FFI_CallFrame* frame) { return own().restore->Call(frame); };
+  table[prefix + "stagger"] = [](XLA_FFI_CallFrame* frame) { return own().stagger->Call(frame); };
+  table[prefix + "clock"] = [](XLA_FFI_CallFrame* frame) { return own().clock->Call(frame); };
+}
 
 }  // namespace pjx

@@ -9,17 +9,11 @@
 #include <cstring>
 #include <vector>
 
-#include "envs/common/batch.h"
+#include "envs/common/cpu_handlers.h"
 #include "envs/common/cpu_rows.h"
 #include "xla_ops/common/ffi.h"
-#include "xla_ops/common/random.h"
 
 namespace pjx {
-
-// How often states are remembered, and how many of them: `stride` bytes each.
-struct WalkMemory {
-  int64_t interval, capacity, stride;
-};
 
 // One environment on its way.
 template <typename E>
@@ -43,15 +37,15 @@ struct Walker {
     choices = ChoiceRandom(high << 32 | random.Next());
   }
 
-  void Remember(const WalkMemory& memory) {
-    CopyRow(ring + slot * memory.stride, state, memory.stride);
+  void Remember(const WalkMemory& memory, int64_t stride) {
+    CopyRow(ring + slot * stride, state, stride);
     if (++slot == memory.capacity) slot = 0;
     remembered = std::min(remembered + 1, memory.capacity);
     next_snapshot += memory.interval;
   }
 
-  void KeepSnapshots(const WalkMemory& memory) {
-    const int64_t capacity = memory.capacity, stride = memory.stride;
+  void KeepSnapshots(const WalkMemory& memory, int64_t stride) {
+    const int64_t capacity = memory.capacity;
     ++rewarded;
     count = static_cast<int32_t>(remembered);
     for (int64_t i = 0; i < count; ++i) {
@@ -77,6 +71,7 @@ template <typename E>
 void WalkAbreast(const EnvBatch<E>& batch, Walker<E>* walkers, int width, int64_t num_steps, WalkMemory memory) {
   constexpr int kActions = E::kNumAgents * E::kNumHeads;
   const typename E::Params params = batch.params;  // see EnvsOnPool::Step
+  const int64_t stride = batch.stride;
   for (int64_t t = 0; t < num_steps; t += ChoiceRandom::kPerDraw) {
     const int steps = static_cast<int>(std::min<int64_t>(ChoiceRandom::kPerDraw, num_steps - t));
     if constexpr (kActions == 1) {
@@ -85,7 +80,7 @@ void WalkAbreast(const EnvBatch<E>& batch, Walker<E>* walkers, int width, int64_
     for (int k = 0; k < steps; ++k) {
       for (int g = 0; g < width; ++g) {
         Walker<E>& w = walkers[g];
-        if (w.next_snapshot == t + k) w.Remember(memory);
+        if (w.next_snapshot == t + k) w.Remember(memory, stride);
         int32_t action[kActions];
         for (int i = 0; i < kActions; ++i) {
           if constexpr (kActions > 1) {
@@ -97,7 +92,7 @@ void WalkAbreast(const EnvBatch<E>& batch, Walker<E>* walkers, int width, int64_
         const auto outcome = E::Step(*w.state, params, action, w.random, rewards);
         bool positive = false;
         for (const float reward : rewards) positive |= reward > 0.0f;
-        if (positive) w.KeepSnapshots(memory);
+        if (positive) w.KeepSnapshots(memory, stride);
         if (outcome.terminated || outcome.truncated) {
           E::Reset(*w.state, batch.params, w.random);
           w.slot = w.remembered = 0;
@@ -108,61 +103,34 @@ void WalkAbreast(const EnvBatch<E>& batch, Walker<E>* walkers, int width, int64_
   }
 }
 
-inline constexpr char kNumStepsName[] = "num_steps", kIntervalName[] = "interval";
-
 template <typename E>
-ffi::Error RandomWalk(ffi::ThreadPool pool,
-                      ffi::Buffer<ffi::U32> keys,     // [..., 2]
-                      ffi::Buffer<ffi::U8> state_in,  // [..., N, S], aliased to the first result
-                      EnvParams params, ffi::Attr<int64_t, kNumStepsName> num_steps,
-                      ffi::Attr<int64_t, kIntervalName> interval,
-                      ffi::ResultBuffer<ffi::U8> state,      // [..., N, S]
-                      ffi::ResultBuffer<ffi::U8> snapshots,  // [..., N, num_snapshots, S], zero beyond the counts
-                      ffi::ResultBuffer<ffi::S32> counts,    // [..., N], of the snapshots
-                      ffi::ResultBuffer<ffi::S32> rewarded)  // [..., N], how often
-{
+ffi::Error RandomWalk(ffi::ThreadPool& pool, const EnvBatch<E>& batch, const uint32_t* keys, uint8_t* states,
+                      int64_t num_steps, const WalkMemory& memory, const WalkResults& results) {
   constexpr int64_t kAbreast = 8;
-  const char* call = "random_walk";
-  EnvBatch<E> batch;
-  if (auto e = OpenBatch(call, params, state_in.dimensions(), &batch); e.failure()) return e;
-  const auto dims = snapshots->dimensions();
-  const int64_t capacity = dims.size() < 2 ? 0 : dims[dims.size() - 2], kept = capacity * batch.stride;  // per row
-  if (*num_steps < 1) return InvalidArgument(call, ": num_steps must be at least 1, got ", *num_steps);
-  if (*interval < 1) return InvalidArgument(call, ": interval must be at least 1, got ", *interval);
-  if (capacity < 1) return InvalidArgument(call, ": num_snapshots must be at least 1, got ", capacity);
-  if (auto e = CheckCounts(call, {{"key", keys.element_count(), 2 * batch.lanes},
-                                  {"state", state->element_count(), batch.rows * batch.stride},
-                                  {"snapshots", snapshots->element_count(), batch.rows * kept},
-                                  {"counts", counts->element_count(), batch.rows},
-                                  {"rewarded", rewarded->element_count(), batch.rows}});
-      e.failure()) {
-    return e;
-  }
-  CopyUnlessAliased(state_in, state);
-  std::memset(snapshots->typed_data(), 0, snapshots->size_bytes());
+  const int64_t kept = memory.capacity * batch.stride;  // bytes per row
+  std::memset(results.snapshots, 0, batch.rows * kept);
   Lowest bad_row;
   ParallelFor(pool, (batch.rows + kAbreast - 1) / kAbreast, /*grain=*/1, [&](int64_t begin, int64_t end) {
     std::vector<uint8_t> rings(kAbreast * kept);
     std::vector<Walker<E>> walkers;
     walkers.reserve(kAbreast);
-    Streams streams(keys.typed_data(), batch, begin * kAbreast);
+    Streams streams(keys, batch, begin * kAbreast);
     for (int64_t group = begin; group < end; ++group) {
       walkers.clear();
       const int64_t first = group * kAbreast, last = std::min(first + kAbreast, batch.rows);
       for (int64_t row = first; row < last; ++row) {
-        typename E::State& s = RowAt(state->typed_data(), batch, row);
+        typename E::State& s = RowAt(states, batch, row);
         if (!E::IsSafe(s, batch.params)) return bad_row.Note(row);
-        walkers.emplace_back(&s, streams.Next(), &rings[(row - first) * kept], snapshots->typed_data() + row * kept);
+        walkers.emplace_back(&s, streams.Next(), &rings[(row - first) * kept], results.snapshots + row * kept);
       }
-      WalkAbreast(batch, walkers.data(), static_cast<int>(last - first), *num_steps,
-                  {*interval, capacity, batch.stride});
+      WalkAbreast(batch, walkers.data(), static_cast<int>(last - first), num_steps, memory);
       for (int64_t row = first; row < last; ++row) {
-        counts->typed_data()[row] = walkers[row - first].count;
-        rewarded->typed_data()[row] = walkers[row - first].rewarded;
+        results.counts[row] = walkers[row - first].count;
+        results.rewarded[row] = walkers[row - first].rewarded;
       }
     }
   });
-  return AllAreStates(call, bad_row);
+  return AllAreStates("random_walk", bad_row);
 }
 
 }  // namespace pjx

@@ -29,9 +29,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename E>
-__global__ void __launch_bounds__(kThreads)
-    Step(EnvRows<E> envs, int64_t rows, const uint32_t* keys, uint8_t* states, const int32_t* actions,
-         typename EnvRows<E>::StepResults results, typename E::Obs* obs) {
+__global__ void __launch_bounds__(kThreads) Step(EnvRows<E> envs, int64_t rows, const uint32_t* keys, uint8_t* states,
+                                                 const int32_t* actions, StepResults results, typename E::Obs* obs) {
   if (Index() < rows) envs.Step(keys, states, actions, results, obs, Index());
 }
 
@@ -62,55 +61,79 @@ __global__ void __launch_bounds__(kThreads) Clock(EnvRows<E> envs, int64_t rows,
 
 // One call on the rows of a batch (handlers.h).
 template <typename E>
-struct EnvsOnStream {
-  using Context = cudaStream_t;
-  using Obs = typename E::Obs;
-  using StepResults = typename EnvRows<E>::StepResults;
+class EnvsOnStream final : public EnvCall<cudaStream_t> {
+ public:
+  // OpenCall of E.
+  static ffi::Error Open(const char* name, cudaStream_t& stream, EnvParams params, ffi::Span<const int64_t> state_dims,
+                         std::unique_ptr<EnvCall<cudaStream_t>>* call) {
+    auto envs = std::make_unique<EnvsOnStream>(name, stream);
+    auto error = OpenBatch(name, params, state_dims, &envs->batch_);
+    *call = std::move(envs);
+    return error;
+  }
+  EnvsOnStream(const char* name, cudaStream_t stream) : name_(name), stream_(stream) {}
 
-  const char* call;
-  cudaStream_t stream;
-  const EnvBatch<E>& batch;
+  const Batch& batch() const final { return batch_; }
 
-  ffi::Error Zero(ffi::ResultBuffer<ffi::U8>& states) const {
-    return CudaError(call, cudaMemsetAsync(states->typed_data(), 0, states->size_bytes(), stream));
+  ffi::Error Zero(ffi::ResultBuffer<ffi::U8>& states) const final {
+    return CudaError(name_, cudaMemsetAsync(states->typed_data(), 0, states->size_bytes(), stream_));
   }
 
   // Aliased operands are the same memory; when XLA had to keep the operand, they are not.
-  ffi::Error Copy(const ffi::Buffer<ffi::U8>& from, ffi::ResultBuffer<ffi::U8>& to) const {
+  ffi::Error Copy(const ffi::Buffer<ffi::U8>& from, ffi::ResultBuffer<ffi::U8>& to) const final {
     if (from.typed_data() == to->typed_data() || from.size_bytes() == 0) return ffi::Error::Success();
-    return CudaError(call, cudaMemcpyAsync(to->typed_data(), from.typed_data(), from.size_bytes(),
-                                           cudaMemcpyDeviceToDevice, stream));
+    return CudaError(name_, cudaMemcpyAsync(to->typed_data(), from.typed_data(), from.size_bytes(),
+                                            cudaMemcpyDeviceToDevice, stream_));
   }
 
-  ffi::Error Reset(const uint32_t* keys, uint8_t* states, Obs* obs) const {
-    return Run(device::Reset<E>, batch.rows, keys, states, obs);
+  ffi::Error Reset(const uint32_t* keys, uint8_t* states, void* obs) const final {
+    return Run(device::Reset<E>, batch_.rows, keys, states, static_cast<Obs*>(obs));
   }
   ffi::Error Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
-                  Obs* obs) const {
-    return Run(device::Step<E>, batch.rows, keys, states, actions, results, obs);
+                  void* obs) const final {
+    return Run(device::Step<E>, batch_.rows, keys, states, actions, results, static_cast<Obs*>(obs));
   }
-  ffi::Error Observe(const uint8_t* states, Obs* obs) const { return Run(device::Observe<E>, batch.rows, states, obs); }
-  ffi::Error Restore(uint8_t* states, const uint8_t* snapshots, const int32_t* env_ids, int64_t count) const {
-    return Run(device::Restore<E>, batch.lanes * count, states, snapshots, env_ids, count);
+  ffi::Error Observe(const uint8_t* states, void* obs) const final {
+    return Run(device::Observe<E>, batch_.rows, states, static_cast<Obs*>(obs));
   }
-  ffi::Error Stagger(const uint32_t* keys, uint8_t* states) const {
-    return Run(device::Stagger<E>, batch.rows, keys, states);
+  ffi::Error Restore(uint8_t* states, const uint8_t* snapshots, const int32_t* env_ids, int64_t count) const final {
+    return Run(device::Restore<E>, batch_.lanes * count, states, snapshots, env_ids, count);
   }
-  ffi::Error Clock(uint8_t* timeless, int32_t* times) const {
-    return Run(device::Clock<E>, batch.rows, timeless, times);
+  ffi::Error Stagger(const uint32_t* keys, uint8_t* states) const final {
+    return Run(device::Stagger<E>, batch_.rows, keys, states);
+  }
+  ffi::Error Clock(uint8_t* timeless, int32_t* times) const final {
+    return Run(device::Clock<E>, batch_.rows, timeless, times);
   }
 
  private:
+  using Obs = typename E::Obs;
+
   template <typename Kernel, typename... Arguments>
   ffi::Error Run(Kernel* kernel, int64_t threads, const Arguments&... arguments) const {
-    EnvRows<E> envs{batch.params, batch.num_envs, batch.stride};
+    EnvRows<E> envs{batch_.params, batch_.num_envs, batch_.stride};
     if (auto e = MoveToDevice<E>(&envs.params); e.failure()) return e;
     const int64_t blocks = CeilDivide(threads, device::kThreads);
-    return Launch(call, stream, kernel, blocks, device::kThreads, envs, threads, arguments...);
+    return Launch(name_, stream_, kernel, blocks, device::kThreads, envs, threads, arguments...);
   }
+
+  const char* name_;
+  cudaStream_t stream_;
+  EnvBatch<E> batch_;
 };
 
+using CudaEnvHandlers = EnvHandlers<EnvCall<cudaStream_t>>;
+
 template <typename E>
-using CudaVecEnv = EnvHandlers<E, EnvsOnStream>;
+const CudaEnvHandlers& CudaHandlersOf() {
+  static const CudaEnvHandlers handlers(EnvsOnStream<E>::Open);
+  return handlers;
+}
+
+// At namespace scope: the kernels of the simulator E for the one that Python knows as `env`.
+template <typename E>
+struct RegisteredCudaEnv {
+  explicit RegisteredCudaEnv(const std::string& env) { RegisterHandlers<CudaEnvHandlers, CudaHandlersOf<E>>(env); }
+};
 
 }  // namespace pjx

@@ -13,16 +13,13 @@
 #pragma once
 
 #include <cstring>
-#include <vector>
 
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 
 namespace pjx {
 
-struct FourRooms {
+struct FourRooms : SimulatorDefaults {
   using Obs = uint8_t;
-  static constexpr int kNumAgents = 1;
-  static constexpr int kNumHeads = 1;
   static constexpr int kMinSize = 5, kMaxSize = 49;
   static constexpr int kView = 7, kSide = kView / 2, kAhead = kView - 1;
   static constexpr int kGaps = 4;
@@ -57,17 +54,9 @@ struct FourRooms {
   };
   static_assert(sizeof(State) == 16, "rows stay 16-byte aligned and free of padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  static std::vector<int64_t> ObsShape(const Params&) { return {kView, kView, 3}; }
+  PJX_HD static Shape ObsShape(const Params&) { return {kView, kView, 3}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.step_limit; }
-  PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
-  PJX_HD static int64_t ObsSize(const Params&) { return kView * kView * 3; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 7; }
 
   // --- the grid ------------------------------------------------------------------------------------------------------

@@ -18,16 +18,13 @@
 #pragma once
 
 #include <cstring>
-#include <vector>
 
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 
 namespace pjx {
 
-struct G2048 {
+struct G2048 : SimulatorDefaults {
   using Obs = uint8_t;
-  static constexpr int kNumAgents = 1;
-  static constexpr int kNumHeads = 1;
   static constexpr int kCells = 16;
   // The k-th largest tile is at most 2^(18 - k): to build it, only the other cells are left, and they begin with a 4.
   // That holds after a scaffolding start too. So the fullest board is 2^17, 2^16, ..., 2^2.
@@ -53,17 +50,9 @@ struct G2048 {
   };
   static_assert(sizeof(State) == 32, "rows stay 16-byte aligned and free of padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  static std::vector<int64_t> ObsShape(const Params&) { return {4, 4}; }
+  PJX_HD static Shape ObsShape(const Params&) { return {4, 4}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params&) { return kMaxScore / 4; }
-  PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
-  PJX_HD static int64_t ObsSize(const Params&) { return kCells; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 4; }
 
   // --- the board -----------------------------------------------------------------------------------------------------

@@ -33,8 +33,7 @@ ffi::Error InspectCpu(ffi::Buffer<ffi::U8> state, EnvParams params, ffi::ResultB
 }
 PJX_REGISTER("pufferjax.maze.inspect", HandlerOf<InspectCpu>);
 
-PJX_REGISTER("maze", Describe(DescribeEnv<Maze>));
-const bool kRegistered = (VecEnv<Maze>::Register("maze"), true);
+const RegisteredEnv<Maze> kRegistered("maze");
 
 }  // namespace
 }  // namespace pjx

@@ -32,7 +32,7 @@ ffi::Error MoveToDevice<Maze>(Maze::Params* params) {
 
 namespace {
 
-const bool kRegistered = (CudaVecEnv<Maze>::Register("maze"), true);
+const RegisteredCudaEnv<Maze> kRegistered("maze");
 
 }  // namespace
 }  // namespace pjx

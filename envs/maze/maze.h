@@ -11,10 +11,9 @@
 #pragma once
 
 #include <cstring>
-#include <vector>
 
 #include "envs/common/bits.h"
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 #include "xla_ops/common/simd.h"
 
 #ifdef PJX_X86_LEVELS
@@ -23,11 +22,10 @@
 
 namespace pjx {
 
-struct Maze {
+struct Maze : SimulatorDefaults {
   using Obs = uint8_t;
-  static constexpr int kNumAgents = 1;
-  static constexpr int kNumHeads = 1;
   static constexpr int kMinSize = 5, kMaxSize = 127;
+  static constexpr int kMaxMazes = 1 << 20;
   static constexpr int kMinVision = 3, kMaxVision = 31;
   static constexpr int kMaxCells = (kMaxSize / 2) * (kMaxSize / 2);
 
@@ -59,17 +57,10 @@ struct Maze {
   };
   static_assert(sizeof(State) == 16, "rows stay 16-byte aligned and free of padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  static std::vector<int64_t> ObsShape(const Params& p) { return {p.vision, p.vision}; }
+  PJX_HD static Shape ObsShape(const Params& p) { return {p.vision, p.vision}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.step_limit; }
-  PJX_HD static int64_t StateBytes(const Params& p) { return sizeof(State) + (p.num_mazes ? 0 : p.level_bytes); }
-  PJX_HD static int64_t ObsSize(const Params& p) { return static_cast<int64_t>(p.vision) * p.vision; }
+  PJX_HD static int64_t ExtraStateBytes(const Params& p) { return p.num_mazes ? 0 : p.level_bytes; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return 5; }
 
   // --- walls ---------------------------------------------------------------------------------------------------------

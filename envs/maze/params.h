@@ -6,7 +6,6 @@
 #include <mutex>
 #include <tuple>
 
-#include "envs/common/env_rows.h"
 #include "envs/maze/maze.h"
 
 namespace pjx {
@@ -32,30 +31,23 @@ inline const uint8_t* SharedLevels(const Maze::Params& p) {
 
 template <>
 inline std::string ParseParams<Maze>(const int64_t* values, int64_t count, Maze::Params* params) {
-  if (count != 4)
-    return "maze: params must be (size, num_mazes, seed, vision), got " + std::to_string(count) + " numbers";
-  const int64_t size = values[0], num_mazes = values[1], seed = values[2], vision = values[3];
-  if (size < Maze::kMinSize || size > Maze::kMaxSize || size % 2 == 0) {
-    return "maze: size must be an odd number from 5 to 127, got " + std::to_string(size);
-  }
-  if (num_mazes < 0 || num_mazes > (1 << 20)) {
-    return "maze: num_mazes must be 0 (a new maze for every episode) to 1048576, got " + std::to_string(num_mazes);
-  }
-  if (seed < 0) return "maze: seed must be 0 to 2^63 - 1, got " + std::to_string(seed);
-  if (vision < Maze::kMinVision || vision > Maze::kMaxVision || vision % 2 == 0) {
-    return "maze: vision must be an odd number from 3 to 31, got " + std::to_string(vision);
-  }
-  *params = {static_cast<uint32_t>(size),
-             static_cast<uint32_t>(num_mazes),
-             static_cast<uint64_t>(seed),
-             static_cast<uint32_t>(vision),
+  const std::string error = CheckParams("maze", values, count,
+                                        {{"size", Maze::kMinSize, Maze::kMaxSize, ParamRange::kOdd},
+                                         {"num_mazes", 0, Maze::kMaxMazes},
+                                         {"seed", 0, INT64_MAX},
+                                         {"vision", Maze::kMinVision, Maze::kMaxVision, ParamRange::kOdd}});
+  if (!error.empty()) return error;
+  *params = {static_cast<uint32_t>(values[0]),
+             static_cast<uint32_t>(values[1]),
+             static_cast<uint64_t>(values[2]),
+             static_cast<uint32_t>(values[3]),
              nullptr,
              0,
              0,
              0,
              0};
   params->Derive();
-  if (num_mazes) params->levels = SharedLevels(*params);
+  if (params->num_mazes) params->levels = SharedLevels(*params);
   return "";
 }
 

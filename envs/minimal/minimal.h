@@ -12,13 +12,12 @@
 #pragma once
 
 #include <cmath>
-#include <vector>
 
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 
 namespace pjx {
 
-struct Minimal {
+struct Minimal : SimulatorDefaults {
   using Obs = float;
   static constexpr int kNumAgents = 8, kNumTargets = 8, kNumHeads = 2;
   static constexpr int kNumSelf = 2, kEntitySize = 4;  // of an observation
@@ -55,16 +54,8 @@ struct Minimal {
   };
   static_assert(sizeof(State) == 336, "rows stay 16-byte aligned and free of padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
-  PJX_HD static int64_t ObsSize(const Params&) { return kNumSelf + (kNumAgents + kNumTargets) * kEntitySize; }
-  static std::vector<int64_t> ObsShape(const Params& p) { return {ObsSize(p)}; }
+  PJX_HD static Shape ObsShape(const Params&) { return {kNumSelf + (kNumAgents + kNumTargets) * kEntitySize}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.max_steps; }
   PJX_HD static int32_t NumActions(const Params&, int head) { return head == 0 ? kNumTurns : kNumSpeedups; }
 

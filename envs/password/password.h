@@ -7,16 +7,13 @@
 #pragma once
 
 #include <cstring>
-#include <vector>
 
-#include "xla_ops/common/random.h"
+#include "envs/common/simulator.h"
 
 namespace pjx {
 
-struct Password {
+struct Password : SimulatorDefaults {
   using Obs = uint8_t;
-  static constexpr int kNumAgents = 1;
-  static constexpr int kNumHeads = 1;
   static constexpr int kNumSymbols = 9;
   static constexpr int kMaxLength = 512;
 
@@ -39,17 +36,9 @@ struct Password {
   };
   static_assert(sizeof(State) == 8, "rows are free of padding");
 
-  struct Outcome {
-    bool terminated, truncated;
-    float episode_return, score, perf;  // of the ended episode
-    int32_t episode_length;
-  };
-
   // --- sizes ---------------------------------------------------------------------------------------------------------
-  static std::vector<int64_t> ObsShape(const Params& p) { return {p.length}; }
+  PJX_HD static Shape ObsShape(const Params& p) { return {p.length}; }
   PJX_HD static int64_t MaxEpisodeSteps(const Params& p) { return p.length; }
-  PJX_HD static int64_t StateBytes(const Params&) { return sizeof(State); }
-  PJX_HD static int64_t ObsSize(const Params& p) { return p.length; }
   PJX_HD static int32_t NumActions(const Params&, int /*head*/) { return kNumSymbols; }
 
   // --- the simulator -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pufferjax.runs.run import machine
+from pufferjax.runs.machine import machine
 
 RESAMPLES = 2000
 

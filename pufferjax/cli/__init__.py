@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pufferjax.cli.refusals import Exit, fail
 
-COMMANDS = ("train", "eval", "play", "states", "envs", "bench")
+COMMANDS = ("train", "eval", "play", "states", "envs", "bench", "doctor")
 
 
 def _command(name: str):

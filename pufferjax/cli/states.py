@@ -27,10 +27,10 @@ def main(argv: list[str]) -> int:
 
     args = tyro.cli(Args, args=argv, prog="pufferjax states")
     with refusals():
-        from pufferjax.runs import run
+        from pufferjax.runs.load import load_run
         from pufferjax.watch.stored_states import draw_states, read_states
 
-        config, env, _, train_state = run.load_run(args.run_dir, args.step, warn)
+        config, env, _, train_state = load_run(args.run_dir, args.step, warn)
         states = read_states(env, train_state)
         step = int(train_state.epoch) * config.train.sizes(env.spec.num_agents).batch_size
         draw_states(env, states, args.output, title=f"{args.run_dir}, step {step:,}")

@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
         from pufferjax.core.train import make_update
         from pufferjax.runs import run
         from pufferjax.runs.checkpoint import CheckpointError
+        from pufferjax.runs.run_dir import check_run_dir
 
         config = args.config
         env = config.make_env()
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
         make_update(env, config.train)  # checks that policy and environment fit
         run_dir = args.run_dir or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{config.options.seed}"
         if not args.resume:
-            run.check_run_dir(run_dir)
+            check_run_dir(run_dir)
     try:
         result = run.train(env, config.train, run_dir=run_dir, resume=args.resume, **dataclasses.asdict(config.options))
     except (OSError, CheckpointError) as error:
@@ -118,7 +119,7 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
     env, train, options = (dataclasses.asdict(x) for x in (args.env, args.train, args.options))
     config = RunConfig.from_table({**train, "env": env, "run": {"env": name, **options}})
     if args.resume:
-        from pufferjax.runs.run import check_resumable
+        from pufferjax.runs.run_dir import check_resumable
 
         check_resumable(args.run_dir, config, shown=lambda setting: "--" + setting.replace("_", "-"))
     return TrainArgs(config, args.run_dir, args.resume)

@@ -15,9 +15,9 @@ def check_watching(args: Any) -> None:
 def load_to_watch(args: Any) -> tuple[Any, Any, Any, Any]:
     """(config, env, policy, train_state) of args.run_dir, on levels it was not trained on unless args.seen."""
     from pufferjax.core.evaluate import unseen
-    from pufferjax.runs import run
+    from pufferjax.runs.load import load_run
 
-    config, env, policy, train_state = run.load_run(args.run_dir, warn=warn)
+    config, env, policy, train_state = load_run(args.run_dir, warn=warn)
     return config, env if args.seen else unseen(env), policy, train_state
 
 

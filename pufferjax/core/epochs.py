@@ -1,4 +1,5 @@
-"""The epochs of a run, one after the other: one program that holds the state set, or several around a set on the host.
+"""The epochs of a run, one after the other: one program that holds the state set, or two programs,
+with the set on the host.
 
 Both kinds have the same methods:
 
@@ -16,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax.core.config import Hypers, TrainConfig
-from pufferjax.core.evaluate import wait
-from pufferjax.core.host_state_set import HostStateSet
 from pufferjax.core.parallel import make_parallel
 from pufferjax.core.policy import ActorCritic
+from pufferjax.core.two_programs import TwoPrograms
 from pufferjax.core.types import TrainState
+from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
 
 
@@ -61,7 +62,7 @@ def make_epochs(
     devices: Sequence[jax.Device],
     policy: ActorCritic | None = None,
     overlap: bool | None = None,
-) -> OneProgram | HostStateSet:
+) -> OneProgram | TwoPrograms:
     """The epochs of a run on `devices`, `config` counting all of it; overlap: see `draws_ahead`.
 
     The state set is on the host wherever the devices are something else, and where they overlap. Raises ValueError if
@@ -69,5 +70,5 @@ def make_epochs(
     """
     overlap = draws_ahead(config, devices, overlap)
     if overlap or (devices[0].platform != "cpu" and config.state_set.fraction > 0):
-        return HostStateSet(env, config, devices, policy, overlap)
+        return TwoPrograms(env, config, devices, policy, overlap)
     return OneProgram(env, config, devices, policy)

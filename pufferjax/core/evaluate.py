@@ -11,19 +11,12 @@ from pufferjax import envs
 from pufferjax.core.config import PolicyConfig
 from pufferjax.core.policy import ActorCritic, make_policy
 from pufferjax.core.rollout import act, env_actions, forget, initial_memory, look, per_env, remember
+from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
 
 _MAX_LANES = 2048
 _UNSEEN_MAZES = 8192
 _SEED_OFFSET = 0x3C6E_F372_FE94_F82B  # any odd constant below 2**63
-
-
-def wait(array: jax.Array) -> None:
-    """Until `array` is there, in naps: blocking inside JAX would keep Python from seeing a signal."""
-    nap = 0.0002
-    while not array.is_ready():
-        time.sleep(nap)
-        nap = min(2 * nap, 0.02)
 
 
 def unseen(env: Env) -> Env:

@@ -58,10 +58,20 @@ def _num_cores() -> int:
 
 
 def start_devices(count: int | None = None) -> list[jax.Device]:
-    """JAX's devices; if it has not started yet in this process, `count` host devices (None: one per CPU core)."""
+    """JAX's devices; if it has not started yet in this process, `count` host devices (None: one per CPU core).
+
+    Raises RuntimeError if JAX cannot start what JAX_PLATFORMS asks for.
+    """
     with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
         jax.config.update("jax_num_cpu_devices", count or _num_cores())
-    return jax.local_devices()
+    try:
+        return jax.local_devices()
+    except (AssertionError, RuntimeError) as error:  # some versions of JAX only assert that they found a platform
+        asked = jax.config.jax_platforms
+        raise RuntimeError(
+            f"JAX has no device: JAX_PLATFORMS is {asked!r}, and {str(error) or 'no such platform could be started'}. "
+            "Unset it, set it to cpu, or install that platform's plugin"
+        ) from error
 
 
 def limit_op_threads(num_devices: int) -> None:
@@ -114,13 +124,15 @@ class Mapper:
     """Compiles functions of one device's share for all `devices`, and places what they are given.
 
     In the specs of operands and results, `same` is what all devices have alike, `split` what is split over its first
-    axis. On a single device nothing is split, and the axis AXIS has no name inside the functions.
+    axis. On a single device nothing is split. `axis_name` is that of the devices inside the functions; a single one has
+    none.
     """
 
     same, split = PartitionSpec(), PartitionSpec(AXIS)
 
     def __init__(self, devices: Sequence[jax.Device]):
         self._device = devices[0] if len(devices) == 1 else None
+        self.axis_name = AXIS if len(devices) > 1 else None
         self._mesh = Mesh(np.asarray(devices), (AXIS,))
 
     def jit(self, function, in_specs, out_specs, **options):

@@ -4,8 +4,8 @@ One epoch: sample the state set -> walk on from some of it -> restore -> rollout
 policy -> update the set.
 The order matters: scores must come from the policy that will meet the states next, and only then enter the heap.
 
-`make_update` is `draw_restarts`, `make_epoch` and `judge` in one; `pufferjax.core.host_state_set` runs the middle one
-on an accelerator and the others, which are all that touches the set, on the host.
+`make_update` is `draw_restarts`, `make_epoch` and `judge` in one; `pufferjax.core.two_programs` runs the middle one on
+an accelerator and the others, which are all that touches the set, on the host.
 """
 
 import dataclasses

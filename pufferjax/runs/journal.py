@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from pufferjax.core.config import Sizes
 from pufferjax.runs.checkpoint import (
     Checkpoint,
     checkpoint_steps,
@@ -18,13 +19,13 @@ from pufferjax.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pufferjax.core.config import Sizes
 from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.runs.run_config import RunOptions
 
 
 class Journal:
-    """A context manager; `start` or `resume` comes first. Without a run directory nothing but `records` is kept."""
+    """A context manager: `start`, `ready`, `add` for each epoch, `end`, `save_last`. Without a run directory nothing
+    but `records` is kept."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Journal:
         self._saved_epoch: int | None = None  # its epoch
         self._last_attempt = 0.0
         self._has_warned = False
+        self._last_progress: dict[str, Any] = {}
 
     def __enter__(self):
         return self
@@ -100,12 +102,19 @@ class Journal:
         """Takes the figures of the next epoch; the line, if that completes one."""
         self.epoch += 1
         self._window.append({name: float(x) for name, x in metrics.items()})
-        return self.flush(seconds) if len(self._window) >= self._options.log_interval else None
+        return self._write_line(seconds) if len(self._window) >= self._options.log_interval else None
 
-    def flush(self, seconds: float) -> dict[str, Any] | None:
-        """Writes the line of the epochs that have none yet, if there are any."""
-        if not self._window:
-            return None
+    def end(self, seconds: float) -> dict[str, Any] | None:
+        """The last epoch has been added: writes the line of the epochs that have none yet, and returns it if there are
+        any. The last checkpoint knows nothing of it: a resumed run fills that window as if it had never stopped."""
+        self._last_progress = self._progress(seconds)
+        return self._write_line(seconds) if self._window else None
+
+    def save_last(self, train_state: Any) -> Path | None:
+        """The folder of the checkpoint of the `end`, written unless it is there already. Raises OSError."""
+        return self._save(train_state, self._last_progress)
+
+    def _write_line(self, seconds: float) -> dict[str, Any]:
         batch_size = self._sizes.batch_size
         record = {
             "step": self.epoch * batch_size,
@@ -121,7 +130,7 @@ class Journal:
             self._writer.write(record)
         return record
 
-    def progress(self, seconds: float) -> dict[str, Any]:
+    def _progress(self, seconds: float) -> dict[str, Any]:
         """What a checkpoint of this moment holds besides the train state."""
         return {
             "epoch": self.epoch,
@@ -145,14 +154,13 @@ class Journal:
         """Writes a checkpoint. That it cannot is no reason to stop: it says so once, and the next may succeed."""
         self._last_attempt = seconds
         try:
-            self.save(train_state, self.progress(seconds))
+            self._save(train_state, self._progress(seconds))
         except OSError as error:
             if not self._has_warned:
                 self._message(f"warning: {error}; training goes on")
             self._has_warned = True
 
-    def save(self, train_state: Any, progress: Mapping[str, Any]) -> Path | None:
-        """The folder of the checkpoint of `progress`, written unless it is there already. Raises OSError."""
+    def _save(self, train_state: Any, progress: Mapping[str, Any]) -> Path | None:
         if self._run_dir is not None and self._saved_epoch != progress["epoch"]:
             self._writer.sync()  # a checkpoint must never know of lines that a loss of power can still undo
             step = progress["epoch"] * self._sizes.batch_size

@@ -11,8 +11,9 @@ from typing import Any
 
 from pufferjax import envs
 from pufferjax.core.config import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig, take_numpy_scalars
-from pufferjax.envs import Env
 from pufferjax.core.policy import ActorCritic
+from pufferjax.envs import Env
+from pufferjax.runs.files import remove_leftovers, write_atomically
 
 _SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
 
@@ -164,6 +165,23 @@ def read_config(run_dir: str | os.PathLike, env: Env | None = None) -> RunConfig
         return RunConfig.from_table(table, env)
     except ValueError as error:
         raise ValueError(f"{Path(run_dir) / 'config.toml'}: {error}") from None
+
+
+def write_config(run_dir: Path, config: RunConfig) -> None:
+    """Writes its config.toml, in a folder made if there is none. ValueError if TOML cannot hold it, OSError if the
+    folder cannot be written."""
+    import tomli_w
+
+    try:
+        content = tomli_w.dumps(config.to_table())
+    except TypeError as error:
+        raise ValueError(f"config.toml cannot hold the parameters of {config.env}: {error}") from None
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run_dir)
+        write_atomically(run_dir / "config.toml", content)
+    except OSError as error:
+        raise OSError(f"run directory {run_dir} cannot be written: {error.strerror}") from None
 
 
 def settings(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,18 @@ def test_the_native_example(tmp_path):
     assert checked.returncode == 0, checked.stderr
 
 
+def test_a_simulator_without_stagger_is_refused_in_one_sentence(tmp_path):
+    files = blocks()
+    complete = files["corridor.h"]
+    (tmp_path / "corridor.h").write_text(re.sub(r".* void Stagger\(.*\n", "", complete))
+    assert (tmp_path / "corridor.h").read_text() != complete
+    (tmp_path / "cpu.cc").write_text(files["cpu.cc"])
+    command = ["c++", "-std=c++17", "-fsyntax-only", "-I.", f"-I{ROOT}", "-isystem", jax.ffi.include_dir(), "cpu.cc"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert refused.stderr.count("error:") == 1 and "a simulator needs `static void Stagger" in refused.stderr
+
+
 @pytest.fixture
 def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)

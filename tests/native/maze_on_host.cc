@@ -12,7 +12,7 @@ using namespace pjx;
 static EnvRows<Maze> Open(const int64_t* params, int64_t num_envs) {
   EnvRows<Maze> envs{};
   if (!ParseParams<Maze>(params, 4, &envs.params).empty()) abort();
-  envs.num_envs = num_envs, envs.stride = Maze::StateBytes(envs.params);
+  envs.num_envs = num_envs, envs.stride = StateBytes<Maze>(envs.params);
   return envs;
 }
 
@@ -22,7 +22,7 @@ void reset(const int64_t* params, int64_t num_envs, int64_t rows, const uint32_t
 }
 
 void step(const int64_t* params, int64_t num_envs, int64_t rows, const uint32_t* keys, uint8_t* states,
-          const int32_t* actions, const EnvRows<Maze>::StepResults* results, uint8_t* obs) {
+          const int32_t* actions, const StepResults* results, uint8_t* obs) {
   const EnvRows<Maze> envs = Open(params, num_envs);
   for (int64_t row = rows - 1; row >= 0; --row) envs.Step(keys, states, actions, *results, obs, row);
 }

@@ -9,8 +9,9 @@
 #include <initializer_list>
 #include <memory>
 #include <mutex>
-#include <sstream>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "xla/ffi/api/ffi.h"
@@ -34,19 +35,35 @@ XLA_FFI_Error* HandlerOf(XLA_FFI_CallFrame* frame) {
   return handler->Call(frame);
 }
 
+// A part of an error's text: words or a whole number.
+class TextPart {
+ public:
+  TextPart(const char* words) : words_(words) {}         // NOLINT: implicit, as are the others
+  TextPart(const std::string& words) : words_(words) {}  // NOLINT
+  template <typename Integer, typename = std::enable_if_t<std::is_integral_v<Integer>>>
+  TextPart(Integer number) : number_(static_cast<int64_t>(number)), is_number_(true) {}  // NOLINT
+  void AppendTo(std::string* text) const { is_number_ ? text->append(std::to_string(number_)) : text->append(words_); }
+
+ private:
+  std::string_view words_;
+  int64_t number_ = 0;
+  bool is_number_ = false;
+};
+
+inline ffi::Error InvalidArgumentOf(std::initializer_list<TextPart> parts) {
+  std::string text;
+  for (const TextPart& part : parts) part.AppendTo(&text);
+  return ffi::Error::InvalidArgument(std::move(text));
+}
 template <typename... Parts>
 ffi::Error InvalidArgument(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return ffi::Error::InvalidArgument(text.str());
+  return InvalidArgumentOf({parts...});
 }
 
 inline std::string ShapeText(ffi::Span<const int64_t> dims) {
-  std::ostringstream text;
-  text << '[';
-  for (size_t i = 0; i < dims.size(); ++i) text << (i ? ", " : "") << dims[i];
-  text << ']';
-  return text.str();
+  std::string text = "[";
+  for (size_t i = 0; i < dims.size(); ++i) text += (i ? ", " : "") + std::to_string(dims[i]);
+  return text + ']';
 }
 
 // Product of all dimensions but the last `trailing`: the number of lanes a vmapped call carries.
@@ -84,17 +101,32 @@ inline std::atomic<int64_t>& ThreadLimit() {
   return limit;
 }
 
+// A function of (begin, end) that outlives its use here. Its type is not part of ParallelFor's, so that a loop is
+// compiled once and not into each of the places where ParallelFor calls it.
+class ChunkBody {
+ public:
+  template <typename Function>
+  ChunkBody(const Function& function)  // NOLINT: implicit
+      : function_(&function), call_([](const void* erased, int64_t begin, int64_t end) {
+          (*static_cast<const Function*>(erased))(begin, end);
+        }) {}
+  void operator()(int64_t begin, int64_t end) const { call_(function_, begin, end); }
+
+ private:
+  const void* function_;
+  void (*call_)(const void*, int64_t, int64_t);
+};
+
 // Calls body(begin, end) over [0, total) in chunks of at least `grain`, on the calling thread and on XLA's pool.
 // The caller works too and waits only for chunks that another thread has already begun, so a handler that runs on a
 // pool thread cannot deadlock; a helper that wakes up late finds no chunk left and returns.
-template <typename Body>
-void ParallelFor(ffi::ThreadPool& pool, int64_t total, int64_t grain, const Body& body) {
+inline void ParallelFor(ffi::ThreadPool& pool, int64_t total, int64_t grain, ChunkBody body) {
   grain = std::max<int64_t>(grain, 1);
   const int64_t threads = std::max<int64_t>(std::min(pool.num_threads(), ThreadLimit().load()), 1);
   // Two chunks per thread even out cores of unequal speed without losing time to scheduling.
   const int64_t chunks = std::min((total + grain - 1) / grain, threads > 1 ? 2 * threads : 1);
   if (chunks <= 1) {
-    if (total > 0) body(int64_t{0}, total);
+    if (total > 0) body(0, total);
     return;
   }
   struct Shared {
@@ -104,13 +136,12 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t total, int64_t grain, const Body
     std::condition_variable all_done;
   };
   auto shared = std::make_shared<Shared>();  // outlives the call for helpers that wake up late
-  const Body* work = &body;
-  auto run = [shared, work, total, chunks] {
+  auto run = [shared, body, total, chunks] {
     int64_t finished = 0;
     for (;;) {
       const int64_t chunk = shared->next.fetch_add(1);
       if (chunk >= chunks) break;
-      (*work)(total* chunk / chunks, total * (chunk + 1) / chunks);
+      body(total * chunk / chunks, total * (chunk + 1) / chunks);
       ++finished;
     }
     if (finished == 0) return;

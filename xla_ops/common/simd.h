@@ -11,12 +11,13 @@
 // would pick before its runtime is up, and crash; races do not depend on the version. Nor under nvcc, which takes one
 // version of a function, nor with PJX_BASELINE_ONLY, by which tests compile what nvcc would.
 // Where the versions are written by hand: PJX_BASELINE_VERSION before the one, and under #ifdef PJX_X86_LEVELS
-// PJX_AVX512_VERSION before its namesake.
+// PJX_AVX512_VERSION (or PJX_AVX2_VERSION) before its namesake.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__ELF__) && \
     defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__CUDACC__) && !defined(PJX_BASELINE_ONLY)
 #define PJX_X86_LEVELS
 #define PJX_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define PJX_BASELINE_VERSION __attribute__((target("default")))
+#define PJX_AVX2_VERSION __attribute__((target("arch=x86-64-v3")))
 #define PJX_AVX512_VERSION __attribute__((target("arch=x86-64-v4")))
 #else
 #define PJX_MULTIVERSION

@@ -3,6 +3,7 @@
 #include "xla_ops/linear_max/cpu.h"
 
 #include "xla_ops/common/lanes.h"
+#include "xla_ops/common/ordered_parts.h"
 #include "xla_ops/linear_max/cpu_rows.h"
 
 namespace pjx {
@@ -47,7 +48,6 @@ Scratch<float> PaddedTranspose(const float* from, int64_t blocks, int64_t rows, 
 
 int64_t ItemBytes(const ffi::AnyBuffer& x) { return x.element_type() == ffi::BF16 ? 2 : 4; }
 
-// Winners index memory: nothing is done with them before this has passed.
 template <typename Number>
 bool AreBelow(const void* numbers, int64_t size, int64_t limit) {
   Number largest = 0;
@@ -58,6 +58,18 @@ bool AreBelow(const void* numbers, int64_t size, int64_t limit) {
     negative |= static_cast<int64_t>(n) < 0;
   }
   return !negative && largest < limit;
+}
+
+// Winners index memory: nothing is done with them before this has passed.
+bool AreEntities(const void* winners, int64_t size, int64_t entities) {
+  switch (NumberBytes(entities)) {
+    case 1:
+      return AreBelow<uint8_t>(winners, size, entities);
+    case 2:
+      return AreBelow<uint16_t>(winners, size, entities);
+    default:
+      return AreBelow<int32_t>(winners, size, entities);
+  }
 }
 
 // One lane of the inputs.
@@ -142,11 +154,9 @@ ffi::Error EntityForwardCpu(const char* op, ffi::ThreadPool& pool, const EntityO
 
 namespace {
 
-// The rows of a lane are cut into parts by their number alone, never by the number of threads; each part sums its own
-// gradient of the weights and those are added in order, so the gradient has the same bits for any number of threads.
-int64_t NumParts(int64_t rows) { return std::clamp<int64_t>(rows / 64, 1, 16); }
+constexpr int64_t kRowsPerPart = 64;
 
-// Where one part's sums lie in its block; each begins at a whole vector.
+// Where the sums over a part's rows lie in its block; each begins at a whole vector.
 struct SumsLayout {
   int64_t weight, bias, w1, b1, size;
   explicit SumsLayout(const EntityLayer& layer) {
@@ -158,6 +168,24 @@ struct SumsLayout {
     size = b1 + (layer.has_first ? padded_units : 0);
   }
 };
+
+// The sums over all rows of a lane, without their padding, to where its cotangents are.
+void StoreSums(const EntityLayer& layer, const SumsLayout& layout, const float* sum, int64_t lane,
+               const EntityCotangents& cotangents) {
+  const int64_t units = layer.units, hidden = layer.hidden, features = layer.features;
+  const int64_t padded_units = layer.padded_units();
+  float* const weight_bar = cotangents.weight->typed_data() + lane * units * hidden;
+  for (int64_t k = 0; k < units; ++k) {
+    for (int64_t h = 0; h < hidden; ++h) weight_bar[k * hidden + h] = sum[layout.weight + h * padded_units + k];
+  }
+  std::memcpy(cotangents.bias->typed_data() + lane * hidden, sum + layout.bias, hidden * sizeof(float));
+  if (!layer.has_first) return;
+  float* const w1_bar = (*cotangents.w1)->typed_data() + lane * features * units;
+  for (int64_t d = 0; d < features; ++d) {
+    std::memcpy(w1_bar + d * units, sum + layout.w1 + d * padded_units, units * sizeof(float));
+  }
+  std::memcpy((*cotangents.b1)->typed_data() + lane * units, sum + layout.b1, units * sizeof(float));
+}
 
 }  // namespace
 
@@ -180,66 +208,48 @@ ffi::Error EntityBackwardCpu(const char* op, ffi::ThreadPool& pool, const Entity
   const Prepared weight_transposed(PaddedTranspose, &operands.weight, units, hidden, padded_units,
                                    hidden * padded_units, lead);
   const SumsLayout layout(layer);
-  const int64_t num_parts = NumParts(rows);
-  const auto sums = AllocateScratch<float>(lanes * num_parts * layout.size);
+  const OrderedParts parts(layer.entities == 0 ? 0 : lanes, rows, kRowsPerPart);
+  const auto sums = AllocateScratch<float>(lanes * parts.count() * layout.size);
   if (!w1.ok() || !b1.ok() || !w1_transposed.ok() || !weight_transposed.ok() || sums == nullptr) return NoMemory(op);
   std::atomic<bool> out_of_memory{false}, bad_winner{false};
+  const auto call_of = [&](int64_t lane, float* sum) {
+    const int64_t winner_lane = LaneIndex(lane, winner.dimensions(), lead);
+    return EntityBackward{
+        Inputs(operands, layer, lane, lead),
+        {w1.Lane(lane), b1.Lane(lane)},
+        w1_transposed.Lane(lane),
+        weight_transposed.Lane(lane),
+        static_cast<const char*>(winner.untyped_data()) + winner_lane * rows * hidden * number_bytes,
+        y_bar.typed_data() + LaneIndex(lane, y_bar.dimensions(), lead) * rows * hidden,
+        static_cast<char*>(cotangents.x->untyped_data()) +
+            lane * rows * layer.entities * features * ItemBytes(operands.x),
+        sum + layout.weight,
+        sum + layout.bias,
+        sum + layout.w1,
+        sum + layout.b1,
+    };
+  };
+  const auto make_work = [&] {
+    return [&, scratch = BackwardScratch(layer)](int64_t lane, int64_t part, int64_t first, int64_t stop) {
+      const EntityBackward call = call_of(lane, sums.get() + (lane * parts.count() + part) * layout.size);
+      const char* const winners = static_cast<const char*>(call.winner) + first * hidden * number_bytes;
+      if (!scratch.ok()) {
+        out_of_memory = true;
+      } else if (!AreEntities(winners, (stop - first) * hidden, layer.entities)) {
+        bad_winner = true;
+      } else {
+        BackwardRows(layer, call, first, stop, scratch);
+      }
+    };
+  };
   const int64_t row_work = std::max<int64_t>(1, hidden * std::max<int64_t>(1, units));
-  ParallelFor(pool, layer.entities == 0 ? 0 : lanes * num_parts,
-              kGrain / std::max<int64_t>(1, row_work * (rows / num_parts)), [&](int64_t begin, int64_t end) {
-                const BackwardScratch scratch(layer);
-                if (!scratch.ok()) out_of_memory = true;
-                for (int64_t unit = begin; unit < end && scratch.ok(); ++unit) {
-                  const int64_t lane = unit / num_parts, part = unit % num_parts;
-                  const int64_t first = rows * part / num_parts, stop = rows * (part + 1) / num_parts;
-                  const char* const numbers = static_cast<const char*>(winner.untyped_data()) +
-                                              LaneIndex(lane, winner.dimensions(), lead) * rows * hidden * number_bytes;
-                  const char* const from = numbers + first * hidden * number_bytes;
-                  const int64_t count = (stop - first) * hidden;
-                  const bool good = number_bytes == 1   ? AreBelow<uint8_t>(from, count, layer.entities)
-                                    : number_bytes == 2 ? AreBelow<uint16_t>(from, count, layer.entities)
-                                                        : AreBelow<int32_t>(from, count, layer.entities);
-                  if (!good) {
-                    bad_winner = true;
-                    continue;
-                  }
-                  float* const sum = sums.get() + unit * layout.size;
-                  const EntityBackward call{
-                      Inputs(operands, layer, lane, lead),
-                      {w1.Lane(lane), b1.Lane(lane)},
-                      w1_transposed.Lane(lane),
-                      weight_transposed.Lane(lane),
-                      numbers,
-                      y_bar.typed_data() + LaneIndex(lane, y_bar.dimensions(), lead) * rows * hidden,
-                      static_cast<char*>(cotangents.x->untyped_data()) +
-                          lane * rows * layer.entities * features * ItemBytes(operands.x),
-                      sum + layout.weight,
-                      sum + layout.bias,
-                      sum + layout.w1,
-                      sum + layout.b1,
-                  };
-                  BackwardRows(layer, call, first, stop, scratch);
-                }
-              });
+  parts.ForEach(pool, kGrain / std::max<int64_t>(1, row_work * (rows / parts.count())), make_work);
   if (out_of_memory) return NoMemory(op);
   if (bad_winner) return InvalidArgument(op, ": winner must hold numbers of entities, in 0..", layer.entities - 1);
   for (int64_t lane = 0; lane < lanes; ++lane) {
-    float* const sum = sums.get() + lane * num_parts * layout.size;
-    for (int64_t part = 1; part < num_parts; ++part) {
-      const float* terms = sum + part * layout.size;
-      for (int64_t i = 0; i < layout.size; ++i) sum[i] += terms[i];
-    }
-    float* const weight_bar = cotangents.weight->typed_data() + lane * units * hidden;
-    for (int64_t k = 0; k < units; ++k) {
-      for (int64_t h = 0; h < hidden; ++h) weight_bar[k * hidden + h] = sum[layout.weight + h * padded_units + k];
-    }
-    std::memcpy(cotangents.bias->typed_data() + lane * hidden, sum + layout.bias, hidden * sizeof(float));
-    if (!layer.has_first) continue;
-    for (int64_t d = 0; d < features; ++d) {
-      std::memcpy((*cotangents.w1)->typed_data() + (lane * features + d) * units, sum + layout.w1 + d * padded_units,
-                  units * sizeof(float));
-    }
-    std::memcpy((*cotangents.b1)->typed_data() + lane * units, sum + layout.b1, units * sizeof(float));
+    float* const sum = sums.get() + lane * parts.count() * layout.size;
+    parts.AddOthers(sum, sum + layout.size, layout.size, layout.size);
+    StoreSums(layer, layout, sum, lane, cotangents);
   }
   return ffi::Error::Success();
 }

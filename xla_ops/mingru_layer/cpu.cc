@@ -4,6 +4,7 @@
 // sigmoid again.
 #include <cstring>
 
+#include "xla_ops/common/ordered_parts.h"
 #include "xla_ops/common/scratch.h"
 #include "xla_ops/common/simd.h"
 #include "xla_ops/common/small_matmul.h"
@@ -267,9 +268,7 @@ ffi::Error MingruLayerFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
 }
 PJX_REGISTER("pufferjax.mingru_layer.fwd", HandlerOf<MingruLayerFwdCpu>);
 
-// The batch is cut into parts by its size alone, never by the number of threads; each part sums its own gradient of the
-// weights and those are added in order, so the gradient has the same bits for any number of threads.
-int64_t NumParts(int64_t batch) { return std::clamp<int64_t>(batch / 32, 1, 16); }
+constexpr int64_t kRowsPerPart = 32;
 
 // h and gates are those of forward; every cotangent has the shape of its primal, h_last_bar that of h0.
 ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
@@ -296,45 +295,41 @@ ffi::Error MingruLayerBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi:
   }
   if (layer.hidden == 0) return ffi::Error::Success();
   const int64_t hidden = layer.hidden, padded = layer.padded(), block = BlockRows(hidden);
-  const int64_t num_parts = NumParts(layer.batch);
+  const OrderedParts parts(lanes, layer.batch, kRowsPerPart);
   const auto transposed = AllocateScratch<float>(lanes * call.transposed());
-  const auto sums = AllocateScratch<float>(lanes * num_parts * call.weights());
+  const auto sums = AllocateScratch<float>(parts.total() * call.weights());
   if (transposed == nullptr || sums == nullptr) return NoMemory(op);
   for (int64_t lane = 0; lane < lanes; ++lane) {
     Transpose(kernel.typed_data() + lane * call.kernel(), layer, transposed.get() + lane * call.transposed());
   }
   std::atomic<bool> out_of_memory{false};
-  ParallelFor(pool, lanes * num_parts, kGrain / std::max<int64_t>(1, call.lane() / num_parts),
-              [&](int64_t begin, int64_t end) {
-                const auto scratch = AllocateScratch<float>(4 * block * padded);
-                if (scratch == nullptr) out_of_memory = true;
-                for (int64_t unit = begin; unit < end && scratch != nullptr; ++unit) {
-                  const int64_t lane = unit / num_parts, part = unit % num_parts;
-                  const int64_t offset = lane * call.lane(), row = lane * call.columns();
-                  const BackwardArrays arrays{
-                      x.typed_data() + offset,      transposed.get() + lane * call.transposed(),
-                      h0.typed_data() + row,        Flags(reset, call, lane),
-                      h.typed_data() + offset,      gates.typed_data() + 3 * offset,
-                      y_bar.typed_data() + offset,  h_last_bar.typed_data() + row,
-                      x_bar->typed_data() + offset, h0_bar->typed_data() + row,
-                  };
-                  const int64_t part_end = layer.batch * (part + 1) / num_parts;
-                  for (int64_t first = layer.batch * part / num_parts; first < part_end; first += block) {
-                    Backward(layer, arrays, first, std::min(first + block, part_end), scratch.get(),
-                             sums.get() + unit * call.weights());
-                  }
-                }
-              });
+  const auto make_work = [&] {
+    auto scratch = AllocateScratch<float>(4 * block * padded);
+    if (scratch == nullptr) out_of_memory = true;
+    return [&, scratch = std::move(scratch)](int64_t lane, int64_t part, int64_t first, int64_t stop) {
+      if (scratch == nullptr) return;
+      const int64_t offset = lane * call.lane(), row = lane * call.columns();
+      const BackwardArrays arrays{
+          x.typed_data() + offset,      transposed.get() + lane * call.transposed(),
+          h0.typed_data() + row,        Flags(reset, call, lane),
+          h.typed_data() + offset,      gates.typed_data() + 3 * offset,
+          y_bar.typed_data() + offset,  h_last_bar.typed_data() + row,
+          x_bar->typed_data() + offset, h0_bar->typed_data() + row,
+      };
+      float* const sum = sums.get() + (lane * parts.count() + part) * call.weights();
+      for (int64_t begin = first; begin < stop; begin += block) {
+        Backward(layer, arrays, begin, std::min(begin + block, stop), scratch.get(), sum);
+      }
+    };
+  };
+  parts.ForEach(pool, kGrain / std::max<int64_t>(1, call.lane() / parts.count()), make_work);
   if (out_of_memory) return NoMemory(op);
   for (int64_t lane = 0; lane < lanes; ++lane) {
-    float* const first = sums.get() + lane * num_parts * call.weights();
-    for (int64_t part = 1; part < num_parts; ++part) {
-      const float* terms = first + part * call.weights();
-      for (int64_t i = 0; i < call.weights(); ++i) first[i] += terms[i];
-    }
+    float* const sum = sums.get() + lane * parts.count() * call.weights();
+    parts.AddOthers(sum, sum + call.weights(), call.weights(), call.weights());
     float* const result = kernel_bar->typed_data() + lane * call.kernel();
     for (int64_t i = 0; i < 3 * hidden; ++i) {
-      std::memcpy(result + i * hidden, first + i * padded, hidden * sizeof(float));
+      std::memcpy(result + i * hidden, sum + i * padded, hidden * sizeof(float));
     }
   }
   return ffi::Error::Success();

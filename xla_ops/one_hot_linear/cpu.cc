@@ -13,6 +13,7 @@
 
 #include "xla_ops/common/ffi.h"
 #include "xla_ops/common/lanes.h"
+#include "xla_ops/common/ordered_parts.h"
 #include "xla_ops/common/simd.h"
 
 namespace pjx {
@@ -147,11 +148,6 @@ static void BackwardRows(const uint8_t* x, const float* cotangent, Sizes sizes, 
 }
 
 PJX_MULTIVERSION
-static void AddTo(float* sum, const float* terms, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) sum[i] += terms[i];
-}
-
-PJX_MULTIVERSION
 static uint8_t LargestCode(const uint8_t* x, int64_t size) {
   uint8_t largest = 0;
   for (int64_t i = 0; i < size; ++i) largest = x[i] > largest ? x[i] : largest;
@@ -214,13 +210,8 @@ ffi::Error OneHotLinearFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi:
 }
 PJX_REGISTER("pufferjax.one_hot_linear.fwd", HandlerOf<OneHotLinearFwdCpu>);
 
-// The rows of a lane are cut into parts by their number alone, never by the number of threads; each part has its own
-// table and the tables are added in order, so the gradient has the same bits on every machine.
-int64_t NumParts(int64_t num_rows, int64_t num_codes) {
-  constexpr int64_t kMaxParts = 16;
-  const int64_t rows_per_part = std::max<int64_t>(512, 64 * num_codes);  // worth the clearing and adding of a table
-  return std::clamp<int64_t>(num_rows / rows_per_part, 1, kMaxParts);
-}
+// Each part has its own table, whose clearing and adding must be worth it.
+int64_t RowsPerPart(int64_t num_codes) { return std::max<int64_t>(512, 64 * num_codes); }
 
 // x u8[..., R, C], cotangent [..., R, H] -> dweight [..., C, K, H], dbias [..., H]
 ffi::Error OneHotLinearBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> cotangent,
@@ -241,48 +232,44 @@ ffi::Error OneHotLinearBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi:
         CheckCodes(pool, x, sizes.num_codes)}) {
     if (error.failure()) return error;
   }
-  const int64_t num_parts = NumParts(num_rows, sizes.num_codes), table = sizes.table(), num_hidden = sizes.num_hidden;
-  // Part 0 works in the result itself; the others in [num_lanes, num_parts - 1] blocks of one table and one bias.
+  const OrderedParts parts(num_lanes, num_rows, RowsPerPart(sizes.num_codes));
+  const int64_t table = sizes.table(), num_hidden = sizes.num_hidden, num_others = parts.count() - 1;
+  // Part 0 works in the result itself; the others in [num_lanes, num_others] blocks of one table and one bias.
   // Blocks start at a cache line: a vector across two lines takes twice the time.
   const int64_t block = (table + num_hidden + kLanes - 1) / kLanes * kLanes;
-  size_t space = (num_lanes * (num_parts - 1) * block + kLanes) * sizeof(float);
+  size_t space = (num_lanes * num_others * block + kLanes) * sizeof(float);
   std::unique_ptr<char[]> scratch(new (std::nothrow) char[space]);
   if (scratch == nullptr) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "one_hot_linear: no memory for the gradient's partial sums");
   }
   void* aligned = scratch.get();
   float* const blocks = static_cast<float*>(std::align(64, space - 64, aligned, space));
-  const auto part_block = [&](int64_t lane, int64_t part) {
-    return blocks + (lane * (num_parts - 1) + part - 1) * block;
-  };
-  ParallelFor(
-      pool, num_lanes * num_parts, /*grain=*/std::max<int64_t>(1, 128 * num_parts / std::max<int64_t>(num_rows, 1)),
-      [&](int64_t begin, int64_t end) {
-        std::vector<int32_t> selected(Room(sizes));
-        for (int64_t unit = begin; unit < end; ++unit) {
-          const int64_t lane = unit / num_parts, part = unit % num_parts;
-          float* const weight_sum = part == 0 ? dweight->typed_data() + lane * table : part_block(lane, part);
-          float* const bias_sum = part == 0 ? dbias->typed_data() + lane * num_hidden : part_block(lane, part) + table;
-          std::memset(weight_sum, 0, table * sizeof(float));
-          std::memset(bias_sum, 0, num_hidden * sizeof(float));
-          const int64_t first = num_rows * part / num_parts;
-          const int64_t count = num_rows * (part + 1) / num_parts - first;
-          const int64_t x_row = LaneIndex(lane, x_dims, lanes) * num_rows + first;
-          const int64_t cotangent_row = LaneIndex(lane, cotangent.dimensions(), lanes) * num_rows + first;
-          BackwardRows(x.typed_data() + x_row * sizes.num_cells, cotangent.typed_data() + cotangent_row * num_hidden,
-                       sizes, count, selected.data(), weight_sum, bias_sum);
-        }
-      });
-  if (num_parts == 1) return ffi::Error::Success();
-  for (int64_t lane = 0; lane < num_lanes; ++lane) {
-    ParallelFor(pool, table, /*grain=*/4096, [&](int64_t begin, int64_t end) {
-      for (int64_t part = 1; part < num_parts; ++part) {
-        AddTo(dweight->typed_data() + lane * table + begin, part_block(lane, part) + begin, end - begin);
+  const auto others_of = [&](int64_t lane) { return blocks + lane * num_others * block; };
+  const auto make_work = [&] {
+    return [&, selected = std::make_unique<int32_t[]>(Room(sizes))](int64_t lane, int64_t part, int64_t first,
+                                                                    int64_t stop) {
+      float* weight_sum = dweight->typed_data() + lane * table;
+      float* bias_sum = dbias->typed_data() + lane * num_hidden;
+      if (part > 0) {
+        weight_sum = others_of(lane) + (part - 1) * block;
+        bias_sum = weight_sum + table;
       }
+      std::memset(weight_sum, 0, table * sizeof(float));
+      std::memset(bias_sum, 0, num_hidden * sizeof(float));
+      const int64_t x_row = LaneIndex(lane, x_dims, lanes) * num_rows + first;
+      const int64_t cotangent_row = LaneIndex(lane, cotangent.dimensions(), lanes) * num_rows + first;
+      BackwardRows(x.typed_data() + x_row * sizes.num_cells, cotangent.typed_data() + cotangent_row * num_hidden, sizes,
+                   stop - first, selected.get(), weight_sum, bias_sum);
+    };
+  };
+  parts.ForEach(pool, 128 * parts.count() / std::max<int64_t>(num_rows, 1), make_work);
+  if (num_others == 0) return ffi::Error::Success();
+  for (int64_t lane = 0; lane < num_lanes; ++lane) {
+    const float* const others = others_of(lane);
+    ParallelFor(pool, table, /*grain=*/4096, [&](int64_t begin, int64_t end) {
+      parts.AddOthers(dweight->typed_data() + lane * table + begin, others + begin, block, end - begin);
     });
-    for (int64_t part = 1; part < num_parts; ++part) {
-      AddTo(dbias->typed_data() + lane * num_hidden, part_block(lane, part) + table, num_hidden);
-    }
+    parts.AddOthers(dbias->typed_data() + lane * num_hidden, others + table, block, num_hidden);
   }
   return ffi::Error::Success();
 }

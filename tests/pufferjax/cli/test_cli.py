@@ -13,8 +13,9 @@ import pytest
 
 from pufferjax import cli
 from pufferjax.cli.train import parse_train
-from pufferjax.runs import run
 from pufferjax.runs.metrics import read_metrics
+from pufferjax.runs.run import train
+from pufferjax.runs.run_config import read_config
 
 
 def command(*arguments, **options):
@@ -34,8 +35,8 @@ def cli_run(tmp_path_factory, tiny_flags):
 
 def test_train_is_the_library_function(cli_run):
     run_dir, _, _ = cli_run
-    config = run.read_config(run_dir)
-    library = run.train(config.make_env(), config.train, seed=3, eval_episodes=0, devices=1, show=False)
+    config = read_config(run_dir)
+    library = train(config.make_env(), config.train, seed=3, eval_episodes=0, devices=1, show=False)
     times = ("wall_seconds", "steps_per_second")
     for ours, theirs in zip(read_metrics(run_dir / "metrics.jsonl"), library.metrics, strict=True):
         assert {k: v for k, v in ours.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
@@ -136,7 +137,7 @@ def test_resume_of_a_finished_run_says_so(cli_run, capsys):
 def test_resume_takes_the_settings_of_the_run(cli_run):
     run_dir, _, _ = cli_run
     same = parse_train("maze", ["--run-dir", str(run_dir), "--resume"])
-    assert same.resume and same.config == run.read_config(run_dir)
+    assert same.resume and same.config == read_config(run_dir)
     flags = ["--run-dir", str(run_dir), "--resume", "--seed", "3", "--total-steps", "4096", "--keep-checkpoints", "1"]
     config = parse_train("maze", flags).config
     assert (config.train.total_steps, config.options.keep_checkpoints, config.options.seed) == (4096, 1, 3)
@@ -187,7 +188,7 @@ def test_read_only_directory(capsys, tiny_flags):
     ("arguments", "message"),
     [
         ([], ""),
-        (["trane"], "unknown command 'trane'; valid are train, eval, play, states, envs, bench"),
+        (["trane"], "unknown command 'trane'; valid are train, eval, play, states, envs, bench, doctor"),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze"),
         (["envs", "maze"], "takes no arguments"),

@@ -16,8 +16,8 @@ from pufferjax.core.evaluate import make_first_episodes, make_step
 from pufferjax.core.policy import init_params, make_policy
 from pufferjax.core.rollout import RolloutConfig, initial_memory, per_agent, per_env, rollout
 from pufferjax.runs.checkpoint import checkpoint_steps
+from pufferjax.runs.load import load_run
 from pufferjax.runs.metrics import read_metrics
-from pufferjax.runs.run import load_run
 
 K = 8  # of the minimal environment
 train_module = importlib.import_module("pufferjax.train")

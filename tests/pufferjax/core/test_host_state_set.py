@@ -13,12 +13,14 @@ import pytest
 import pufferjax
 from pufferjax import PPOConfig, StateSet, StateSetConfig
 from pufferjax.core import host_state_set
+from pufferjax.core.device_epoch import Offered, chunk_bounds
 from pufferjax.core.diagnostics import entered_slots, state_set_metrics
 from pufferjax.core.epochs import OneProgram, draws_ahead, make_epochs
-from pufferjax.core.host_state_set import HostStateSet, _chunk_bounds
+from pufferjax.core.host_state_set import HostStateSet, Kept
 from pufferjax.core.train import draw_restarts, epoch_keys, judge, make_epoch
-from pufferjax.core.types import Offer
-from pufferjax.runs import run
+from pufferjax.core.two_programs import TwoPrograms
+from pufferjax.core.types import Offer, Restarts
+from pufferjax.runs.load import load_run
 
 TIMES = ("wall_seconds", "steps_per_second")
 
@@ -59,7 +61,7 @@ def trained(epochs, config, num_epochs):
 
 def test_in_turn_it_is_the_one_program(tiny_env, config):
     metrics, state = trained(OneProgram(tiny_env, config, jax.devices()[:1]), config, 6)
-    ours, our_state = trained(HostStateSet(tiny_env, config, jax.devices()[:1], overlap=False), config, 6)
+    ours, our_state = trained(TwoPrograms(tiny_env, config, jax.devices()[:1], overlap=False), config, 6)
     assert ours == metrics and metrics[-1]["restarted_envs"] == 8 and sum(m["state_evictions"] for m in ours) > 10
     heap = our_state.state_set
     assert sorted(np.asarray(heap.heap).tolist()) == list(range(24))
@@ -85,7 +87,7 @@ def test_overlapped_it_is_the_one_program_with_restarts_drawn_ahead(tiny_env, co
         state = dataclasses.replace(state, state_set=state_set, born=born, restarts=drawn, entered=entered)
         return state, metrics, jnp.sum(stale & offer.is_restarted)
 
-    epochs = HostStateSet(env, config, jax.devices()[:1])
+    epochs = TwoPrograms(env, config, jax.devices()[:1])
     state = jax.tree.map(jnp.copy, epochs.warmup(epochs.init(jax.random.key(0)), hypers))
     expected = []
     for epoch in range(6):
@@ -112,17 +114,16 @@ def test_it_stores_what_inserting_everything_would_and_fetches_little_else(
     tiny_env, tiny_config, monkeypatch, capacity
 ):
     config = set_config(tiny_config, capacity)
-    host = HostStateSet(tiny_env, config, jax.devices()[:1])
-    host._host_hypers = config.hypers()
+    host = HostStateSet(tiny_env, config, count=1, axis_name=None, ahead=True)
     plain = jax.jit(functools.partial(judge, config, config.hypers()))
     num_candidates, width, state_bytes = 8 * 8, 8, tiny_env.spec.state_bytes
-    bounds, fetched = _chunk_bounds(num_candidates, capacity), []
+    bounds, fetched = chunk_bounds(num_candidates, capacity), []
 
     def fetch(tree):
         fetched.append(sum(x.nbytes for x in jax.tree.leaves(tree)))
         return jax.device_get(tree)
 
-    monkeypatch.setattr(host_state_set, "_fetch", fetch)
+    monkeypatch.setattr(host_state_set, "fetch", fetch)
     rng = np.random.default_rng(capacity)
 
     def rows(count):
@@ -148,13 +149,11 @@ def test_it_stores_what_inserting_everything_would_and_fetches_little_else(
 
             order = np.argsort(-np.where(scores[:-width] > 0, scores[:-width], 0)).astype(np.int32)
             chunks = tuple(jnp.asarray(snapshots[order][begin:end]) for begin, end in bounds)
-            host._kept = jax.tree.map(jnp.copy, host_state_set._Kept(kept, born, entered))
-            host._running = host_state_set._Epoch(
-                epoch, jnp.asarray(slots), jnp.asarray(began), {}, (offer, jnp.asarray(order)), chunks
-            )
+            before = jax.tree.map(jnp.copy, Kept(kept, born, entered))
+            restarts = Restarts(jnp.asarray(slots), None, jnp.asarray(began), None)
+            offered = Offered(offer, jnp.asarray(order), chunks)
             fetched.clear()
-            host._settle()
-            kept, born, entered = host._kept
+            (kept, born, entered), _ = host.take_in(before, restarts, offered, epoch, config.hypers())
             equal((kept, born), (expected, expected_born))
             new = np.asarray(entered_slots(rescored, expected))
             np.testing.assert_array_equal(entered, new)
@@ -182,7 +181,7 @@ def test_a_slot_with_another_state_is_not_rescored(tiny_config):
 
 def test_chunks_cover_every_candidate_once():
     for num_candidates, capacity in [(1, 1), (5, 100), (100, 5), (64, 64), (9832, 256), (7, 8), (8, 7)]:
-        bounds = _chunk_bounds(num_candidates, capacity)
+        bounds = chunk_bounds(num_candidates, capacity)
         assert [i for a, b in bounds for i in range(a, b)] == list(range(num_candidates))
         assert len(bounds) <= 9 and min(num_candidates, capacity) in {b for _, b in bounds}
 
@@ -191,7 +190,7 @@ def test_where_it_is_used(tiny_env, tiny_config):
     without = tiny_config(state_set=StateSetConfig(fraction=0.0, interval=8))
     devices = jax.devices()[:1]
     assert isinstance(make_epochs(tiny_env, tiny_config(), devices), OneProgram)
-    assert isinstance(make_epochs(tiny_env, tiny_config(), devices, overlap=True), HostStateSet)
+    assert isinstance(make_epochs(tiny_env, tiny_config(), devices, overlap=True), TwoPrograms)
 
     class Accelerator:
         platform = "cuda"
@@ -215,21 +214,21 @@ def test_an_overlapped_run_goes_on_from_any_checkpoint(tmp_path, tiny_env, confi
     for step in (7 * 256, 8 * 256):
         shutil.rmtree(run_dir / "checkpoints" / str(step))
     (run_dir / "summary.json").unlink()
-    assert int(run.load_run(run_dir)[-1].epoch) == 6
+    assert int(load_run(run_dir)[-1].epoch) == 6
     with pytest.raises(ValueError, match="overlap True; resumed it cannot have False"):
         train(overlap=False, run_dir=run_dir, resume=True)
     resumed = train(run_dir=run_dir, resume=True)
     assert without_times(resumed.metrics) == without_times(whole.metrics) and len(whole.metrics) == 8
     equal(resumed.train_state, whole.train_state)
-    equal(run.load_run(run_dir)[-1], whole.train_state)
+    equal(load_run(run_dir)[-1], whole.train_state)
 
 
 def test_two_devices_and_a_host(tmp_path, train_on_devices):
     result = train_on_devices(
         """
         from pufferjax.runs.checkpoint import load_checkpoint, save_checkpoint
-        from pufferjax.core.host_state_set import HostStateSet
         from pufferjax.core.parallel import global_shapes
+        from pufferjax.core.two_programs import TwoPrograms
 
         config = dataclasses.replace(config, state_set=dataclasses.replace(config.state_set, walk_steps=32))
         host, *devices = jax.devices()
@@ -247,12 +246,12 @@ def test_two_devices_and_a_host(tmp_path, train_on_devices):
             ppo=dataclasses.replace(config.ppo, replay_ratio=0.0),
         )
         metrics, state = train(OneProgram(env, own, devices), 3)
-        ours, our_state = train(HostStateSet(env, own, devices, overlap=False), 3)
+        ours, our_state = train(TwoPrograms(env, own, devices, overlap=False), 3)
         pairs = [(x[name], y[name]) for x, y in zip(ours, metrics) for name in y]
         same_metrics = np.allclose(*zip(*pairs), rtol=1e-5, equal_nan=True)  # NaN: no losses; sums are over shares
         result["same_in_turn"] = [same_metrics, same(our_state, state)]
         result["evictions"] = sum(m["state_evictions"] for m in metrics)
-        overlapped = HostStateSet(env, config, devices)
+        overlapped = TwoPrograms(env, config, devices)
         metrics, state = train(overlapped)
         result["rate"] = late_rate(metrics)
         result["places"] = [

@@ -5,7 +5,7 @@ import pytest
 from pufferjax import envs, presets
 from pufferjax.cli.train import parse_train
 from pufferjax.core.config import TrainConfig
-from pufferjax.runs.run import RunConfig
+from pufferjax.runs.run_config import RunConfig
 
 
 def test_merge_goes_table_by_table():

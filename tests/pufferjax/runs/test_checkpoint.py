@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pufferjax
-from pufferjax.runs import run
+from pufferjax.core.policy import ActorCritic
 from pufferjax.runs.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -21,7 +21,7 @@ from pufferjax.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from pufferjax.core.policy import ActorCritic
+from pufferjax.runs.load import load_run
 
 
 def plain(tree):
@@ -36,7 +36,7 @@ def assert_same(a, b):
 
 
 def test_the_whole_train_state_returns(tiny_run, tiny_env, tiny_config):
-    config, env, policy, train_state = run.load_run(tiny_run.run_dir)
+    config, env, policy, train_state = load_run(tiny_run.run_dir)
     assert_same(train_state, tiny_run.train_state)
     assert int(train_state.epoch) == 8
     assert config.train == tiny_config() and env.params == tiny_env.params
@@ -57,7 +57,7 @@ def test_a_policy_and_an_environment_of_ones_own(tmp_path, tiny_env, tiny_config
     options = {"run_dir": tmp_path / "run", "eval_episodes": 0, "devices": 1}
     trained = pufferjax.train(env, config, policy=policy, **options)
     assert "load it with: pufferjax.load_run(run_dir, env=..., policy=...)" in capsys.readouterr().out
-    _, our_env, our_policy, train_state = run.load_run(tmp_path / "run", env=env, policy=policy)
+    _, our_env, our_policy, train_state = load_run(tmp_path / "run", env=env, policy=policy)
     assert our_env is env and our_policy is policy
     assert_same(train_state, trained.train_state)
 
@@ -71,13 +71,13 @@ def test_a_policy_and_an_environment_of_ones_own(tmp_path, tiny_env, tiny_config
         ({"env": tiny_env, "policy": policy}, "environment was 'mine' there and is 'maze'"),
     ):
         with pytest.raises(ValueError, match=text):
-            run.load_run(tmp_path / "run", **arguments)
+            load_run(tmp_path / "run", **arguments)
     with pytest.raises(ValueError, match="started with policy_class Undecided; resumed it cannot have ActorCritic"):
         pufferjax.train(env, config, resume=True, **options)
 
 
 def test_a_loaded_state_trains_on(tiny_run, tiny_env, tiny_config):
-    *_, train_state = run.load_run(tiny_run.run_dir)
+    *_, train_state = load_run(tiny_run.run_dir)
     config = tiny_config()
     update = jax.jit(pufferjax.make_update(tiny_env, config), donate_argnums=0)
     hypers = config.hypers()

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 import pufferjax
-from pufferjax.runs import run
+from pufferjax.runs import run, signals
 from pufferjax.runs.checkpoint import CheckpointError, checkpoint_steps
 from pufferjax.runs.files import locked
 from pufferjax.runs.journal import Journal
+from pufferjax.runs.load import load_run
 from pufferjax.runs.metrics import read_metrics
+from pufferjax.runs.run_config import read_config
 
 TIMES = ("wall_seconds", "steps_per_second")
-SCRIPT = Path(__file__).parents[2] / "experiments" / "kill_resume.py"
+SCRIPT = Path(__file__).parents[3] / "experiments" / "kill_resume.py"
 
 
 def without_times(records):
@@ -48,7 +50,7 @@ def stop_after(monkeypatch):
     """A function: makes the next run find, after so many epochs, that Ctrl-C was pressed; 0: no more."""
 
     def arrange(epochs):
-        class Signals(run._StopSignals):
+        class Signals(signals.StopSignals):
             looks = 0
 
             @property
@@ -60,7 +62,7 @@ def stop_after(monkeypatch):
             def received(self, value):
                 pass
 
-        monkeypatch.setattr(run, "_StopSignals", Signals)
+        monkeypatch.setattr(run, "StopSignals", Signals)
 
     return arrange
 
@@ -83,7 +85,7 @@ def test_a_stopped_and_damaged_run_becomes_the_run_that_it_would_have_been(
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 17')
     warnings = []
-    assert int(run.load_run(tmp_path, warn=warnings.append)[-1].epoch) == 5 and len(warnings) == 1
+    assert int(load_run(tmp_path, warn=warnings.append)[-1].epoch) == 5 and len(warnings) == 1
 
     stop_after(0)
     capsys.readouterr()
@@ -101,7 +103,7 @@ def test_a_stopped_and_damaged_run_becomes_the_run_that_it_would_have_been(
 
     # Now it has finished: nothing is done, and it says so.
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_loop", None)
+        patch.setattr(run, "Loop", None)
         again = train(tmp_path, resume=True, show=True)
     assert f"{tmp_path} has finished (total_steps reached after 2,048 steps)" in capsys.readouterr().out
     assert again.metrics == resumed.metrics and again.summary == resumed.summary
@@ -110,7 +112,7 @@ def test_a_stopped_and_damaged_run_becomes_the_run_that_it_would_have_been(
     # But it can be made longer.
     longer = train(tmp_path, tiny_config(total_steps=2560), resume=True)
     assert longer.metrics[:8] == resumed.metrics and [r["epoch"] for r in longer.metrics[8:]] == [9, 10]
-    assert run.read_config(tmp_path).train.total_steps == 2560
+    assert read_config(tmp_path).train.total_steps == 2560
 
 
 def test_a_window_cut_short_by_ctrl_c_is_filled_after_all(tmp_path, tiny_run, train, stop_after):
@@ -199,7 +201,7 @@ def test_a_run_with_only_foreign_or_damaged_checkpoints(tmp_path, tiny_run, trai
     with pytest.raises(CheckpointError, match="of another run: seed was 3 there and is 4 here"):
         train(run_dir, resume=True, seed=4)
     with pytest.raises(CheckpointError, match="of another run: seed was 3 there and is 4 here"):
-        run.load_run(run_dir)
+        load_run(run_dir)
 
 
 @pytest.mark.parametrize(("devices", "kills", "epochs"), [(1, 20, 300), (2, 2, 60)])

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import signal
+import time
 import tomllib
 
 import jax
@@ -13,8 +14,11 @@ import pytest
 import tomli_w
 
 import pufferjax
-from pufferjax.runs import run
+from pufferjax.runs.budget import Budget
+from pufferjax.runs.load import load_run
 from pufferjax.runs.metrics import read_metrics
+from pufferjax.runs.run_config import RunConfig, RunOptions, read_config
+from pufferjax.runs.signals import StopSignals
 
 TIMES = ("wall_seconds", "steps_per_second")
 
@@ -109,38 +113,39 @@ def test_time_budget_ends_the_run(tiny_env, tiny_config):
         assert result.metrics[-1]["learning_rate"] == pytest.approx(floor, rel=0.05)
 
 
-def test_clock_stops_before_the_epoch_that_would_overrun(monkeypatch):
+def test_the_budget_is_spent_before_the_epoch_that_would_overrun(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
-    clock = run._Clock(start=90.0, max_seconds=30.0)
-    assert clock.elapsed() == 10.0 and clock.progress() == pytest.approx(1 / 3)
-    assert not clock.would_overrun()
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    budget = Budget(num_epochs=100, max_seconds=30.0, start=90.0)
+    assert budget.elapsed() == 10.0 and budget.progress(1) == pytest.approx(1 / 3)
+    assert budget.spent(1) is None
     now[0] = 102.0  # the first epoch ended at 12 s of the run ...
-    clock.epoch_ended()
+    budget.epoch_ended()
     now[0] = 106.0  # ... and the second at 16 s: an epoch takes 4 s
-    clock.epoch_ended()
+    budget.epoch_ended()
     # The third runs until 20 s; the fourth would run from 20 s to 24 s.
-    assert clock.progress() == pytest.approx(20 / 30)
-    assert not clock.would_overrun()
+    assert budget.progress(1) == pytest.approx(20 / 30)
+    assert budget.spent(1) is None
     now[0] = 110.0
-    clock.epoch_ended()
-    assert not clock.would_overrun()  # to 28 s
+    budget.epoch_ended()
+    assert budget.spent(1) is None  # to 28 s
     now[0] = 114.0
-    clock.epoch_ended()
-    assert clock.would_overrun()  # to 32 s
-    assert clock.seconds_left(100) == pytest.approx(6.0)
-    assert clock.seconds_left(1) == pytest.approx(4.0)
+    budget.epoch_ended()
+    assert budget.spent(1) == "max_seconds" and budget.spent(0) is None  # to 32 s
+    assert budget.seconds_left(0) == pytest.approx(6.0)
+    assert budget.seconds_left(99) == pytest.approx(4.0)
 
 
-def test_clock_without_a_budget(monkeypatch):
-    monkeypatch.setattr(run.time, "perf_counter", lambda: 1e6)
-    clock = run._Clock(start=0.0, max_seconds=None)
-    assert clock.progress() == 0.0 and not clock.would_overrun() and clock.seconds_left(3) is None
+def test_a_budget_without_seconds(monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", lambda: 1e6)
+    budget = Budget(num_epochs=3, max_seconds=None, start=0.0)
+    assert budget.progress(0) == 0.0 and budget.progress(2) == 2 / 3 and budget.seconds_left(0) is None
+    assert budget.spent(2) is None and budget.spent(3) == "total_steps"
 
 
 def test_first_signal_is_noted_and_the_second_acts():
     before = signal.getsignal(signal.SIGINT)
-    with run._StopSignals() as signals:
+    with StopSignals() as signals:
         signal.raise_signal(signal.SIGINT)
         assert signals.received == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
@@ -153,7 +158,7 @@ def test_stopped_run_writes_a_checkpoint_and_no_evaluation(tmp_path, monkeypatch
         self.received = "SIGTERM"
         return self
 
-    monkeypatch.setattr(run._StopSignals, "__enter__", note_at_once)
+    monkeypatch.setattr(StopSignals, "__enter__", note_at_once)
     result = pufferjax.train(tiny_env, tiny_config(), seed=3, run_dir=tmp_path, show=False)
     assert result.stopped_by == "SIGTERM" and result.evaluation is None
     assert result.summary["epochs"] == 1 and result.metrics[-1]["step"] == 256
@@ -162,18 +167,18 @@ def test_stopped_run_writes_a_checkpoint_and_no_evaluation(tmp_path, monkeypatch
 
 
 def test_config_toml_gives_the_same_run(tiny_run, tiny_env, tiny_config):
-    config = run.read_config(tiny_run.run_dir)
+    config = read_config(tiny_run.run_dir)
     assert config.env == "maze" and config.env_params == tiny_env.params
     assert config.train == tiny_config()
-    assert config.options == run.RunOptions(seed=3, eval_episodes=20, devices=1, overlap=False)
+    assert config.options == RunOptions(seed=3, eval_episodes=20, devices=1, overlap=False)
 
 
 @pytest.mark.parametrize("max_seconds", [None, 1 / 3, 600])
 def test_table_round_trip(max_seconds, tiny_config):
     train = tiny_config(ppo=pufferjax.PPOConfig(learning_rate=0.1 + 0.2, gamma=1, minibatch_size=16, bootstrap=False))
-    options = run.RunOptions(seed=2**32 - 1, max_seconds=max_seconds)
-    config = run.RunConfig("maze", {"size": 7, "num_mazes": 0, "seed": 2**63 - 1, "vision": 11}, train, options)
-    assert run.RunConfig.from_table(tomllib.loads(tomli_w.dumps(config.to_table()))) == config
+    options = RunOptions(seed=2**32 - 1, max_seconds=max_seconds)
+    config = RunConfig("maze", {"size": 7, "num_mazes": 0, "seed": 2**63 - 1, "vision": 11}, train, options)
+    assert RunConfig.from_table(tomllib.loads(tomli_w.dumps(config.to_table()))) == config
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def test_table_round_trip(max_seconds, tiny_config):
 )
 def test_bad_tables_name_the_key(table, message):
     with pytest.raises(ValueError, match=message):
-        run.RunConfig.from_table(table)
+        RunConfig.from_table(table)
 
 
 def test_run_directory_in_use_is_refused(tmp_path, tiny_env, tiny_config):
@@ -211,10 +216,10 @@ def test_run_directory_in_use_is_refused(tmp_path, tiny_env, tiny_config):
 
 def test_not_a_run_directory(tmp_path):
     with pytest.raises(ValueError, match=r"is not a run directory: it has no config\.toml"):
-        run.load_run(tmp_path)
+        load_run(tmp_path)
     (tmp_path / "config.toml").write_text("total_steps = ")
     with pytest.raises(ValueError, match=r"config\.toml"):
-        run.load_run(tmp_path)
+        load_run(tmp_path)
 
 
 def test_without_run_dir_nothing_is_written(tmp_path, monkeypatch, tiny_env, tiny_config):

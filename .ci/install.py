@@ -1,0 +1,76 @@
+"""Makes the virtual environment VENV and installs this repository editable into it, saying what takes the time.
+
+    python .ci/install.py VENV [EXTRA ...]
+
+On failure the end of pip's output is printed; all of it is in VENV/install.log.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPILED = re.compile(r"\[\s*(\d+)/(\d+)\] (?:Building|Linking)|\[\s*(\d+)%\] (?:Building|Linking)")  # ninja's, make's
+PAUSE = 15  # seconds between lines of progress
+
+
+def run(arguments: list[str], log, on_line=lambda line: None) -> None:
+    process = subprocess.Popen(arguments, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        log.write(line)
+        log.flush()
+        on_line(line)
+    if process.wait() != 0:
+        sys.exit("".join(lines[-60:]) + f"\nThis failed: {' '.join(arguments)}\nAll of its output: {log.name}")
+
+
+def show_compiled():
+    """A function of pip's lines that prints, now and then, how much is compiled."""
+    shown = time.monotonic()
+
+    def on_line(line):
+        nonlocal shown
+        found = COMPILED.search(line)
+        if found and time.monotonic() - shown > PAUSE:
+            shown = time.monotonic()
+            done, total, percent = found.groups()
+            print(f"      {percent} %" if percent else f"      {done} of {total}", flush=True)
+
+    return on_line
+
+
+def install(venv: Path, extras: list[str]) -> None:
+    import tomllib  # not at the top: an older Python shall reach the message at the end
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = project["dependencies"] + [r for e in extras for r in project["optional-dependencies"][e]]
+    python = str(venv / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    started = time.monotonic()
+
+    def say(text):
+        print(f"{time.monotonic() - started:4.0f} s  {text}", flush=True)
+
+    say(f"[1/3] virtual environment {venv}, CPython {sys.version.split()[0]}")
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    with open(venv / "install.log", "w") as log:
+        say("[2/3] JAX and the other packages, some 250 MB where pip has not met them before (half a minute to two)")
+        run([*pip, *requirements], log)
+        sources = len([*ROOT.glob("xla_ops/*/*.cc"), *ROOT.glob("envs/*/*.cc")])
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        say(f"[3/3] compiling {sources} C++ files on {cores} cores (minutes the first time, later only changes)")
+        run([*pip, "--verbose", "--no-deps", "--editable", "."], log, show_compiled())
+    say("installed")
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036  (make may have been given an older one)
+        sys.exit(f"pufferjax needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12")
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    install(Path(sys.argv[1]), sys.argv[2:])

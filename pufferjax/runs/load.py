@@ -1,0 +1,54 @@
+"""Runs read back: what one was trained with, and what it had learned at a checkpoint."""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable
+
+from pufferjax.core.parallel import global_shapes
+from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.types import TrainState
+from pufferjax.envs import Env
+from pufferjax.runs.checkpoint import load_checkpoint
+from pufferjax.runs.run_config import RunConfig, read_config, settings
+
+
+def load_run(
+    run_dir: str | os.PathLike,
+    step: int | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+    *,
+    env: Env | None = None,
+    policy: ActorCritic | None = None,
+) -> tuple[RunConfig, Env, ActorCritic, TrainState]:
+    """A run, finished or not: its configuration, training environment, policy, and the train state of `step`, or of its
+    latest good checkpoint; `warn` gets a line for each newer one.
+
+    env, policy: those it was trained with, if `envs.make` does not know the one or the other was passed to `train`.
+
+    Raises ValueError, such as CheckpointError, also if another environment or another class of policy was trained.
+    """
+    config = read_config(run_dir, env)
+    if policy is None and config.policy_class != RunConfig.policy_class:
+        raise ValueError(
+            f"{run_dir} was trained with a policy of its own, {config.policy_class}: load it with "
+            "pufferjax.load_run(run_dir, policy=...)"
+        )
+    if policy is not None:
+        config = dataclasses.replace(config, policy_class=type(policy).__name__)
+    env = env or config.make_env()
+    policy = policy or make_policy(env.spec, config.train.policy)
+    return config, env, policy, load_train_state(run_dir, config, env, policy, step, warn)
+
+
+def load_train_state(
+    run_dir: str | os.PathLike,
+    config: RunConfig,
+    env: Env,
+    policy: ActorCritic,
+    step: int | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> TrainState:
+    """That of a run of `config`, as `load_run` does it; the devices it was trained on need not be there."""
+    like = global_shapes(env, config.train, config.options.devices or 1, policy, bool(config.options.overlap))
+    return load_checkpoint(run_dir, like, step, settings=settings(config.to_table()), warn=warn).train_state
