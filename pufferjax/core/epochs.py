@@ -21,7 +21,7 @@ from pufferjax.core.evaluate import wait
 from pufferjax.core.host_state_set import HostStateSet
 from pufferjax.core.parallel import limit_op_threads, make_parallel
 from pufferjax.core.policy import ActorCritic, make_policy
-from pufferjax.core.programs import QUICK_COMPILATION, Program, functions_of, remembered
+from pufferjax.core.programs import Program, functions_of, remembered
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
 
@@ -34,9 +34,7 @@ class OneProgram:
         if platform == "cpu":
             limit_op_threads(len(devices))
         init, warmup, update = make_parallel(env, config, devices, policy)
-        # It runs once, for milliseconds, and there is no arithmetic in it that optimization could round otherwise.
-        self._init = Program(init, platform, **(QUICK_COMPILATION if platform == "cpu" else {}))
-        self._warmup, self._update = Program(warmup, platform), Program(update, platform)
+        self._init, self._warmup, self._update = (Program(function, platform) for function in (init, warmup, update))
         self._hypers_like = config.hypers()
 
     def init(self, key: jax.Array) -> TrainState:

@@ -6,7 +6,6 @@ level tables and executables of environments long gone do not pile up.
 
 import collections
 import concurrent.futures
-import contextlib
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -22,15 +21,6 @@ _remembered: dict[str, collections.OrderedDict] = {}
 # XLA's own threads compile the functions of one program side by side, but only at the end: until then two programs go
 # twice as fast as one.
 _compilers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="pufferjax-compile")
-
-
-# For what runs once: compiling is all that counts.
-QUICK_COMPILATION = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
 
 
 def functions_of(env: Env) -> Hashable:
@@ -71,8 +61,8 @@ class Program:
     A compiled function refuses operands of another layout, where jit would silently compile a second time.
     """
 
-    def __init__(self, jitted: Callable[..., Any], platform: str, **compiler_options: Any):
-        self._jitted, self._platform, self._compiler_options = jitted, platform, compiler_options
+    def __init__(self, jitted: Callable[..., Any], platform: str):
+        self._jitted, self._platform = jitted, platform
         self._compiled: dict[Hashable, tuple[Any, concurrent.futures.Future]] = {}
 
     def compile(self, *args: Any) -> concurrent.futures.Future:
@@ -92,14 +82,8 @@ class Program:
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x.sharding, "sharding", x.sharding)),
                 lowered.out_info,
             )
-            self._compiled[kind] = results, _compilers.submit(self._compile, lowered)
+            self._compiled[kind] = results, _compilers.submit(lowered.compile)
         return self._compiled[kind]
-
-    def _compile(self, lowered):
-        if self._compiler_options:
-            with contextlib.suppress(Exception):  # an option that this version of XLA does not know
-                return lowered.compile(self._compiler_options)
-        return lowered.compile()
 
     def __call__(self, *args: Any) -> Any:
         return self.compile(*args).result()(*args)

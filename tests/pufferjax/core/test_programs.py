@@ -8,7 +8,7 @@ import pytest
 import pufferjax
 from pufferjax import envs
 from pufferjax.core.policy import init_params, make_policy
-from pufferjax.core.programs import Program, functions_of, remembered
+from pufferjax.core.programs import functions_of, remembered
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_training_twice_compiles_once(tiny_config, compilations):
     other, again = train(2), train(1)
     assert not compilations
     assert figures(again) == figures(first) != figures(other)
-    train(1, total_steps=256, horizon=32)
+    train(1, horizon=32)
     assert compilations
 
 
@@ -72,8 +72,3 @@ def test_little_is_kept():
     made = [remembered("test", number % 5, object, most=3) for number in (0, 1, 0, 2, 3, 0, 1)]
     assert made[0] is made[2] is made[5] and made[1] is not made[6]
     assert remembered("test", [], object, most=3) is not remembered("test", [], object, most=3)
-
-
-def test_an_option_that_xla_does_not_know_is_done_without():
-    program = Program(jax.jit(lambda x: x + 1), "cpu", xla_no_such_option=True)
-    assert program(jax.numpy.float32(1)) == 2
