@@ -69,6 +69,10 @@ class _Watched:
         # warm-up's own seconds, measured alone, say where the border was.
         self._marks["both"], self._begun = time.time(), begun
 
+    @property
+    def train_state(self):  # saved before the first epoch, if a slow start has made a checkpoint due
+        return self._epochs.train_state
+
     def advance(self, progress):
         figures = self._epochs.advance(progress)
         figures()
