@@ -1,19 +1,23 @@
-"""`pufferjax bench envs|train|ops`: flags in, a table on stdout, JSON where --json says."""
+"""`pufferjax bench envs|train|ops|startup`: flags in, a table on stdout, JSON where --json says."""
 
 import dataclasses
 import json
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from pufferjax.cli.compile_cache import use_compile_cache
 from pufferjax.cli.refusals import refusals
 
 USAGE = """\
-  pufferjax bench envs|train|ops [--json out.json]
-      how fast simulators, training and ops are on this machine (pufferjax bench train --help)
+  pufferjax bench envs|train|ops|startup [--json out.json]
+      how fast simulators, training, ops and a start are on this machine (pufferjax bench train --help)
 """
 
 
@@ -89,6 +93,16 @@ class _Ops(_Output):
     """Sizes that only show that everything runs."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Startup(_Output):
+    """Seconds from the command to the end of the first epoch, with an empty compilation cache and with a full one."""
+
+    env: str = "maze"
+    flags: tuple[str, ...] = ()
+    """Of `pufferjax train`, without their dashes and with "=": num-envs=64 env.size=9."""
+    repeats: int = 3
+
+
 def _check(args, **least) -> None:
     for name, low in least.items():
         values = getattr(args, name)
@@ -128,6 +142,7 @@ def _bench_envs(argv: Sequence[str]) -> None:
     from pufferjax.bench.peers import make_peer
     from pufferjax.core.parallel import start_devices
 
+    use_compile_cache()
     devices, env = start_devices(), _env(args)
     peer = make_peer(args.env, env.params) if args.peer else None  # before the minutes that the rest takes
     result = envs.bench_envs(env, list(args.num_envs), args.num_steps, args.walk_steps, args.repeats, devices)
@@ -145,6 +160,7 @@ def _bench_train(argv: Sequence[str]) -> None:
     from pufferjax.core.config import PolicyConfig, PPOConfig, TrainConfig
     from pufferjax.core.parallel import choose_devices
 
+    use_compile_cache()
     env = _env(args)
     config = TrainConfig(
         total_steps=max(args.num_envs * env.spec.num_agents * args.horizon, 1),
@@ -170,11 +186,45 @@ def _bench_ops(argv: Sequence[str]) -> None:
     _check(args, pairs=1, rotate_megabytes=0)
     from pufferjax.bench import ops
 
+    use_compile_cache()
     result = ops.bench_ops(list(args.ops), args.pairs, args.rotate_megabytes, args.tiny)
     _finish(args, result, ops.describe(result))
 
 
-_BENCHMARKS = {"envs": _bench_envs, "train": _bench_train, "ops": _bench_ops}
+def _bench_startup(argv: Sequence[str]) -> None:
+    args = _parse(_Startup, "startup", argv)
+    _check(args, repeats=1)
+    from pufferjax.bench import startup
+    from pufferjax.cli.train import parse_train
+
+    flags = ["--" + flag for flag in args.flags]
+    parse_train(args.env, flags)  # refuses before a child does
+    with tempfile.TemporaryDirectory() as folder:
+        child = "import sys; from pufferjax.cli.bench import start_watched; sys.exit(start_watched(*sys.argv[1:]))"
+        command = [sys.executable, "-c", child, args.env, f"{folder}/run", *flags]
+        result = startup.bench_startup(command, args.env, flags, args.repeats)
+    _finish(args, result, startup.describe(result))
+
+
+def start_watched(env: str, run_dir: str, *rest: str) -> int:
+    """A child of `bench startup`: `pufferjax train`, until the first epoch has ended.
+
+    rest: flags, then the time at which the child was asked for, then flags of the compilation cache.
+    """
+    *flags, started, flag, folder = rest
+    from pufferjax.bench import startup
+    from pufferjax.cli import main
+
+    def leave(facts):
+        print(json.dumps(facts), flush=True)
+        shutil.rmtree(run_dir, ignore_errors=True)
+        os._exit(0)  # the run, and what it would still write, is of no interest
+
+    startup.watch(float(started), leave)
+    return main(["train", env, "--run-dir", run_dir, *flags, flag, folder])
+
+
+_BENCHMARKS = {"envs": _bench_envs, "train": _bench_train, "ops": _bench_ops, "startup": _bench_startup}
 
 
 def main(argv: list[str]) -> int:

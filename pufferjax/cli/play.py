@@ -5,6 +5,7 @@ import math
 import sys
 from pathlib import Path
 
+from pufferjax.cli.compile_cache import Flag, use_compile_cache
 from pufferjax.cli.refusals import refusals
 from pufferjax.cli.watching import check_watching, gif_line, load_to_watch, write_gif
 
@@ -35,10 +36,12 @@ def main(argv: list[str]) -> int:
         """Of levels, actions and chance, 0 to 4294967295."""
         gif: Path | None = None
         """Instead of showing episodes, write one, a solved one if there is any, as an animation."""
+        compile_cache: Flag = None
 
     args = tyro.cli(Args, args=argv, prog="pufferjax play")
     with refusals():
         check_watching(args)
+        use_compile_cache(args.compile_cache)
         if not 0 < args.fps < math.inf:
             raise ValueError(f"--fps must be a number > 0, got {args.fps}")
         if args.gif is None and not sys.stdout.isatty():

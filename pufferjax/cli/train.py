@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from pufferjax.cli.compile_cache import Flag, use_compile_cache
 from pufferjax.cli.refusals import fail, refusals
 
 USAGE = """\
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> int:
     name, flags = argv[0], argv[1:]
     with refusals():
         args = parse_train(name, flags)
+        use_compile_cache(args.compile_cache)
         from pufferjax.core.parallel import choose_devices
         from pufferjax.core.train import make_update
         from pufferjax.runs import run
@@ -51,6 +53,7 @@ class TrainArgs:
     config: Any  # RunConfig
     run_dir: Path | None
     resume: bool
+    compile_cache: str | None = None  # of the process, not of the run: a run resumes with any
 
 
 def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
@@ -92,6 +95,7 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
     shell_fields = [
         ("run_dir", Annotated[Path | None, tyro.conf.arg(help=help_run_dir)], None),
         ("resume", Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=help_resume)], False),
+        ("compile_cache", Flag, None),
     ]
     # What the other flags default to depends on the size of the environment, or on the run resumed: these come first.
     section, default = env_field(resolved(None).env_params)
@@ -122,7 +126,7 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
         from pufferjax.runs.run_dir import check_resumable
 
         check_resumable(args.run_dir, config, shown=lambda setting: "--" + setting.replace("_", "-"))
-    return TrainArgs(config, args.run_dir, args.resume)
+    return TrainArgs(config, args.run_dir, args.resume, args.compile_cache)
 
 
 def _unchecked(config):

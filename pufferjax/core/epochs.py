@@ -10,6 +10,7 @@ advance(progress f32[]) -> figures: dispatches the next epoch; `figures()` waits
 train_state: after the epoch dispatched last; copy what is to outlive the next one
 """
 
+import copy
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax.core.config import Hypers, TrainConfig
-from pufferjax.core.parallel import make_parallel
-from pufferjax.core.policy import ActorCritic
+from pufferjax.core.parallel import limit_op_threads, make_parallel
+from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.programs import Program, functions_of, remembered
 from pufferjax.core.two_programs import TwoPrograms
 from pufferjax.core.types import TrainState
 from pufferjax.core.waiting import wait
@@ -29,12 +31,24 @@ class OneProgram:
     """Training by `pufferjax.core.parallel`: an epoch is one program on the devices, the state set in their memory."""
 
     def __init__(self, env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
-        self.init, self.warmup, self._update = make_parallel(env, config, devices, policy)
+        platform = devices[0].platform
+        if platform == "cpu":
+            limit_op_threads(len(devices))
+        init, warmup, update = make_parallel(env, config, devices, policy)
+        self._init, self._warmup, self._update = (Program(function, platform) for function in (init, warmup, update))
+        self._hypers_like = config.hypers()
+
+    def init(self, key: jax.Array) -> TrainState:
+        compiled = self._init.compile(key)
+        self._warmup.compile(self._init.results(key), self._hypers_like)  # at the same time
+        return compiled.result()(key)
+
+    def warmup(self, train_state: TrainState, hypers: Hypers) -> TrainState:
+        return self._warmup(train_state, hypers)
 
     def begin(self, train_state: TrainState, hypers: Hypers) -> None:
         self.train_state, self._hypers = train_state, hypers
-        # A compiled function refuses a state of another layout, where jit would silently compile a second time.
-        self._compiled = self._update.lower(train_state, hypers, jnp.float32(0)).compile()
+        self._compiled = self._update.compile(train_state, hypers, jnp.float32(0)).result()
 
     def advance(self, progress: jax.Array) -> Callable[[], dict[str, np.ndarray]]:
         self.train_state, metrics = self._compiled(self.train_state, self._hypers, progress)
@@ -67,8 +81,19 @@ def make_epochs(
 
     The state set is on the host wherever the devices are something else, and where they overlap. Raises ValueError if
     the devices cannot share the environments, minibatches or slots equally.
+
+    What was compiled for the latest few is kept: epochs for an equal environment, config, policy and the same devices
+    (another seed, say) compile nothing again in this process.
     """
     overlap = draws_ahead(config, devices, overlap)
-    if overlap or (devices[0].platform != "cpu" and config.state_set.fraction > 0):
-        return TwoPrograms(env, config, devices, policy, overlap)
-    return OneProgram(env, config, devices, policy)
+    policy = policy or make_policy(env.spec, config.policy)
+
+    def make():
+        if overlap or (devices[0].platform != "cpu" and config.state_set.fraction > 0):
+            return TwoPrograms(env, config, devices, policy, overlap)
+        return OneProgram(env, config, devices, policy)
+
+    epochs = remembered("epochs", (functions_of(env), config, policy, tuple(devices), overlap), make, most=4)
+    if devices[0].platform == "cpu":
+        limit_op_threads(len(devices))
+    return copy.copy(epochs)  # the run is the copy's own, what was compiled is shared

@@ -10,6 +10,7 @@ import numpy as np
 from pufferjax import envs
 from pufferjax.core.config import PolicyConfig
 from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.programs import functions_of, remembered
 from pufferjax.core.rollout import act, env_actions, forget, initial_memory, look, per_env, remember
 from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
@@ -109,6 +110,10 @@ def evaluate(
     Every environment counts its first episode alone, however long it takes: counting whatever ends first would favour
     short episodes. Actions are sampled, as in training, or the most likely ones with `greedy`.
 
+    What was compiled is kept for later calls in this process, of the eight latest combinations of environment, policy,
+    `greedy` and number of simulators: episodes, divided by the least number of batches of 2048. Native environments
+    made from equal arguments are the same one in this, so `unseen(env)` may be called each time.
+
     Returns a dict: episodes, perf, perf_stderr (standard error of perf; None for one episode), score, episode_return,
     episode_length, seconds (compilation included). Raises ValueError if the episodes of `env` never end.
     """
@@ -119,7 +124,11 @@ def evaluate(
     policy = as_policy(env, policy)
     num_batches = math.ceil(num_episodes / _MAX_LANES)
     num_envs = math.ceil(num_episodes / num_batches)
-    play = jax.jit(make_first_episodes(env, policy, num_envs, greedy))
+
+    def make():
+        return jax.jit(make_first_episodes(env, policy, num_envs, greedy))
+
+    play = remembered("evaluate", (functions_of(env), policy, num_envs, greedy), make, most=8)
     figures: dict[str, list[np.ndarray]] = {}
     for batch in range(num_batches):
         num_counted = min(num_envs, num_episodes - batch * num_envs)

@@ -167,8 +167,6 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
     slots, and `state_set.size` is i32[devices]. warmup and update consume the train state they are given.
     Raises ValueError if the devices cannot share the environments, minibatches or slots equally.
     """
-    if devices[0].platform == "cpu":
-        limit_op_threads(len(devices))
     if len(devices) == 1:
         # Placed as a state from a checkpoint is: else a resumed run would be another program, and compile anew.
         placed = SingleDeviceSharding(devices[0])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from pufferjax import cli
-from pufferjax.bench import envs, ops, profile, timing, train
+from pufferjax.bench import envs, ops, profile, startup, timing, train
 from pufferjax.bench.ops import OPS, Disagreement
 from pufferjax.bench.peers import Peer
 from pufferjax.core.parallel import choose_devices
@@ -161,3 +161,15 @@ def test_a_wrong_native_op_is_not_timed(monkeypatch):
 def test_refusals(capsys, arguments, message):
     assert cli.main(["bench", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_startup(capsys, tiny_flags):
+    words = " ".join(tiny_flags).split("--")[1:]
+    flags = ["=".join(word.split()) for word in words]
+    result = bench(capsys, "startup", "--repeats", 1, "--flags", *flags)
+    assert result["flags"] == ["--" + flag for flag in flags]
+    cold, warm = ({name: x["median"] for name, x in result["results"][kind].items()} for kind in ("cold", "warm"))
+    for seconds in (cold, warm):
+        assert sum(seconds[name] for name in startup.PHASES) == pytest.approx(seconds["total"], abs=0.01)
+        assert min(seconds.values()) >= 0
+    assert warm["compiling or loading"] < cold["compiling or loading"]

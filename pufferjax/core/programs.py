@@ -1,0 +1,89 @@
+"""Compiled programs: made ahead, kept for whoever asks for the same again in this process.
+
+What is kept is never a run, only what was compiled for it: `remembered` holds the latest few of each kind, so that the
+level tables and executables of environments long gone do not pile up.
+"""
+
+import collections
+import concurrent.futures
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+
+from pufferjax.envs import Env
+from pufferjax.xla_ops.threefry.lowering import lower
+
+_lock = threading.Lock()
+_remembered: dict[str, collections.OrderedDict] = {}
+
+# XLA's own threads compile the functions of one program side by side, but only at the end: until then two programs go
+# twice as fast as one.
+_compilers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="pufferjax-compile")
+
+
+def functions_of(env: Env) -> Hashable:
+    """What a program compiled for `env` depends on: equal for two environments that compute the same.
+
+    The functions of a native simulator say which one it is and with what numbers (`same_as`); any other function is
+    itself alone, so a user's environment, or a native one with a function replaced, shares nothing.
+    """
+    functions = (env.reset, env.step, env.observe, env.restore, env.stagger, env.random_walk, env.clock)
+    return env.spec, *(getattr(function, "same_as", function) for function in functions)
+
+
+def remembered(kind: str, key: Hashable, make: Callable[[], Any], most: int) -> Any:
+    """`make()`, or what it returned when last asked for `key`; of each `kind` the `most` latest are kept.
+
+    A key that cannot be hashed, such as a policy of the user's with a list in it, is made anew.
+    """
+    key = (key, jax.config.jax_default_matmul_precision)  # what else decides what is traced
+    with _lock:
+        kept = _remembered.setdefault(kind, collections.OrderedDict())
+        try:
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        except TypeError:
+            return make()
+    made = make()
+    with _lock:
+        kept[key] = made
+        while len(kept) > most:
+            kept.popitem(last=False)
+    return made
+
+
+class Program:
+    """A jitted function, compiled once for each kind of operands; `compile` begins with that before they are needed.
+
+    A compiled function refuses operands of another layout, where jit would silently compile a second time.
+    """
+
+    def __init__(self, jitted: Callable[..., Any], platform: str):
+        self._jitted, self._platform = jitted, platform
+        self._compiled: dict[Hashable, tuple[Any, concurrent.futures.Future]] = {}
+
+    def compile(self, *args: Any) -> concurrent.futures.Future:
+        """Traces now, compiles in the background; args may be shapes with placements."""
+        return self._of(args)[1]
+
+    def results(self, *args: Any) -> Any:
+        """Shapes, types and placements of what a call with `args` returns."""
+        return self._of(args)[0]
+
+    def _of(self, args):
+        leaves, structure = jax.tree.flatten(args)
+        kind = structure, tuple((jax.typeof(x), getattr(x, "sharding", None)) for x in leaves)
+        if kind not in self._compiled:
+            lowered = lower(self._jitted, *args, platform=self._platform)
+            results = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x.sharding, "sharding", x.sharding)),
+                lowered.out_info,
+            )
+            self._compiled[kind] = results, _compilers.submit(lowered.compile)
+        return self._compiled[kind]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compile(*args).result()(*args)
