@@ -19,14 +19,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "build" / "docs" / "pufferjax"  # its parent: `paths` in mkdocs.yml
 
 
-def on_config(config):
+def copy_package():
     shutil.rmtree(PACKAGE, ignore_errors=True)
     for source, target in (("pufferjax", PACKAGE), ("xla_ops", PACKAGE / "xla_ops"), ("envs", PACKAGE / "envs")):
         for path in (ROOT / source).rglob("*.py"):
             copy = target / path.relative_to(ROOT / source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    return config
+
+
+def on_startup(command, dirty):
+    copy_package()  # before the plugins are configured: mkdocstrings leaves out a path that is not there
+
+
+def on_pre_build(config):
+    copy_package()  # `mkdocs serve` builds again and again
 
 
 def on_files(files, config):

@@ -98,9 +98,11 @@ class _Startup(_Output):
     """Seconds from the command to the end of the first epoch, with an empty compilation cache and with a full one."""
 
     env: str = "maze"
+    """An environment of `pufferjax envs`."""
     flags: tuple[str, ...] = ()
     """Of `pufferjax train`, without their dashes and with "=": num-envs=64 env.size=9."""
     repeats: int = 3
+    """Starts with each of the two, >= 1."""
 
 
 def _check(args, **least) -> None:

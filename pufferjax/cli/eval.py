@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         """Solve rate of a run over whole fresh episodes."""
 
         run_dir: tyro.conf.Positional[Path]
-        """The folder of the run."""
+        """The folder of the run, --run-dir of `pufferjax train`."""
         episodes: int = 2000
         """Whole fresh episodes, one per simulator; >= 1."""
         json: tyro.conf.FlagCreatePairsOff[bool] = False

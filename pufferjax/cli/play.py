@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         """Shows the policy of a run at work, in the terminal."""
 
         run_dir: tyro.conf.Positional[Path]
-        """The folder of the run."""
+        """The folder of the run, --run-dir of `pufferjax train`."""
         episodes: int = 3
         """Episodes to show, >= 1."""
         fps: float = 15.0

@@ -36,6 +36,7 @@ SMALL = {
     ("play",): "",
     ("states",): "",
     ("envs",): "",
+    ("doctor",): "",
     ("bench", "envs"): "--num-envs 64 --num-steps 8 --walk-steps 64 --repeats 2",
     ("bench", "train"): "--num-envs 32 --horizon 16 --minibatch-size 128 --hidden-size 8 --num-layers 1 --epochs 2 "
     "--warmup 1 --devices 1",

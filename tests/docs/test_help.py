@@ -14,7 +14,8 @@ COMMANDS = [
     ["eval"],
     ["play"],
     ["states"],
-    *(["bench", name] for name in ("envs", "train", "ops")),
+    ["doctor"],
+    *(["bench", name] for name in ("envs", "train", "ops", "startup")),
 ]
 
 
