@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
-.PHONY: demo test test-newest test-gpu nightly sanitize lint format cuda wheel clean
+.PHONY: demo test test-newest test-gpu nightly sanitize docs lint format cuda wheel clean
 
 demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen mazes, a plot and a GIF
 	$(BIN)/python experiments/demo.py
@@ -52,6 +52,11 @@ endef
 $(VENV)/.installed: pyproject.toml Makefile .ci/install.py $(NATIVE)
 	@$(PYTHON) .ci/install.py $(VENV) test
 	@touch $@
+
+docs: $(VENV)/.installed  ## the site in site/, every warning an error, and its notebook executed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/docs/test_notebook.py
 
 lint: $(VENV)/.lint  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check .

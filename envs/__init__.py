@@ -43,6 +43,21 @@ def parameters(name: str) -> dict[str, _inspect.Parameter]:
     return dict(_inspect.signature(_FACTORIES[name]).parameters)
 
 
+def meanings(name: str) -> dict[str, str]:
+    """What each keyword argument of `make(name, ...)` means, as the docstring of its factory says under "Args:"; an
+    argument it does not mention is missing. ValueError for an unknown name."""
+    parameters(name)
+    _, _, section = (_inspect.getdoc(_FACTORIES[name]) or "").partition("Args:\n")
+    found: dict[str, list[str]] = {}
+    for line in section.split("\n\n")[0].splitlines():
+        if line[:2] == "  " and line[2:3] != " ":
+            argument, _, text = line.strip().partition(": ")
+            found[argument] = [text]
+        elif found:
+            found[argument].append(line.strip())
+    return {argument: " ".join(lines) for argument, lines in found.items()}
+
+
 def make(name: str, **params: Any) -> Env:
     """The environment `name`, say `make("maze", size=35, num_mazes=8192, seed=42)`.
 
@@ -90,6 +105,7 @@ __all__ = [
     "check_env",
     "from_gymnax",
     "make",
+    "meanings",
     "names",
     "parameters",
     "register",

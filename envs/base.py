@@ -54,24 +54,25 @@ def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:
 class Env:
     """An environment: pure functions, jit- and vmap-able, over `u8[N, S]` states.
 
-    reset(key, num_envs) -> (obs[N*K, *obs_shape], state u8[N, S])
-    step(key, state, action i32[N*K] or [N*K, heads])
-        -> (obs, state, reward f32[N*K], terminated bool[N*K], truncated bool[N*K], info)
-        info: episode_return f32[N], episode_length i32[N], score f32[N], perf f32[N] in 0..1; zero unless the episode
-        ended in this step. The state operand is updated in place where XLA allows.
-    observe(state) -> obs
-    snapshot(state) -> rows u8[N, S];  restore(state, rows u8[R, S], env_ids i32[R]) -> state
-        restore refuses rows that this simulator cannot have produced; later duplicates of an env_id win.
-    stagger(key, state) -> state with episode clocks spread uniformly, so that equal time limits do not coincide
-    random_walk(key, state, num_steps, interval, num_snapshots)
-        -> (state, snapshots u8[N, num_snapshots, S], counts i32[N], rewarded i32[N])
-        uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
-        before each environment's most recent positive reward, oldest first; rewarded counts its positive rewards.
-    render(row u8[S]) -> u8[H, W, 3]
-    clock(state) -> (times i32[N], timeless u8[N, S]): the steps since each episode began, and the rows with that set
-        to zero: equal for two states that differ in nothing else. Only diagnostics need it; of an environment that does
-        not say, times are -1 and rows stay as they are. The bytes need not be a state.
-    params: the arguments `make` was called with, defaults filled in.
+    - `reset(key, num_envs) -> (obs[N*K, *obs_shape], state u8[N, S])`
+    - `step(key, state, action i32[N*K] or [N*K, heads])
+      -> (obs, state, reward f32[N*K], terminated bool[N*K], truncated bool[N*K], info)`;
+      info: episode_return f32[N], episode_length i32[N], score f32[N], perf f32[N] in 0..1; zero unless the episode
+      ended in this step. The state operand is updated in place where XLA allows.
+    - `observe(state) -> obs`
+    - `snapshot(state) -> rows u8[N, S]`
+    - `restore(state, rows u8[R, S], env_ids i32[R]) -> state` refuses rows that this simulator cannot have produced;
+      later duplicates of an env_id win.
+    - `stagger(key, state) -> state` with episode clocks spread uniformly, so that equal time limits do not coincide
+    - `random_walk(key, state, num_steps, interval, num_snapshots)
+      -> (state, snapshots u8[N, num_snapshots, S], counts i32[N], rewarded i32[N])`:
+      uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
+      before each environment's most recent positive reward, oldest first; rewarded counts its positive rewards.
+    - `render(row u8[S]) -> u8[H, W, 3]`
+    - `clock(state) -> (times i32[N], timeless u8[N, S])`: the steps since each episode began, and the rows with that
+      set to zero: equal for two states that differ in nothing else. Only diagnostics need it; of an environment that
+      does not say, times are -1 and rows stay as they are. The bytes need not be a state.
+    - `params`: the arguments `make` was called with, defaults filled in.
     """
 
     spec: EnvSpec

@@ -1,7 +1,8 @@
-"""`python -m pufferjax`: the command where its script is not on the path."""
+"""`python -m pufferjax`: the `pufferjax` command."""
 
 import sys
 
 from pufferjax.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a tool that imports every module starts nothing
+    sys.exit(main())

@@ -21,7 +21,7 @@ def make_chain_mdp(*, num_states: int = 128) -> Env:
     steps, and perf is 1 if it ends in the last state. score is the return.
 
     Args:
-      num_states: 3 to 256.
+      num_states: states of the chain, 3 to 256.
 
     Raises TypeError or ValueError naming the argument and the valid range.
     """

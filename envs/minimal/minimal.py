@@ -38,7 +38,7 @@ def make_minimal(*, max_steps: int = 1024) -> Env:
     pick-ups of all agents; `perf`, the mean over them of min(30 / steps since the agent's last one, 1).
 
     Args:
-      max_steps: of an episode, 1 to 2**31 - 1; 0: it never ends.
+      max_steps: steps of an episode, 1 to 2**31 - 1; 0: it never ends.
 
     Raises TypeError or ValueError naming the argument and the valid range.
     """

@@ -32,14 +32,17 @@ class _Envs(_Output):
     """Random steps with observations, and random-walk steps without, per second on all cores."""
 
     env: str = "maze"
+    """An environment of `pufferjax envs`."""
     size: int | None = None
     """Of the environment; None: its default."""
     num_envs: tuple[int, ...] = (2048, 8192)
+    """Simulators; each number is measured."""
     num_steps: int = 256
     """Of every environment, in each timed call."""
     walk_steps: int = 8192
     """As num_steps, for the random walk."""
     repeats: int = 15
+    """Timed calls, >= 1: figures are medians with 95 % intervals."""
     peer: tyro.conf.FlagCreatePairsOff[bool] = False
     """Also the same game in Jumanji, gymnax or NAVIX, by turns, at the first of num_envs, and the ratio."""
 
@@ -49,13 +52,19 @@ class _Train(_Output):
     """Steps per second of the training epoch, its memory and compilations."""
 
     env: str = "maze"
+    """An environment of `pufferjax envs`."""
     size: int | None = None
     """Of the environment; None: its default."""
     num_envs: int = 2048
+    """Simulators."""
     horizon: int = 128
+    """Steps per epoch and agent."""
     hidden_size: int = 64
+    """Units of the encoder and of every recurrent layer."""
     num_layers: int = 2
+    """Recurrent layers."""
     minibatch_size: int = 8192
+    """Samples of an update; a multiple of the horizon."""
     replay_ratios: tuple[float, ...] = (1.0, 0.4)
     """Each is measured; with --pair or --profile only the first."""
     epochs: int = 15

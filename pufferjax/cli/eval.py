@@ -23,7 +23,9 @@ def main(argv: list[str]) -> int:
         """Solve rate of a run over whole fresh episodes."""
 
         run_dir: tyro.conf.Positional[Path]
+        """The folder of the run."""
         episodes: int = 2000
+        """Whole fresh episodes, one per simulator; >= 1."""
         json: tyro.conf.FlagCreatePairsOff[bool] = False
         """Print one JSON object and nothing else."""
         seen: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -31,6 +33,7 @@ def main(argv: list[str]) -> int:
         greedy: tyro.conf.FlagCreatePairsOff[bool] = False
         """Take the most likely action instead of a random one."""
         seed: int = 0
+        """Of levels, actions and chance, 0 to 4294967295."""
         gif: Path | None = None
         """Also write one episode, a solved one if there is any, as an animation."""
         compile_cache: Flag = None

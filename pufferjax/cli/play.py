@@ -23,7 +23,9 @@ def main(argv: list[str]) -> int:
         """Shows the policy of a run at work, in the terminal."""
 
         run_dir: tyro.conf.Positional[Path]
+        """The folder of the run."""
         episodes: int = 3
+        """Episodes to show, >= 1."""
         fps: float = 15.0
         """Steps shown per second."""
         seen: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -31,6 +33,7 @@ def main(argv: list[str]) -> int:
         greedy: tyro.conf.FlagCreatePairsOff[bool] = False
         """Take the most likely action instead of a random one."""
         seed: int = 0
+        """Of levels, actions and chance, 0 to 4294967295."""
         gif: Path | None = None
         """Instead of showing episodes, write one, a solved one if there is any, as an animation."""
         compile_cache: Flag = None

@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
         """Draws the states that the state set of a checkpoint holds."""
 
         run_dir: tyro.conf.Positional[Path]
+        """The folder of the run."""
         output: Path = Path("states.png")
         """The picture."""
         step: int | None = None

@@ -67,7 +67,7 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
     from pufferjax import envs, presets
     from pufferjax.runs.run_config import RunConfig, read_config
 
-    parameters = envs.parameters(name)
+    parameters, meanings = envs.parameters(name), envs.meanings(name)
     preset = presets.load(name)
 
     def resolved(size: int | None) -> RunConfig:
@@ -77,7 +77,10 @@ def parse_train(name: str, flags: Sequence[str]) -> TrainArgs:
         return RunConfig.from_table(presets.merge(table, {"run": {"env": name}}))
 
     def env_field(env_params):
-        fields = [(key, parameter.annotation, env_params[key]) for key, parameter in parameters.items()]
+        fields = [
+            (key, Annotated[parameter.annotation, tyro.conf.arg(help=meanings.get(key))], env_params[key])
+            for key, parameter in parameters.items()
+        ]
         section = dataclasses.make_dataclass("Env", fields, frozen=True)
         section.__doc__ = f"Arguments of envs.make({name!r}, ...)."
         return section, section()

@@ -56,13 +56,13 @@ def _check_bool(name: str, value: Any) -> None:
 class PolicyConfig:
     """Encoder -> MinGRU layers with highway -> one decoder for logits and value."""
 
-    hidden_size: int = 64
-    num_layers: int = 2
+    hidden_size: int = 64  # units of the encoder and of every recurrent layer, 1 to 8192
+    num_layers: int = 2  # MinGRU layers, 0 to 32; 0: no memory
     # "one_hot": a table row per (cell, code) of small-integer observations; "entity": the maximum over the entities of
     # an environment that declares them; "linear": the raw numbers; "auto": entity where they are declared, one_hot for
     # integer observations of at most 32 codes, linear otherwise.
     encoder: Literal["auto", "one_hot", "entity", "linear"] = "auto"
-    # Adds ReLU and a hidden_size x hidden_size layer to the encoder (0: none, as in the original).
+    # Layers of ReLU and a hidden_size x hidden_size matrix added to the encoder, 0 to 8 (0, as in the original: none).
     encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
     previous_action: bool = True
@@ -80,35 +80,38 @@ class PolicyConfig:
 class PPOConfig:
     """Clipped PPO with V-trace ratios on minibatches of whole rows (one agent, the full horizon)."""
 
-    optimizer: Literal["muon", "adam"] = "muon"
-    learning_rate: float = 0.015  # of Muon's hidden matrices, or of everything with adam
+    optimizer: Literal["muon", "adam"] = "muon"  # "muon": with Adam for what is no hidden matrix; "adam"
+    learning_rate: float = 0.015  # step size at the start, >= 0: of Muon's hidden matrices, or of everything with adam
     other_learning_rate_ratio: float = 0.1  # Muon only: Adam's step on heads, biases and tables, relative to the above
-    min_learning_rate_ratio: float = 0.15  # at the end of the run
-    anneal_start: float = 0.0  # share of the run with a constant learning rate, before the cosine begins
-    momentum: float = 0.95
-    max_grad_norm: float = 1.5
-    gamma: float = 0.995
-    gae_lambda: float = 0.98
-    rho_clip: float = 1.0
-    c_clip: float = 1.0
-    clip_eps: float = 0.13
-    value_clip_eps: float = 0.2
-    value_coef: float = 1.0
-    entropy_coef: float = 1e-3
-    min_entropy_ratio: float = 0.3  # entropy_coef at the end of the run, relative to its start
-    # Of KL(uniform || policy), the same during the whole run. An entropy bonus has no hold on an action that is hardly
-    # ever drawn; this brings it back, and costs about log_barrier_coef / advantage of the right action's probability.
+    min_learning_rate_ratio: float = 0.15  # learning_rate at the end of the run, relative to its start; 0 to 1
+    anneal_start: float = 0.0  # share of the run with a constant learning rate, before the cosine begins; 0 to 1
+    momentum: float = 0.95  # decay per update of the running mean of gradients, Muon's and Adam's; in [0, 1)
+    max_grad_norm: float = 1.5  # a longer gradient, over all parameters, is scaled down to this norm; >= 0
+    gamma: float = 0.995  # discount of rewards per step, 0 to 1
+    gae_lambda: float = 0.98  # decay of the advantage's trace per step, on top of gamma; 0 to 1
+    rho_clip: float = 1.0  # V-trace: the largest importance ratio that weights a step's own error; >= 0
+    c_clip: float = 1.0  # V-trace: the largest importance ratio that carries the trace on to the step before; >= 0
+    clip_eps: float = 0.13  # PPO: how far an action's probability ratio moves from 1 until the gradient stops; >= 0
+    value_clip_eps: float = 0.2  # how far a value moves until its gradient stops, in units of the return; >= 0
+    value_coef: float = 1.0  # weight of the value loss beside the policy loss; >= 0
+    entropy_coef: float = 1e-3  # weight of the entropy bonus at the start of the run; >= 0
+    min_entropy_ratio: float = 0.3  # entropy_coef at the end of the run, relative to its start; 0 to 1
+    # Of KL(uniform || policy), the same during the whole run; >= 0. An entropy bonus has no hold on an action that is
+    # hardly ever drawn; this brings it back, and costs about log_barrier_coef / advantage of the right action's
+    # probability.
     log_barrier_coef: float = 0.0
-    minibatch_size: int = 8192  # samples; a multiple of the horizon
-    replay_ratio: float = 0.4  # samples trained on per sample collected
-    normalize_advantages: bool = True
-    priority_exponent: float = 0.9  # rows are drawn with probability ~ (sum over time of |advantage|) ** this
-    importance_exponent: float = 0.5  # and weighted by (N * probability) ** -this in the policy loss
+    minibatch_size: int = 8192  # samples of an update; a multiple of the horizon: whole rows
+    replay_ratio: float = 0.4  # samples trained on per sample collected, 0 to 100; 0: nothing is trained
+    normalize_advantages: bool = True  # subtract the mean of each minibatch and divide by its standard deviation
+    priority_exponent: float = 0.9  # rows are drawn with probability ~ (sum over time of |advantage|) ** this; >= 0
+    importance_exponent: float = 0.5  # and weighted by (N * probability) ** -this in the policy loss; >= 0
     # Departures from the original, where the last step of a row has no successor, memory leaks through episode ends,
     # time-outs count as failures, and training starts before there is anything to learn.
+
     bootstrap: bool = True  # use V of the state after the last step; False: the last step has advantage 0
     reset_memory: bool = True  # cut the recurrent state at episode ends
-    truncation: Literal["cut", "terminate"] = "cut"  # "cut": a time-out's own step has advantage 0 and ends the trace
+    # "cut": a time-out's own step has advantage 0 and ends the trace; "terminate": a time-out counts as a failure.
+    truncation: Literal["cut", "terminate"] = "cut"
     wait_for_reward: bool = True  # no update before the first non-zero reward
 
     def __post_init__(self):
@@ -134,32 +137,33 @@ class PPOConfig:
 class StateSetConfig:
     """The state-set curriculum: a priority heap of simulator snapshots from which part of the environments restart."""
 
-    capacity: int = 256  # snapshots kept
-    fraction: float = 0.4  # of the environments that restart from it in every epoch; 0 turns the curriculum off
-    interval: int = 16  # steps between the candidates of a fresh environment
-    min_states: int = 1  # restarts begin when this many snapshots are held
-    priority_exponent: float = 1.0  # slots are drawn with probability ~ priority ** this
-    importance_exponent: float = 0.0  # restarted rows are weighted by (size * probability) ** -this
-    decay: float = 0.9  # a restarted slot that scores lower than before keeps this share of its priority
-    replay_span: int = 16  # steps over which a restarted slot is scored; candidates are scored over `interval`
+    capacity: int = 256  # snapshots kept, 1 to 2**24
+    fraction: float = 0.4  # of the environments that restart from it in every epoch, in [0, 1); 0: no curriculum
+    interval: int = 16  # steps between the candidates of a fresh environment; a divisor of the horizon
+    min_states: int = 1  # restarts begin when this many snapshots are held; 1 to capacity
+    priority_exponent: float = 1.0  # slots are drawn with probability ~ priority ** this; >= 0, 0: uniformly
+    importance_exponent: float = 0.0  # restarted rows are weighted by (size * probability) ** -this; >= 0
+    decay: float = 0.9  # a restarted slot that scores lower than before keeps this share of its priority; 0 to 1
+    replay_span: int = 16  # steps over which a restarted slot is scored, 1 to horizon; candidates: over `interval`
     # Restarted episodes have the whole time limit before them. With the clock of the snapshot, states just before a
     # time-out, from which nothing is learned, gather in the set: a state, and all that is found from it, grows older.
     reset_clock: bool = True
-    # Part of the restarts first take random actions at simulator speed, and where they end is a candidate too: a walk
-    # from states the policy can finish from leads to states it almost can. walk_steps is the longest walk; equal
-    # parts of the walkers take a half of it, a quarter, ... 1/16. 0 in either field: none.
-    walk_fraction: float = 0.5  # of the restarts
+    # Share of the restarts that first take random actions at simulator speed, 0 to 1. Where they end is a candidate
+    # too: a walk from states the policy can finish from leads to states it almost can.
+    walk_fraction: float = 0.5
+    # Steps of the longest walk, a multiple of 16; equal parts of the walkers take a half of it, a quarter, ... 1/16.
+    # 0: no walks.
     walk_steps: int = 1024
-    # As the solve rate of fresh episodes rises from the first to the second number, the restarted share of the
-    # environments falls from `fraction` to 0: restarts near the goal teach little about a task that is mostly solved.
+    # Solve rate of fresh episodes, >= 0, from which the restarted share of the environments falls: restarts near the
+    # goal teach little about a task that is mostly solved.
     release_from: float = 0.3
-    release_until: float = 0.6
-    # Native random warm-up: before training, random actions at simulator speed until this many rewards were met, the
-    # last snapshots before each filling the set. 0: none. Its steps are counted and logged.
+    release_until: float = 0.6  # solve rate at which the restarted share has fallen to 0; >= release_from
+    # Random warm-up before training: random actions at simulator speed until this many rewards were met, the last
+    # snapshots before each filling the set. 0: none. Its steps are counted and logged.
     warmup_rewards: int = 64
-    warmup_snapshots: int = 4  # kept before each reward, `interval` steps apart
-    warmup_envs: int = 256
-    warmup_max_steps: int = 4_000_000_000  # give up (and train without) after this many simulator steps
+    warmup_snapshots: int = 4  # snapshots kept before each reward of the warm-up, `interval` steps apart; >= 1
+    warmup_envs: int = 256  # simulators of the warm-up, >= 1
+    warmup_max_steps: int = 4_000_000_000  # simulator steps after which the warm-up gives up: training begins without
 
     def __post_init__(self):
         take_numpy_scalars(self)
@@ -235,9 +239,9 @@ class Sizes:
 class TrainConfig:
     """A training run; impossible combinations raise ValueError naming the field."""
 
-    total_steps: int = 100_000_000  # agent steps of training; rounded down to whole epochs
-    num_envs: int = 2048  # simulators, each with all its agents
-    horizon: int = 128  # steps per epoch and agent
+    total_steps: int = 100_000_000  # agent steps of training, at least one epoch; rounded down to whole epochs
+    num_envs: int = 2048  # simulators, each with all its agents; >= 1
+    horizon: int = 128  # steps per epoch and agent, >= 1: the length of the rows that are trained on
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     state_set: StateSetConfig = dataclasses.field(default_factory=StateSetConfig)

@@ -76,9 +76,10 @@ def train(
         it was killed before it wrote one. Without max_seconds it becomes the run that it would have been, bit for bit,
         but for the times. Env, config and options must be those it was started with, except total_steps, max_seconds
         and what does not touch the training (`run_config.RESUMABLE`). A finished run is returned as it is.
-      max_seconds, eval_episodes, log_interval, print_interval_seconds, devices, overlap, checkpoint_interval_seconds,
-        keep_checkpoints: see `RunOptions`. Called before anything else has used JAX in this process, it makes every
-        CPU core a device; a resumed run takes as many devices as it had.
+      max_seconds, eval_episodes, log_interval, print_interval_seconds: see `RunOptions`.
+      devices: see `RunOptions`. Called before anything else has used JAX in this process, it makes every CPU core a
+        device; a resumed run takes as many devices as it had.
+      overlap, checkpoint_interval_seconds, keep_checkpoints: see `RunOptions`.
       policy: instead of `make_policy(env.spec, config.policy)`. config.toml holds only the name of its class: resume
         and load the run with it.
       show: progress on stdout.

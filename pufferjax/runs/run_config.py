@@ -33,21 +33,21 @@ RESUMABLE = (
 class RunOptions:
     """What a run needs besides the environment and the training settings; [run] in config.toml."""
 
-    seed: int = 0
+    seed: int = 0  # of everything random but the levels (env.seed), 0 to 4294967295
     # Wall-clock budget in seconds from the start, compilation and warm-up included, final evaluation not; the schedules
     # end with it. None: only total_steps ends the run, and the same seed gives the same metrics.
     max_seconds: float | None = None
-    log_interval: int = 1  # epochs pooled in each line of metrics.jsonl
-    print_interval_seconds: float = 5.0  # between progress lines where the output is not a terminal
-    eval_episodes: int = 2000  # of the final evaluation on unseen levels; 0: none
-    devices: int | None = None  # that share the run; None: all there are (on a CPU: one per core)
+    log_interval: int = 1  # epochs pooled in each line of metrics.jsonl, >= 1
+    print_interval_seconds: float = 5.0  # seconds between progress lines where the output is not a terminal; >= 0
+    eval_episodes: int = 2000  # episodes of the final evaluation on unseen levels; 0: none
+    devices: int | None = None  # devices that share the run; None: all there are (on a CPU: one per core)
     # While an epoch runs on the devices, the host takes in the one before and draws the restarts of the one after, so
     # that neither waits; restarts then come from the state set one epoch earlier. None: if the devices are not CPUs.
     overlap: bool | None = None
-    # What a crash may cost: a checkpoint after the first epoch that ends this long after the last one; 0: after every
-    # epoch. Seconds, not epochs, because an epoch may take milliseconds or minutes.
+    # What a crash may cost, in seconds: a checkpoint after the first epoch that ends this long after the last one; 0:
+    # after every epoch. Seconds, not epochs, because an epoch may take milliseconds or minutes.
     checkpoint_interval_seconds: float = 60.0
-    keep_checkpoints: int = 3  # the latest ones; older are deleted
+    keep_checkpoints: int = 3  # how many of the latest checkpoints stay, >= 1; older ones are deleted
 
     def __post_init__(self):
         take_numpy_scalars(self)
