@@ -7,7 +7,7 @@ NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.c
 
 .PHONY: demo test test-newest test-gpu nightly sanitize docs lint format cuda wheel clean
 
-demo: $(VENV)/.installed  ## train a maze in about two minutes; ends with unseen mazes, a plot and a GIF
+demo: $(VENV)/.installed  ## the same learner with and without the state set, about three minutes: curves, numbers, a GIF
 	$(BIN)/python experiments/demo.py
 
 test: $(VENV)/.installed  ## everything CI runs
@@ -53,8 +53,11 @@ $(VENV)/.installed: pyproject.toml Makefile .ci/install.py $(NATIVE)
 	@$(PYTHON) .ci/install.py $(VENV) test
 	@touch $@
 
-docs: $(VENV)/.installed  ## the site in site/, every warning an error, and its notebook executed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs]'
+$(VENV)/.docs: $(VENV)/.installed
+	@$(PYTHON) .ci/install.py --packages $(VENV) docs
+	@touch $@
+
+docs: $(VENV)/.docs  ## the site in site/, every warning an error, and its notebook executed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/docs/test_notebook.py
 
@@ -69,7 +72,7 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(NATIVE_ALL)
 
 $(VENV)/.lint: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	@$(PYTHON) .ci/install.py --packages $(VENV) lint
 	@touch $@
 
 # One architecture, so that CI spends its time on one; `make cuda CMAKE_CUDA_ARCHITECTURES="80;86;89;90;100;120"` for all.

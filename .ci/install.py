@@ -1,6 +1,7 @@
 """Makes the virtual environment VENV and installs this repository editable into it, saying what takes the time.
 
     python .ci/install.py VENV [EXTRA ...]
+    python .ci/install.py --packages VENV EXTRA ...      # only what these extras name, into a VENV that is there
 
 On failure the end of pip's output is printed; all of it is in VENV/install.log.
 """
@@ -44,13 +45,28 @@ def show_compiled():
     return on_line
 
 
-def install(venv: Path, extras: list[str]) -> None:
+def requirements_of(extras: list[str]) -> tuple[list[str], list[str]]:
+    """(what the project needs, what the extras need)."""
     import tomllib  # not at the top: an older Python shall reach the message at the end
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = project["dependencies"] + [r for e in extras for r in project["optional-dependencies"][e]]
-    python = str(venv / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    return project["dependencies"], [r for extra in extras for r in project["optional-dependencies"][extra]]
+
+
+def pip_of(venv: Path) -> list[str]:
+    return [str(venv / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+
+
+def install_packages(venv: Path, extras: list[str]) -> None:
+    """Without the project itself: to install it again would compile it again."""
+    print(f"installing the packages of {', '.join(extras)}", flush=True)
+    with open(venv / "install.log", "a") as log:
+        run([*pip_of(venv), *requirements_of(extras)[1]], log)
+
+
+def install(venv: Path, extras: list[str]) -> None:
+    needed, more = requirements_of(extras)
+    requirements, pip = needed + more, pip_of(venv)
     started = time.monotonic()
 
     def say(text):
@@ -71,6 +87,10 @@ def install(venv: Path, extras: list[str]) -> None:
 if __name__ == "__main__":
     if sys.version_info < (3, 11):  # noqa: UP036  (make may have been given an older one)
         sys.exit(f"pufferjax needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12")
-    if len(sys.argv) < 2:
+    arguments = sys.argv[1:]
+    if not arguments:
         sys.exit(__doc__)
-    install(Path(sys.argv[1]), sys.argv[2:])
+    if arguments[0] == "--packages":
+        install_packages(Path(arguments[1]), arguments[2:])
+    else:
+        install(Path(arguments[0]), arguments[1:])

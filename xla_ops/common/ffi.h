@@ -5,12 +5,12 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -35,24 +35,30 @@ XLA_FFI_Error* HandlerOf(XLA_FFI_CallFrame* frame) {
   return handler->Call(frame);
 }
 
-// A part of an error's text: words or a whole number.
+// A part of an error's text: words or a number.
 class TextPart {
  public:
-  TextPart(const char* words) : words_(words) {}         // NOLINT: implicit, as are the others
-  TextPart(const std::string& words) : words_(words) {}  // NOLINT
-  template <typename Integer, typename = std::enable_if_t<std::is_integral_v<Integer>>>
-  TextPart(Integer number) : number_(static_cast<int64_t>(number)), is_number_(true) {}  // NOLINT
-  void AppendTo(std::string* text) const { is_number_ ? text->append(std::to_string(number_)) : text->append(words_); }
+  TextPart(const char* words) : text_(words) {}         // NOLINT: implicit, as are the others
+  TextPart(const std::string& words) : text_(words) {}  // NOLINT
+  template <typename Number, typename = std::enable_if_t<std::is_arithmetic_v<Number>>>
+  TextPart(Number number) {  // NOLINT
+    if constexpr (std::is_integral_v<Number>) {
+      text_ = std::to_string(number);
+    } else {
+      char digits[32];
+      std::snprintf(digits, sizeof digits, "%g", static_cast<double>(number));
+      text_ = digits;
+    }
+  }
+  const std::string& text() const { return text_; }
 
  private:
-  std::string_view words_;
-  int64_t number_ = 0;
-  bool is_number_ = false;
+  std::string text_;
 };
 
 inline ffi::Error InvalidArgumentOf(std::initializer_list<TextPart> parts) {
   std::string text;
-  for (const TextPart& part : parts) part.AppendTo(&text);
+  for (const TextPart& part : parts) text += part.text();
   return ffi::Error::InvalidArgument(std::move(text));
 }
 template <typename... Parts>
