@@ -14,8 +14,7 @@ test: $(VENV)/.installed  ## everything CI runs
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 # Named by module, wherever in tests/ they are: the layers, every op's handlers, simulators, training, resuming.
-NEWEST_TESTS ?= test_layers or test_gae_vtrace or test_prioritized_sample or test_mingru_layer or test_maze.py or \
-  test_train.py or test_resume or test_packaging
+NEWEST_TESTS ?= test_layers or test_gae_vtrace or test_maze.py or test_train.py
 
 test-newest:  ## some of it on the newest CPython on PATH or in pyenv, with the newest jax; nothing newer: says so
 	$(PYTHON) .ci/newest.py build/newest --numprocesses auto --maxprocesses 8 --dist worksteal -k "$(NEWEST_TESTS)" \

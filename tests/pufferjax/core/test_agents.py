@@ -20,7 +20,7 @@ from pufferjax.runs.load import load_run
 from pufferjax.runs.metrics import read_metrics
 
 K = 8  # of the minimal environment
-train_module = importlib.import_module("pufferjax.train")
+train_module = importlib.import_module("pufferjax.core.train")
 
 
 @pytest.fixture(scope="module", autouse=True)
