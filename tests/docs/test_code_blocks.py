@@ -108,15 +108,12 @@ def test_links_and_names_exist():
     for page in PAGES:
         text = page.read_text()
         for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
-            if not re.match(r"\w+:", target) and target != MISSING:
+            if not re.match(r"\w+:", target):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
         for name in re.findall(r"experiments/\w+\.\w+", text):
             assert (ROOT / name).is_file(), f"{page.name}: {name}"
     for name in re.findall(r"`([a-z]\w*\.(?:json|md|png))`", (ROOT / "docs" / "results.md").read_text()):
         assert "ENV" in name or (ROOT / "experiments" / "results" / name).is_file(), name
-
-
-MISSING = "experiments/results/demo.png"  # until the demo has been run
 
 
 def test_the_readme_is_short():
