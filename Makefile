@@ -13,7 +13,7 @@ demo: $(VENV)/.installed  ## the same learner with and without the state set, ab
 test: $(VENV)/.installed  ## everything CI runs
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
-# Named by module, wherever in tests/ they are: the layers, every op's handlers, simulators, training, resuming.
+# Named by module, wherever in tests/ they are: the layers, an op, a simulator, training.
 NEWEST_TESTS ?= test_layers or test_gae_vtrace or test_maze.py or test_train.py
 
 test-newest:  ## some of it on the newest CPython on PATH or in pyenv, with the newest jax; nothing newer: says so

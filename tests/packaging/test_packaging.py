@@ -41,7 +41,7 @@ def test_wheels_are_built_for_the_pythons_that_are_named():
     assert PYPROJECT["project"]["requires-python"] == f">=3.{named[0]}"
 
 
-@pytest.mark.parametrize("name", ["ci", "wheels"])
+@pytest.mark.parametrize("name", ["ci", "wheels", "docs"])
 def test_the_workflows_call_what_the_makefile_has(name):
     targets = re.findall(r"\bmake (?:-\S+ )*([a-z-]+)", (ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
     assert set(targets) <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
