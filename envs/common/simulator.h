@@ -77,7 +77,6 @@ template <typename E>
 std::string ParseParams(const int64_t* values, int64_t count, typename E::Params* params);
 
 // --- ranges of parameters
-// ----------------------------------------------------------------------------------------------
 struct ParamRange {
   enum Kind { kInteger, kOdd, kFloatBits };  // the last: the integer is the bits of a float32
   const char* name;
@@ -127,7 +126,6 @@ inline std::string CheckParams(const char* env, const int64_t* values, int64_t c
 }
 
 // --- the contract, checked
-// -----------------------------------------------------------------------------------------------
 namespace contract {
 
 template <template <typename> typename Use, typename E, typename = void>

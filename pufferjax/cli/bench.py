@@ -28,13 +28,17 @@ class _Output:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Envs(_Output):
-    """Random steps with observations, and random-walk steps without, per second on all cores."""
-
+class _OfEnv(_Output):
     env: str = "maze"
     """An environment of `pufferjax envs`."""
     size: int | None = None
     """Of the environment; None: its default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Envs(_OfEnv):
+    """Random steps with observations, and random-walk steps without, per second on all cores."""
+
     num_envs: tuple[int, ...] = (2048, 8192)
     """Simulators; each number is measured."""
     num_steps: int = 256
@@ -48,13 +52,9 @@ class _Envs(_Output):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Train(_Output):
+class _Train(_OfEnv):
     """Steps per second of the training epoch, its memory and compilations."""
 
-    env: str = "maze"
-    """An environment of `pufferjax envs`."""
-    size: int | None = None
-    """Of the environment; None: its default."""
     num_envs: int = 2048
     """Simulators."""
     horizon: int = 128

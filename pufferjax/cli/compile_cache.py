@@ -5,7 +5,6 @@ The library leaves JAX's configuration alone; this is for the process of a comma
 
 import contextlib
 import hashlib
-import importlib.metadata
 import os
 import platform
 import tempfile
@@ -55,20 +54,15 @@ def use_compile_cache(choice: str | None = None) -> Path | None:
 
 def _default_folder() -> Path | None:
     """Of this user, these versions and this kind of CPU; None for a user without a home."""
+    from pufferjax.runs.machine import version
+
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         home = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return None
-    versions = "-".join(f"{name}{_version(name)}" for name in ("pufferjax", "jax", "jaxlib"))
+    versions = "-".join(f"{name}{version(name)}" for name in ("pufferjax", "jax", "jaxlib"))
     return home / "pufferjax" / f"{versions}-{_cpu()}"
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _cpu() -> str:

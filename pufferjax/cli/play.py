@@ -5,9 +5,9 @@ import math
 import sys
 from pathlib import Path
 
-from pufferjax.cli.compile_cache import Flag, use_compile_cache
+from pufferjax.cli.compile_cache import use_compile_cache
 from pufferjax.cli.refusals import refusals
-from pufferjax.cli.watching import check_watching, gif_line, load_to_watch, write_gif
+from pufferjax.cli.watching import Watching, check_watching, gif_line, load_to_watch, write_gif
 
 USAGE = """\
   pufferjax play RUN_DIR [--episodes 3] [--fps 15] [--seen] [--greedy] [--seed 0] [--gif out.gif]
@@ -19,24 +19,15 @@ def main(argv: list[str]) -> int:
     import tyro
 
     @dataclasses.dataclass
-    class Args:
+    class Args(Watching):
         """Shows the policy of a run at work, in the terminal."""
 
-        run_dir: tyro.conf.Positional[Path]
-        """The folder of the run, --run-dir of `pufferjax train`."""
         episodes: int = 3
         """Episodes to show, >= 1."""
         fps: float = 15.0
         """Steps shown per second."""
-        seen: tyro.conf.FlagCreatePairsOff[bool] = False
-        """On the levels of training instead of others."""
-        greedy: tyro.conf.FlagCreatePairsOff[bool] = False
-        """Take the most likely action instead of a random one."""
-        seed: int = 0
-        """Of levels, actions and chance, 0 to 4294967295."""
         gif: Path | None = None
         """Instead of showing episodes, write one, a solved one if there is any, as an animation."""
-        compile_cache: Flag = None
 
     args = tyro.cli(Args, args=argv, prog="pufferjax play")
     with refusals():

@@ -1,8 +1,28 @@
 """What `eval` and `play` share: a run loaded to be watched, and an episode of it as an animation."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+import tyro
+
+from pufferjax.cli.compile_cache import Flag
 from pufferjax.cli.refusals import fail, warn
+
+
+@dataclasses.dataclass
+class Watching:
+    """The flags of both; each says how many `episodes` and what its `gif` is for."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """The folder of the run, --run-dir of `pufferjax train`."""
+    seen: tyro.conf.FlagCreatePairsOff[bool] = False
+    """On the levels of training instead of others."""
+    greedy: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take the most likely action instead of a random one."""
+    seed: int = 0
+    """Of levels, actions and chance, 0 to 4294967295."""
+    compile_cache: Flag = None
 
 
 def check_watching(args: Any) -> None:

@@ -34,7 +34,7 @@ def entered_slots(before: StateSet, after: StateSet) -> jax.Array:
 def state_set_metrics(
     env: Env, before: StateSet, state_set: StateSet, born, epoch, axis_name: str | None = None
 ) -> dict[str, jax.Array]:
-    """f32 scalars, as described in `pufferjax.metrics`; 0 while the set is empty.
+    """f32 scalars, as described in `pufferjax.runs.metrics`; 0 while the set is empty.
 
     before: the set before this epoch's inserts (its priorities and size are all that is read). born: i32[M], the epoch
     each state came from; epoch: i32[], this one.

@@ -32,8 +32,6 @@ class OneProgram:
 
     def __init__(self, env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
         platform = devices[0].platform
-        if platform == "cpu":
-            limit_op_threads(len(devices))
         init, warmup, update = make_parallel(env, config, devices, policy)
         self._init, self._warmup, self._update = (Program(function, platform) for function in (init, warmup, update))
         self._hypers_like = config.hypers()

@@ -39,14 +39,15 @@ def remembered(kind: str, key: Hashable, make: Callable[[], Any], most: int) -> 
     A key that cannot be hashed, such as a policy of the user's with a list in it, is made anew.
     """
     key = (key, jax.config.jax_default_matmul_precision)  # what else decides what is traced
+    try:
+        hash(key)
+    except TypeError:
+        return make()
     with _lock:
         kept = _remembered.setdefault(kind, collections.OrderedDict())
-        try:
-            if key in kept:
-                kept.move_to_end(key)
-                return kept[key]
-        except TypeError:
-            return make()
+        if key in kept:
+            kept.move_to_end(key)
+            return kept[key]
     made = make()
     with _lock:
         kept[key] = made

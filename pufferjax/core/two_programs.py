@@ -14,7 +14,7 @@ import numpy as np
 from pufferjax.core.config import Hypers, TrainConfig
 from pufferjax.core.device_epoch import Offered, make_device_epoch, without_set
 from pufferjax.core.host_state_set import HostStateSet, Kept
-from pufferjax.core.parallel import Mapper, limit_op_threads, local_config
+from pufferjax.core.parallel import Mapper, local_config
 from pufferjax.core.policy import ActorCritic
 from pufferjax.core.train import epoch_keys
 from pufferjax.core.types import AheadTrainState, Restarts, TrainState
@@ -50,8 +50,6 @@ class TwoPrograms:
         overlap: bool = True,
     ):
         config = local_config(config, len(devices))
-        if devices[0].platform == "cpu":
-            limit_op_threads(len(devices))
         self._config, self._overlap = config, overlap
         self._mapper = Mapper(devices)
         self._start, self._epoch = make_device_epoch(env, config, self._mapper, policy)

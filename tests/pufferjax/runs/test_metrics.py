@@ -1,4 +1,4 @@
-"""pufferjax.metrics, and what dashboard and plots make of them."""
+"""pufferjax.runs.metrics, and what dashboard and plots make of them."""
 
 import io
 import json
