@@ -306,6 +306,15 @@ void GaeVtrace() {
   }
 }
 
+void Threefry() {
+  for (const int64_t count : {0, 1, 37, 200'003}) {
+    const Shape bits{XLA_FFI_DataType_U32, {count}};
+    for (const std::vector<int64_t>& keys : {std::vector<int64_t>{}, {count}}) {  // one for all counters, one each
+      Call("pufferjax.threefry2x32", {Words(keys), Words(keys), Words({count}), Words({count})}, {bits, bits});
+    }
+  }
+}
+
 void LinearRecurrence() {
   struct Size {
     int64_t t, r, k;
@@ -522,7 +531,7 @@ void ShortLoops() {
 }
 
 int Main() {
-  for (const auto& run : {GaeVtrace, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
+  for (const auto& run : {GaeVtrace, Threefry, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
                           StateHeap, MazeEnv, MinimalEnv, SmallEnvs, BreakoutEnv, BoxobanEnv, ShortLoops}) {
     run();
   }
