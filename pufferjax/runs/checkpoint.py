@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pufferjax.runs.arrays import read_arrays, write_arrays
 from pufferjax.runs.files import sync
 from pufferjax.runs.run_config import fixed_differences
 
@@ -80,17 +81,14 @@ def checkpoint_steps(run_dir: str | os.PathLike) -> list[int]:
 def save_checkpoint(
     run_dir: str | os.PathLike, step: int, train_state: Any, progress: Mapping[str, Any] | None = None
 ) -> Path:
-    """Writes the checkpoint of `step` and returns its folder once it is complete and on the disk. Raises OSError."""
-    import orbax.checkpoint as ocp
-
+    """Writes the checkpoint of `step` and returns its folder once it is complete, was read back and is on the disk.
+    Raises OSError."""
     path = (Path(run_dir) / FOLDER / str(step)).absolute()
     partial = path.with_name(path.name + _PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / _STATE, _to_storable(train_state))
-            checkpointer.wait_until_finished()
+        write_arrays(partial / _STATE, _to_storable(train_state))
         (partial / _PROGRESS).write_text(json.dumps(dict(progress or {})) + "\n")
         sums = [f"{digest}  {name}\n" for name, digest in _digests(partial).items()]
         (partial / _SUMS).write_text("".join(sums))
@@ -184,8 +182,6 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _load(run_dir, like, step, settings) -> Checkpoint:
-    import orbax.checkpoint as ocp
-
     path = (Path(run_dir) / FOLDER / str(step)).absolute()
     try:
         found = [line.split("  ", 1) for line in (path / _SUMS).read_text().splitlines()]
@@ -199,8 +195,7 @@ def _load(run_dir, like, step, settings) -> Checkpoint:
         if differing:
             name = differing[0]
             raise ValueError(f"{name} was {progress['settings'][name]!r} there and is {settings[name]!r} here")
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.restore(path / _STATE, jax.tree.map(_target, like))
+        stored = read_arrays(path / _STATE, jax.tree.map(_target, like))
     except Exception as error:  # Orbax and its storage layer raise many types, all of them meaning this
         raise CheckpointError(f"checkpoint {path} is damaged or of another run: {_first_line(error)}") from error
     return Checkpoint(step, jax.tree.map(_from_storable, like, stored), progress)

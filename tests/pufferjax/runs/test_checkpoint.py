@@ -2,17 +2,21 @@
 
 import dataclasses
 import os
+import re
 import resource
 import shutil
 import subprocess
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 import pufferjax
 from pufferjax.core.policy import ActorCritic
+from pufferjax.runs import arrays, checkpoint
 from pufferjax.runs.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -117,6 +121,46 @@ def test_the_latest_step_is_loaded_and_unfinished_folders_are_not(tmp_path):
     assert float(load_checkpoint(tmp_path, scalar(0), step=10).train_state["x"]) == 10
     with pytest.raises(CheckpointError, match="no checkpoint of step 11; there are 9, 10, 100"):
         load_checkpoint(tmp_path, scalar(0), step=11)
+
+
+PATTERNS = ["lr=[0.1,0.2]", "[!a]", "a*b?", "back\\slash", "gs:", "~", "\udcff", "two\nlines", "\u00e9 {x,y} %41 #"]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("tmpdir", ["plain", "[tmp]"])
+def test_any_name_of_a_folder_above(tmp_path, monkeypatch, name, tmpdir):
+    (tmp_path / tmpdir).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / tmpdir))
+    tree = {"x": jnp.arange(9), "key": jax.random.key(1)}
+    run_dir = tmp_path / name / "run"
+    save_checkpoint(run_dir, 1, tree)
+    assert_same(load_checkpoint(run_dir, tree).train_state, tree)
+    shutil.move(run_dir, tmp_path / "moved")
+    assert_same(load_checkpoint(tmp_path / "moved", tree).train_state, tree)
+    assert sorted(os.listdir(tmp_path)) == sorted({name, "moved", tmpdir})
+    assert not os.listdir(tmp_path / name) and not os.listdir(tmp_path / tmpdir)
+
+
+def test_a_checkpoint_that_orbax_left_unlisted(tmp_path, monkeypatch):
+    # As versions did that let Orbax see the path: its parts were not found below `[`, and nothing said so.
+    tree = {"x": jnp.arange(9), "y": {"z": jnp.ones(2)}}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "[0]" / "train_state", tree)
+    assert not (tmp_path / "[0]" / "train_state" / "manifest.ocdbt").exists()
+    folder = save_checkpoint(tmp_path, 1, tree)
+    shutil.rmtree(folder / "train_state")
+    shutil.move(tmp_path / "[0]" / "train_state", folder / "train_state")
+    sums = [f"{digest}  {name}\n" for name, digest in checkpoint._digests(folder).items()]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    assert_same(load_checkpoint(tmp_path, tree).train_state, tree)
+
+
+def test_what_cannot_be_read_back_was_not_written(tmp_path, monkeypatch):
+    # Without the detour the arrays are written, and cannot be found again.
+    monkeypatch.setattr(arrays, "_PLAIN", re.compile(".*"))
+    with pytest.raises(OSError, match="checkpoints/1 could not be written"):
+        save_checkpoint(tmp_path / "[0]", 1, scalar(1))
+    assert not checkpoint_steps(tmp_path / "[0]")
 
 
 def test_no_checkpoint(tmp_path):
