@@ -14,6 +14,7 @@ import tyro
 
 from pufferjax.cli.compile_cache import use_compile_cache
 from pufferjax.cli.refusals import refusals
+from pufferjax.runs.json_text import json_text
 
 USAGE = """\
   pufferjax bench envs|train|ops|startup [--json out.json]
@@ -122,7 +123,7 @@ def _env(args):
 
 
 def _finish(args, result, text: str) -> None:
-    content = json.dumps(result, allow_nan=False, indent=2)
+    content = json_text(result, indent=2)
     if args.json == Path("-"):
         print(content)
         return

@@ -1,7 +1,6 @@
 """`pufferjax eval RUN_DIR`: what the policy of a run achieves over whole fresh episodes."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ def main(argv: list[str]) -> int:
         import jax
 
         from pufferjax.core.evaluate import check_has_episodes, evaluate
+        from pufferjax.runs.json_text import json_text
 
         config, env, policy, train_state = load_to_watch(args)
         check_has_episodes(env)
@@ -49,18 +49,20 @@ def main(argv: list[str]) -> int:
     if args.gif is not None:
         result["gif"] = write_gif(env, policy, train_state, args)
     if args.json:
-        print(json.dumps(result, allow_nan=False))
+        print(json_text(result))
     else:
         _print_result(result)
     return 0
 
 
 def _print_result(result: dict[str, Any]) -> None:
+    from pufferjax.runs.dashboard import number
+
     error = "" if result["perf_stderr"] is None else f" +- {result['perf_stderr']:.4f} (standard error)"
     print(f"{result['env']}, {result['levels']} levels, {result['episodes']} fresh episodes, {result['seconds']:.1f} s")
-    print(f"perf            {result['perf']:.4f}{error}")
-    print(f"score           {result['score']:.4f}")
-    print(f"episode return  {result['episode_return']:.4f}")
-    print(f"episode length  {result['episode_length']:.1f}")
+    print(f"perf            {number(result['perf'], '.4f')}{error}")
+    print(f"score           {number(result['score'], '.4f')}")
+    print(f"episode return  {number(result['episode_return'], '.4f')}")
+    print(f"episode length  {number(result['episode_length'], '.1f')}")
     if "gif" in result:
         print(f"gif             {gif_line(result['gif'])}")

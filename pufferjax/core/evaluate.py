@@ -115,7 +115,8 @@ def evaluate(
     made from equal arguments are the same one in this, so `unseen(env)` may be called each time.
 
     Returns a dict: episodes, perf, perf_stderr (standard error of perf; None for one episode), score, episode_return,
-    episode_length, seconds (compilation included). Raises ValueError if the episodes of `env` never end.
+    episode_length, seconds (compilation included). A mean is None if a figure of one of the episodes is NaN or
+    infinite. Raises ValueError if the episodes of `env` never end.
     """
     if isinstance(num_episodes, bool) or not isinstance(num_episodes, (int, np.integer)) or num_episodes < 1:
         raise ValueError(f"evaluate: num_episodes must be an integer >= 1, got {num_episodes!r}")
@@ -139,10 +140,12 @@ def evaluate(
             figures.setdefault(name, []).append(np.asarray(values[:num_counted], np.float64))
     all_figures = {name: np.concatenate(values) for name, values in figures.items()}
     perf = all_figures["perf"]
+    finite = {name: values for name, values in all_figures.items() if np.isfinite(values).all()}
+    means = {name: float(finite[name].mean()) if name in finite else None for name in all_figures}
     return {
         "episodes": perf.size,
-        "perf": float(perf.mean()),
-        "perf_stderr": float(perf.std(ddof=1) / math.sqrt(perf.size)) if perf.size > 1 else None,
-        **{name: float(all_figures[name].mean()) for name in ("score", "episode_return", "episode_length")},
+        "perf": means["perf"],
+        "perf_stderr": float(perf.std(ddof=1) / math.sqrt(perf.size)) if perf.size > 1 and "perf" in finite else None,
+        **{name: means[name] for name in ("score", "episode_return", "episode_length")},
         "seconds": time.perf_counter() - start,
     }

@@ -314,6 +314,9 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             "learning_rate": learning_rate,
             "entropy_coef": entropy_coef,
         }
+        latest_episodes = jnp.stack([sums["perf"], sums["episodes"]])
+        # Episodes without a solve rate leave the recent one as it is: a NaN in it would stay for ever.
+        latest_episodes = jnp.where(jnp.isfinite(sums["perf"]), latest_episodes, 0.0)
         train_state = dataclasses.replace(
             train_state,
             params=params,
@@ -322,7 +325,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             observations=observations,
             memory=memory,
             is_fresh=is_fresh,
-            recent_episodes=RECENT_DECAY * train_state.recent_episodes + jnp.stack([sums["perf"], sums["episodes"]]),
+            recent_episodes=RECENT_DECAY * train_state.recent_episodes + latest_episodes,
             key=key,
             epoch=train_state.epoch + 1,
             reward_seen=reward_seen,

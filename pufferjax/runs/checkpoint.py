@@ -89,7 +89,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_arrays(partial / _STATE, _to_storable(train_state))
-        (partial / _PROGRESS).write_text(json.dumps(dict(progress or {})) + "\n")
+        (partial / _PROGRESS).write_text(json.dumps(dict(progress or {}), allow_nan=False) + "\n")
         sums = [f"{digest}  {name}\n" for name, digest in _digests(partial).items()]
         (partial / _SUMS).write_text("".join(sums))
         for file in [*partial.rglob("*"), partial]:

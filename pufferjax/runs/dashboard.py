@@ -17,13 +17,14 @@ def _duration(seconds: float | None) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
 
 
-def _number(x: float | None, form: str = ".4g") -> str:
+def number(x: float | None, form: str = ".4g") -> str:
+    """A figure as it is shown: "-" for one that there is not, or that is not finite."""
     return "-" if x is None else format(x, form)
 
 
 def _quantiles(record: Mapping, name: str, form: str = ".0f") -> str:
     """The 10 %, 50 % and 90 % quantiles of a figure of the stored states, short enough for 80 columns."""
-    return "/".join(_number(record[f"{name}_{quantile}"], form) for quantile in ("p10", "p50", "p90"))
+    return "/".join(number(record[f"{name}_{quantile}"], form) for quantile in ("p10", "p50", "p90"))
 
 
 class Dashboard:
@@ -61,7 +62,8 @@ class Dashboard:
 
     def update(self, record: Mapping, progress: float, seconds_left: float | None, *, last: bool = False) -> None:
         """Shows a record, unless the previous one was shown a moment ago and this is not the `last`."""
-        self._recent.append((record["episodes"], (record["perf"] or 0) * record["episodes"]))
+        episodes = 0 if record["perf"] is None else record["episodes"]  # of such as have a perf that is a number
+        self._recent.append((episodes, (record["perf"] or 0) * episodes))
         while sum(episodes for episodes, _ in self._recent) - self._recent[0][0] >= _POOLED_EPISODES:
             self._recent.popleft()
         now = time.perf_counter()
@@ -85,18 +87,18 @@ class Dashboard:
         return "  ".join(
             (
                 f"step {record['step']:,} ({progress:.0%})",
-                f"{_number(record['steps_per_second'], ',.0f')} steps/s",
+                f"{number(record['steps_per_second'], ',.0f')} steps/s",
                 f"elapsed {_duration(record['wall_seconds'])}",
                 f"left {_duration(seconds_left)}",
-                f"perf {_number(perf, '.3f')} ({episodes} episodes)",
-                f"loss {_number(record['loss'])}",
-                f"entropy {_number(record['entropy'], '.3f')}",
-                f"kl {_number(record['kl'], '.2g')}",
-                f"states {_number(record['state_set_size'], '.0f')}",
-                f"priority {_number(record['priority_min'], '.2g')}..{_number(record['priority_max'], '.2g')}",
-                f"age {_number(record['state_age_p50'], '.0f')}",
+                f"perf {number(perf, '.3f')} ({episodes} episodes)",
+                f"loss {number(record['loss'])}",
+                f"entropy {number(record['entropy'], '.3f')}",
+                f"kl {number(record['kl'], '.2g')}",
+                f"states {number(record['state_set_size'], '.0f')}",
+                f"priority {number(record['priority_min'], '.2g')}..{number(record['priority_max'], '.2g')}",
+                f"age {number(record['state_age_p50'], '.0f')}",
                 f"restarted {record['restarted_share']:.0%}",
-                f"restarted perf {_number(record['restarted_perf'], '.3f')}",
+                f"restarted perf {number(record['restarted_perf'], '.3f')}",
             )
         )
 
@@ -112,23 +114,23 @@ class Dashboard:
             table.add_row(*(str(cell) for cell in cells))
 
         row("steps", f"{record['step']:,} / {self._total_steps:,}", "steps / s",
-            _number(record["steps_per_second"], ",.0f"))  # fmt: skip
+            number(record["steps_per_second"], ",.0f"))  # fmt: skip
         row("progress", f"{progress:.1%}", "time left", _duration(seconds_left))
         row("elapsed", _duration(record["wall_seconds"]), "epoch", record["epoch"])
         table.add_section()
-        row("solve rate (fresh)", _number(perf, ".3f"), "over episodes", episodes)
-        row("return (fresh)", _number(record["episode_return"]), "length (fresh)",
-            _number(record["episode_length"], ".0f"))  # fmt: skip
+        row("solve rate (fresh)", number(perf, ".3f"), "over episodes", episodes)
+        row("return (fresh)", number(record["episode_return"]), "length (fresh)",
+            number(record["episode_length"], ".0f"))  # fmt: skip
         table.add_section()
-        row("policy loss", _number(record["policy_loss"]), "value loss", _number(record["value_loss"]))
-        row("entropy", _number(record["entropy"], ".3f"), "kl", _number(record["kl"], ".2g"))
-        row("clip fraction", _number(record["clip_fraction"], ".3f"), "gradient norm", _number(record["grad_norm"]))
-        row("learning rate", _number(record["learning_rate"], ".2g"), "entropy bonus",
-            _number(record["entropy_coef"], ".2g"))  # fmt: skip
+        row("policy loss", number(record["policy_loss"]), "value loss", number(record["value_loss"]))
+        row("entropy", number(record["entropy"], ".3f"), "kl", number(record["kl"], ".2g"))
+        row("clip fraction", number(record["clip_fraction"], ".3f"), "gradient norm", number(record["grad_norm"]))
+        row("learning rate", number(record["learning_rate"], ".2g"), "entropy bonus",
+            number(record["entropy_coef"], ".2g"))  # fmt: skip
         table.add_section()
         row("state set", f"{record['state_set_size']:.0f} states", "restarted envs", f"{record['restarted_share']:.0%}")
         row("priority", _quantiles(record, "priority", ".2g"),
-            "solve rate (restarted)", _number(record["restarted_perf"], ".3f"))  # fmt: skip
+            "solve rate (restarted)", number(record["restarted_perf"], ".3f"))  # fmt: skip
         row("episode time", _quantiles(record, "state_time"), "age in epochs", _quantiles(record, "state_age"))
         row("in / out per epoch", f"{record['state_inserts']:.0f} / {record['state_evictions']:.0f}",
             "repeated states", f"{record['state_repeats']:.0%}")  # fmt: skip

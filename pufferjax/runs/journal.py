@@ -19,6 +19,7 @@ from pufferjax.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from pufferjax.runs.json_text import spelled
 from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.runs.run_config import RunOptions
 
@@ -81,7 +82,7 @@ class Journal:
         self.epoch = self._saved_epoch = progress["epoch"]
         self._saved = self._run_dir / "checkpoints" / str(checkpoint.step)
         self._last_attempt = progress["seconds"]
-        self._window = progress["window"]
+        self._window = [{name: float(x) for name, x in epoch.items()} for epoch in progress["window"]]
         self._window_start = -progress["window_seconds"]
         if progress["jax"] != jax.__version__:
             self._message(
@@ -136,7 +137,7 @@ class Journal:
             "epoch": self.epoch,
             "seconds": seconds,
             "metrics_bytes": self._writer.position if self._writer is not None else 0,
-            "window": list(self._window),
+            "window": spelled(self._window),
             "window_seconds": seconds - self._window_start,
             "settings": self._settings,
             "jax": jax.__version__,

@@ -40,6 +40,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pufferjax.runs.json_text import json_text
+
 _EPISODE_MEANS = ("perf", "score", "episode_return", "episode_length")
 _RESTARTED = ("restarted_envs", *(f"restarted_{name}" for name in ("episodes", *_EPISODE_MEANS)))
 _LAST_VALUES = (
@@ -63,7 +65,8 @@ def pool(epochs: Sequence[Mapping[str, float]], num_envs: int) -> dict[str, floa
     """The figures of a window, from what `update` returned for each of its epochs."""
 
     def total(name):
-        return math.fsum(float(epoch[name]) for epoch in epochs)
+        values = [float(epoch[name]) for epoch in epochs]
+        return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)  # fsum refuses inf - inf
 
     episodes, restarted_episodes = round(total("episodes")), round(total("restarted_episodes"))
     restarted_perf = finite(total("restarted_perf") / restarted_episodes) if restarted_episodes else None
@@ -99,7 +102,7 @@ class MetricsWriter:
         self.position = position
 
     def write(self, record: Mapping) -> None:
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        line = (json_text(record) + "\n").encode()
         try:
             written = os.write(self._file, line)
         except OSError as error:

@@ -5,7 +5,6 @@ SIGTERM while it runs.
 """
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -23,9 +22,10 @@ from pufferjax.core.train import check_trainable
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
 from pufferjax.runs.budget import Budget
-from pufferjax.runs.dashboard import Dashboard
+from pufferjax.runs.dashboard import Dashboard, number
 from pufferjax.runs.files import write_atomically
 from pufferjax.runs.journal import Journal
+from pufferjax.runs.json_text import json_text
 from pufferjax.runs.load import load_train_state
 from pufferjax.runs.loop import Loop
 from pufferjax.runs.machine import machine, version
@@ -136,7 +136,7 @@ def train(
             summary = _summary(run_config, journal.records[-1], evaluation, stopped_by, seconds)
             _report(summary, saved and f"{saved}; {_hint(run_dir, run_config, env)}", dashboard)
             if run_dir is not None:
-                write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+                write_atomically(run_dir / "summary.json", json_text(summary, indent=2) + "\n")
     return TrainResult(train_state, journal.records, evaluation, stopped_by, summary, run_dir)
 
 
@@ -208,6 +208,6 @@ def _report(summary, checkpoint, dashboard) -> None:
         dashboard.message(f"checkpoint: {checkpoint}")
     if (evaluation := summary["evaluation"]) is not None:
         dashboard.message(
-            f"unseen levels: perf {evaluation['perf']:.4f} over {evaluation['episodes']} fresh episodes, "
+            f"unseen levels: perf {number(evaluation['perf'], '.4f')} over {evaluation['episodes']} fresh episodes, "
             f"{evaluation['seconds']:.1f} s"
         )

@@ -14,6 +14,7 @@ from pufferjax.core.config import PolicyConfig, PPOConfig, StateSetConfig, Train
 from pufferjax.core.policy import ActorCritic
 from pufferjax.envs import Env
 from pufferjax.runs.files import remove_leftovers, write_atomically
+from pufferjax.runs.json_text import spelled
 
 _SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
 
@@ -194,7 +195,7 @@ def settings(table: Mapping[str, Any]) -> dict[str, Any]:
             flat |= {f"{name}.{key}": x for key, x in value.items()}
         else:
             flat[name] = value
-    return json.loads(json.dumps(flat))
+    return json.loads(json.dumps(spelled(flat), allow_nan=False))
 
 
 def fixed_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """pufferjax.evaluate and pufferjax.render: whole fresh episodes, one per environment."""
 
+import dataclasses
 import functools
 
 import jax
@@ -117,6 +118,18 @@ def test_exactly_as_many_episodes_as_asked(num_episodes):
     assert result["episodes"] == num_episodes
     assert result["episode_length"] * num_episodes == pytest.approx(round(result["episode_length"] * num_episodes))
     assert (result["perf_stderr"] is None) == (num_episodes == 1)
+
+
+def test_figures_that_are_no_numbers():
+    env = countdown_env()
+
+    def step(key, state, action):
+        *rest, info = env.step(key, state, action)
+        return *rest, {**info, "score": jnp.where(info["episode_length"] == 7, jnp.nan, info["score"])}
+
+    policy, params = constant_policy(env, [0.25] * 4)
+    figures = pufferjax.evaluate(dataclasses.replace(env, step=step), policy, params, jax.random.key(0), 200)
+    assert figures["score"] is None and 0 < figures["perf"] < 1 and figures["perf_stderr"] > 0
 
 
 def test_uncounted_environments_give_zeros():

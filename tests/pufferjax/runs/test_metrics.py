@@ -2,11 +2,13 @@
 
 import io
 import json
+import math
 
 import numpy as np
 import pytest
 
 from pufferjax.runs.dashboard import Dashboard
+from pufferjax.runs.json_text import json_text, spelled
 from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.watch.plots import plot_runs, solve_rate_curve
 
@@ -57,6 +59,29 @@ def test_no_episode_and_not_finite_are_null():
     assert "NaN" not in json.dumps(pooled, allow_nan=False)
 
 
+def test_opposite_infinities_are_null_too():
+    pooled = pool([epoch(episodes=1, perf=float("inf")), epoch(episodes=1, perf=float("-inf"), score=3)], 10)
+    assert pooled["perf"] is None and pooled["score"] == 1.5
+
+
+def test_json_without_nan():
+    value = {"a": [1.5, math.nan], "b": {"c": (-math.inf, 2)}, "d": np.float64("nan"), "e": "NaN"}
+    assert json.loads(json_text(value)) == {"a": [1.5, None], "b": {"c": [None, 2]}, "d": None, "e": "NaN"}
+    back = json.loads(json.dumps(spelled(value), allow_nan=False))
+    assert back == {"a": [1.5, "nan"], "b": {"c": ["-inf", 2]}, "d": "nan", "e": "NaN"}
+    assert math.isnan(float(back["a"][1])) and float(back["b"]["c"][0]) == -math.inf
+
+
+def test_a_solve_rate_that_is_no_number_counts_no_episodes():
+    records = [record(episodes=300, perf=0.5, step=10), record(episodes=300, perf=None, step=20)]
+    assert solve_rate_curve(records)["perf"].tolist() == [0.5]
+    stream = io.StringIO()
+    dashboard = Dashboard("title", 100, 0, stream=stream)
+    for line in records:
+        dashboard.update(line, 0.5, 1.0)
+    assert stream.getvalue().count("perf 0.500 (300 episodes)") == 2
+
+
 def test_a_figure_new_in_the_core_is_averaged():
     pooled = pool([{**epoch(), "explained_variance": 0.5}, {**epoch(), "explained_variance": 1.0}], 10)
     assert pooled["explained_variance"] == 0.75
@@ -67,14 +92,12 @@ def test_lines_are_appended_whole(tmp_path):
     writer = MetricsWriter(path)
     writer.write({"step": 1})
     assert path.read_text() == '{"step": 1}\n'  # there at once, without closing
-    with pytest.raises(ValueError):
-        writer.write({"step": float("nan")})
-    writer.write({"step": 2})
+    writer.write({"step": 2, "loss": float("nan")})
     writer.close()
-    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    assert read_metrics(path) == [{"step": 1}, {"step": 2, "loss": None}]
     with open(path, "a") as file:
         file.write('{"step": 3')
-    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    assert read_metrics(path) == [{"step": 1}, {"step": 2, "loss": None}]
     path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_metrics(path)
