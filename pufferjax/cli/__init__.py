@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from pufferjax.cli import streams
 from pufferjax.cli.refusals import Exit, fail
 
 COMMANDS = ("train", "eval", "play", "states", "envs", "bench", "doctor")
@@ -18,8 +19,26 @@ def _command(name: str):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0, 2 for a refusal, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Runs a command and returns its exit status: 0, 1 if its output cannot be written, 2 for a refusal, 130 for
+    Ctrl-C, 143 for SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    streams.open_closed()
+    status, lost = 0, None
+    try:
+        status = _run(argv)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:  # of a file, not of a stream
+            raise
+        lost = error
+    lost = streams.flush() or lost
+    if lost is None or argv[:1] == ["train"]:  # a run is more than what it shows
+        return status
+    if not isinstance(lost, BrokenPipeError):  # to stop reading is no fault
+        fail(f"the output cannot be written: {lost.strerror}")
+    return status or 1
+
+
+def _run(argv: list[str]) -> int:
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print("usage: pufferjax COMMAND ...\n\n" + "".join(_command(name).USAGE for name in COMMANDS), end="")

@@ -14,12 +14,18 @@ class Exit(Exception):
 
 def fail(message: object) -> Exit:
     """Prints the line; raise what it returns."""
-    print(f"pufferjax: error: {message}", file=sys.stderr)
+    _say(f"pufferjax: error: {message}")
     return Exit(2)
 
 
 def warn(message: str) -> None:
-    print(f"pufferjax: warning: {message}", file=sys.stderr)
+    _say(f"pufferjax: warning: {message}")
+
+
+def _say(line: str) -> None:
+    """Prints to stderr; where that is closed or full, nobody listens."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

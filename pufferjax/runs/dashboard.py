@@ -1,9 +1,10 @@
 """What a run shows while it trains: a live table on a terminal, plain lines anywhere else."""
 
+import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _REFRESH_SECONDS = 0.25
 _POOLED_EPISODES = 200  # the solve rate shown is over at least this many of the latest fresh episodes
@@ -28,37 +29,68 @@ def _quantiles(record: Mapping, name: str, form: str = ".0f") -> str:
 
 
 class Dashboard:
-    """A context manager; `update` takes the records of metrics.jsonl as they are written."""
+    """A context manager; `update` takes the records of metrics.jsonl as they are written.
+
+    A run is worth more than what it shows: where the output is closed, cut off or full it goes on, and shows nothing.
+    """
 
     def __init__(self, title: str, total_steps: int, print_interval_seconds: float, stream=None, show: bool = True):
-        self._title, self._total_steps, self._interval = title, total_steps, print_interval_seconds
+        self._total_steps, self._interval = total_steps, print_interval_seconds
         self._stream = sys.stdout if stream is None else stream
-        self._show = show
+        self._show = show and self._stream is not None
+        self._title = self._printable(title)
         self._live = None
         self._recent = deque()  # (episodes, sum of perf) of the latest records
         self._last_shown = -float("inf")
 
     def __enter__(self):
-        if self._show and self._stream.isatty():
+        self._write(self._start)
+        return self
+
+    def __exit__(self, *exception):
+        self._write(self._stop)
+
+    def _start(self):
+        if self._stream.isatty():
             from rich.console import Console
             from rich.live import Live
 
             # Drawn by the training loop itself: a refresh thread would take time from it.
             self._live = Live(console=Console(file=self._stream), auto_refresh=False)
             self._live.start()
-        return self
 
-    def __exit__(self, *exception):
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+    def _stop(self):
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
 
     def message(self, text: str) -> None:
         """One line that stays on the screen."""
+        text = self._printable(text)
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
-        elif self._show:
-            print(text, file=self._stream, flush=True)
+            self._write(lambda: self._live.console.print(text, markup=False, highlight=False))
+        else:
+            self._write(lambda: print(text, file=self._stream, flush=True))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Calls it; if the output does not take it, that was the last call."""
+        if not self._show:
+            return
+        try:
+            write()
+        except BlockingIOError:  # the reader is behind: this line is lost
+            pass
+        except (OSError, ValueError, SystemExit) as error:  # rich leaves the program when a pipe breaks
+            if isinstance(error, ValueError) and not self._stream.closed:
+                raise
+            self._show = False
+            with contextlib.suppress(OSError, ValueError, SystemExit):
+                self._stop()  # sets sys.stdout right, which a live table redirects
+
+    def _printable(self, text: str) -> str:
+        """`text` with what the stream has no code for spelled out: bytes of a path that are no text, say."""
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def update(self, record: Mapping, progress: float, seconds_left: float | None, *, last: bool = False) -> None:
         """Shows a record, unless the previous one was shown a moment ago and this is not the `last`."""
@@ -71,7 +103,8 @@ class Dashboard:
             return
         self._last_shown = now
         if self._live is not None:
-            self._live.update(self._table(record, progress, seconds_left), refresh=True)
+            table = self._table(record, progress, seconds_left)
+            self._write(lambda: self._live.update(table, refresh=True))
         else:
             self.message(self._line(record, progress, seconds_left))
 

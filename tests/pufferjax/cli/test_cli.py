@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -48,6 +49,37 @@ def test_output_is_plain_lines_where_there_is_no_terminal(cli_run):
     assert re.search(r"^step 2,048 \(100%\)  [\d,]+ steps/s  ", out, re.MULTILINE)
     assert f"evaluate it with: pufferjax eval {run_dir}" in out
     assert re.search(r"^unseen levels: perf 0\.\d+ over 20 fresh episodes", out, re.MULTILINE)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.parametrize("streams", [">/dev/full 2>/dev/full", "<&- >&- 2>&-", "| head -1"])
+def test_output_is_never_worth_a_run(cli_run, tmp_path, tiny_flags, streams):
+    run_dir = tmp_path / "run"
+    flags = [*tiny_flags, "--seed", "3", "--run-dir", str(run_dir), "--print-interval-seconds", "0"]
+    line = f"{shlex.join([sys.executable, '-m', 'pufferjax', 'train', 'maze', *flags])} {streams}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout.count("\n") == ("head" in streams)
+    assert (run_dir / "checkpoints" / "2048").is_dir()
+    summary, usual = (json.loads((path / "summary.json").read_text()) for path in (run_dir, cli_run[0]))
+    assert summary["evaluation"]["perf"] == usual["evaluation"]["perf"]
+    assert len(read_metrics(run_dir / "metrics.jsonl")) == 8  # nothing else was written into it
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_command_that_is_its_output_says_that_it_is_lost(unbuffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    arguments = [sys.executable, "-m", "pufferjax", "--help"]
+    with open("/dev/full", "w") as file:
+        done = subprocess.run(arguments, stdout=file, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "pufferjax: error: the output cannot be written: No space left on device\n"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(arguments, stdout=write, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == ""
 
 
 def test_eval_prints_one_json_object(cli_run, capsys, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -70,6 +71,69 @@ def test_json_without_nan():
     back = json.loads(json.dumps(spelled(value), allow_nan=False))
     assert back == {"a": [1.5, "nan"], "b": {"c": ["-inf", 2]}, "d": "nan", "e": "NaN"}
     assert math.isnan(float(back["a"][1])) and float(back["b"]["c"][0]) == -math.inf
+
+
+class Broken(io.StringIO):
+    """Takes a number of writes, then raises `error`."""
+
+    def __init__(self, error, writes=2, terminal=False):
+        super().__init__()
+        self.error, self.left, self.terminal = error, writes, terminal
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            if isinstance(self.error, ValueError):
+                self.close()
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left"), ValueError("closed file")])
+def test_output_that_breaks_costs_only_itself(error, terminal):
+    stdout = sys.stdout
+    stream = Broken(error, terminal=terminal)
+    with Dashboard("title", 1000, 0.0, stream) as dashboard:
+        for _ in range(3):
+            dashboard.message("hello")
+            dashboard.update(record(episodes=1, perf=1.0), 0.5, 1.0)
+    assert stream.left >= -2 and sys.stdout is stdout  # what failed, at most the end of a table, and never again
+
+
+def test_output_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with Dashboard("title", 1000, 0.0) as dashboard:
+        dashboard.message("hello")
+    stream = io.StringIO()
+    stream.close()
+    with Dashboard("title", 1000, 0.0, stream) as dashboard:
+        dashboard.message("hello")
+
+
+def test_a_reader_that_is_behind_misses_a_line():
+    stream = Broken(BlockingIOError(), writes=0)
+    with Dashboard("title", 1000, 0.0, stream) as dashboard:
+        dashboard.message("lost")
+        stream.left = 9
+        dashboard.message("there")
+    assert stream.getvalue().strip() == "there"
+
+
+def test_what_the_output_has_no_code_for_is_spelled_out():
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding="ascii")
+    with Dashboard("\u00e9", 1000, 0.0, stream) as dashboard:
+        dashboard.message("runs/\u00e9\udcff")
+    assert buffer.getvalue() == b"runs/\\xe9\\udcff\n"
+
+
+def test_a_mistake_of_ours_is_still_raised():
+    with Dashboard("title", 1000, 0.0, Broken(None, terminal=True)) as dashboard, pytest.raises(TypeError):
+        dashboard.update({**record(), "step": None}, 0.5, 1.0)
 
 
 def test_a_solve_rate_that_is_no_number_counts_no_episodes():
