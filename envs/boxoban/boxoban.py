@@ -65,7 +65,7 @@ def make_boxoban(
     if not isinstance(egocentric, bool):
         raise TypeError(f"boxoban: egocentric must be True or False, got {egocentric!r}")
     # A run is resumed from another folder as well.
-    path = os.path.abspath(levels) if os.fspath(levels) else ""
+    path = os.path.abspath(os.path.expanduser(levels)) if os.fspath(levels) else ""
     bits = [int(np.float32(x).view(np.uint32)) for x in rewards.values()]
     params = {**counts, "levels": path, **rewards, "egocentric": egocentric}
 

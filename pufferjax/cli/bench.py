@@ -15,6 +15,7 @@ import tyro
 from pufferjax.cli.compile_cache import use_compile_cache
 from pufferjax.cli.refusals import refusals
 from pufferjax.runs.json_text import json_text
+from pufferjax.runs.paths import output_path
 
 USAGE = """\
   pufferjax bench envs|train|ops|startup [--json out.json]
@@ -107,6 +108,8 @@ class _Startup(_Output):
 
 
 def _check(args, **least) -> None:
+    if args.json not in (None, Path("-")):
+        output_path("--json", args.json)  # before the minutes that the rest takes
     for name, low in least.items():
         values = getattr(args, name)
         for value in values if isinstance(values, tuple) else (values,):
@@ -131,7 +134,7 @@ def _finish(args, result, text: str) -> None:
     if args.json is not None:
         from pufferjax.runs.files import write_atomically
 
-        write_atomically(args.json, content + "\n")
+        write_atomically(output_path("--json", args.json), content + "\n")
 
 
 def _parse(kind, name: str, argv: Sequence[str]):
@@ -147,7 +150,7 @@ def _bench_envs(argv: Sequence[str]) -> None:
 
     use_compile_cache()
     devices, env = start_devices(), _env(args)
-    peer = make_peer(args.env, env.params) if args.peer else None  # before the minutes that the rest takes
+    peer = make_peer(args.env, env.params) if args.peer else None  # refuses before anything is measured
     result = envs.bench_envs(env, list(args.num_envs), args.num_steps, args.walk_steps, args.repeats, devices)
     if peer is not None:
         result["peer"] = envs.bench_peer(env, peer, args.num_envs[0], args.num_steps, args.repeats, devices)

@@ -69,7 +69,7 @@ def _cpu() -> str:
     """Machine code for one CPU may be an illegal instruction on another that shares the home folder."""
     facts = [platform.machine(), platform.processor()]
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         for name in ("model name", "flags", "Features"):
             facts += [line for line in lines if line.startswith(name)][:1]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]

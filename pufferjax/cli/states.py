@@ -29,9 +29,11 @@ def main(argv: list[str]) -> int:
     with refusals():
         from pufferjax.cli.compile_cache import use_compile_cache
         from pufferjax.runs.load import load_run
+        from pufferjax.runs.paths import output_path
         from pufferjax.watch.stored_states import draw_states, read_states
 
         use_compile_cache()
+        output_path("--output", args.output)
         config, env, _, train_state = load_run(args.run_dir, args.step, warn)
         states = read_states(env, train_state)
         step = int(train_state.epoch) * config.train.sizes(env.spec.num_agents).batch_size

@@ -1,12 +1,13 @@
 """The standard streams of a command, which may be closed, cut off or full: `>&-`, `| head`, `>/dev/full`."""
 
 import contextlib
+import io
 import os
 import sys
 
 
-def open_closed() -> None:
-    """Gives stdin, stdout and stderr a place to go where they were closed.
+def prepare() -> None:
+    """Gives stdin, stdout and stderr a place to go where they were closed, and lets them take any text.
 
     Otherwise the next files that are opened take their numbers, and what JAX writes to stderr ends up in metrics.jsonl.
     """
@@ -18,7 +19,11 @@ def open_closed() -> None:
             if null != number:
                 os.dup2(null, number)
                 os.close(null)
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if number and isinstance(stream, io.TextIOWrapper):
+            # A path may hold what the terminal has no code for.
+            stream.reconfigure(errors="backslashreplace")
+        if stream is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 

@@ -28,6 +28,10 @@ class Watching:
 def check_watching(args: Any) -> None:
     if args.episodes < 1:
         raise ValueError(f"--episodes must be an integer >= 1, got {args.episodes}")
+    if args.gif is not None:
+        from pufferjax.runs.paths import output_path
+
+        output_path("--gif", args.gif)
     if not 0 <= args.seed < 2**32:
         raise ValueError(f"--seed must be an integer in [0, {2**32 - 1}], got {args.seed}")
 

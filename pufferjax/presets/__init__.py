@@ -46,6 +46,6 @@ def load(name: str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"preset {name}.toml: {error}") from None

@@ -14,12 +14,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pufferjax.runs.arrays import read_arrays, write_arrays
 from pufferjax.runs.files import sync
@@ -85,25 +86,47 @@ def save_checkpoint(
     Raises OSError."""
     path = (Path(run_dir) / FOLDER / str(step)).absolute()
     partial = path.with_name(path.name + _PARTIAL)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_arrays(partial / _STATE, _to_storable(train_state))
-        (partial / _PROGRESS).write_text(json.dumps(dict(progress or {}), allow_nan=False) + "\n")
-        sums = [f"{digest}  {name}\n" for name, digest in _digests(partial).items()]
-        (partial / _SUMS).write_text("".join(sums))
-        for file in [*partial.rglob("*"), partial]:
-            sync(file)
+    with _writing(path, partial):
+        _write(partial, _to_storable(train_state), progress or {})
         replaced = _set_aside(path) if path.exists() else None  # a step saved again
         partial.rename(path)
         sync(path.parent)
         sync(path.parent.parent)
         if replaced is not None:
             shutil.rmtree(replaced, ignore_errors=True)
+    return path
+
+
+def try_to_write(run_dir: str | os.PathLike, step: int) -> None:
+    """Writes a checkpoint of next to nothing under the names that one of `step` would have, reads it back and deletes
+    it. Raises OSError if that cannot be done: a run need not begin."""
+    path = (Path(run_dir) / FOLDER / str(step)).absolute()
+    partial = path.with_name(path.name + _PARTIAL)
+    with _writing(path, partial):
+        _write(partial, {"x": np.zeros(1, np.uint8)}, {})
+        shutil.rmtree(_set_aside(partial))
+
+
+@contextlib.contextmanager
+def _writing(path: Path, partial: Path) -> Iterator[None]:
+    """Around the writing of a checkpoint: `partial` is deleted if it fails, with an OSError that names `path`."""
+    try:
+        yield
     except Exception as error:  # Orbax's storage layer reports a full or read-only disk as its own errors
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"checkpoint {path} could not be written: {_first_line(error)}") from error
-    return path
+
+
+def _write(partial: Path, state: Any, progress: Mapping[str, Any]) -> None:
+    """All files of a checkpoint, on the disk when this returns."""
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_arrays(partial / _STATE, state)
+    (partial / _PROGRESS).write_text(json.dumps(dict(progress), allow_nan=False) + "\n", encoding="utf-8")
+    sums = [f"{digest}  {name}\n" for name, digest in _digests(partial).items()]
+    (partial / _SUMS).write_text("".join(sums), encoding="utf-8")
+    for file in [*partial.rglob("*"), partial]:
+        sync(file)
 
 
 def load_checkpoint(
@@ -184,13 +207,13 @@ def _digests(folder: Path) -> dict[str, str]:
 def _load(run_dir, like, step, settings) -> Checkpoint:
     path = (Path(run_dir) / FOLDER / str(step)).absolute()
     try:
-        found = [line.split("  ", 1) for line in (path / _SUMS).read_text().splitlines()]
+        found = [line.split("  ", 1) for line in (path / _SUMS).read_text(encoding="utf-8").splitlines()]
         listed = {name: digest for digest, name in found}
         present = _digests(path)
         wrong = [name for name in sorted({*listed, *present}) if listed.get(name) != present.get(name)]
         if wrong:
             raise ValueError(f"{wrong[0]} is not as it was written")
-        progress = json.loads((path / _PROGRESS).read_text())
+        progress = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
         differing = fixed_differences(settings or {}, progress.get("settings", {}))
         if differing:
             name = differing[0]

@@ -18,6 +18,7 @@ from pufferjax.runs.checkpoint import (
     delete_old,
     load_checkpoint,
     save_checkpoint,
+    try_to_write,
 )
 from pufferjax.runs.json_text import spelled
 from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
@@ -69,10 +70,11 @@ class Journal:
         )
 
     def start(self, checkpoint: Checkpoint | None = None) -> None:
-        """Opens the files of a run, from its beginning or from `checkpoint`, with everything after that undone. Raises
-        OSError."""
+        """Opens the files of a run, from its beginning or from `checkpoint`, with everything after that undone, and
+        tries whether a checkpoint can be written. Raises OSError."""
         if self._run_dir is not None:
             clean_up(self._run_dir, after=checkpoint.step if checkpoint else -1)
+            try_to_write(self._run_dir, self._sizes.num_epochs * self._sizes.batch_size)
         if checkpoint is None:
             self._open_metrics(0)
             return

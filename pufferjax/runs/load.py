@@ -10,6 +10,7 @@ from pufferjax.core.policy import ActorCritic, make_policy
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
 from pufferjax.runs.checkpoint import load_checkpoint
+from pufferjax.runs.paths import local_path
 from pufferjax.runs.run_config import RunConfig, read_config, settings
 
 
@@ -28,6 +29,7 @@ def load_run(
 
     Raises ValueError, such as CheckpointError, also if another environment or another class of policy was trained.
     """
+    run_dir = local_path("run_dir", run_dir)
     config = read_config(run_dir, env)
     if policy is None and config.policy_class != RunConfig.policy_class:
         raise ValueError(

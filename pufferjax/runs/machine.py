@@ -13,7 +13,7 @@ def machine() -> str:
     """The machine in one line."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     devices = jax.devices()
     kind = "" if devices[0].platform == "cpu" else f", {len(devices)} x {devices[0].device_kind}"

@@ -38,9 +38,9 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pufferjax.runs.json_text import json_text
+from pufferjax.runs.paths import local_path
 
 _EPISODE_MEANS = ("perf", "score", "episode_return", "episode_length")
 _RESTARTED = ("restarted_envs", *(f"restarted_{name}" for name in ("episodes", *_EPISODE_MEANS)))
@@ -121,7 +121,7 @@ class MetricsWriter:
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
     """The records of a metrics.jsonl. A torn last line is left out; any other bad line raises ValueError."""
-    lines = Path(path).read_text().split("\n")
+    lines = local_path("path", path).read_text(encoding="utf-8").split("\n")
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty or torn
         try:

@@ -30,6 +30,7 @@ from pufferjax.runs.load import load_train_state
 from pufferjax.runs.loop import Loop
 from pufferjax.runs.machine import machine, version
 from pufferjax.runs.metrics import read_metrics
+from pufferjax.runs.paths import local_path
 from pufferjax.runs.run_config import RunConfig, RunOptions, read_table, settings
 from pufferjax.runs.run_dir import opened, reopen, summary_if_finished
 from pufferjax.runs.signals import StopSignals
@@ -70,8 +71,9 @@ def train(
       env: any environment.
       config: the training settings.
       seed: of everything random; without max_seconds, the same seed gives the same metrics but for the times in them.
-      run_dir: folder for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or empty, unless
-        resumed. None: no files.
+      run_dir: folder of this machine for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or
+        empty, unless resumed. `~` is expanded. A small checkpoint is written there and deleted before the training
+        begins, so that a run that could not be saved is refused. None: no files.
       resume: go on with the run in run_dir, however it ended, from its latest good checkpoint, or from the beginning if
         it was killed before it wrote one. Without max_seconds it becomes the run that it would have been, bit for bit,
         but for the times. Env, config and options must be those it was started with, except total_steps, max_seconds
@@ -105,7 +107,7 @@ def train(
     )
     if resume and run_dir is None:
         raise ValueError("resume needs a run_dir")
-    run_dir = None if run_dir is None else Path(run_dir)
+    run_dir = None if run_dir is None else local_path("run_dir", run_dir)
     mesh_devices, options = _placed(config, options, read_table(run_dir)["run"] if resume else {})
     policy = policy or make_policy(env.spec, config.policy)
     epochs = make_epochs(env, config, mesh_devices, policy, options.overlap)

@@ -15,6 +15,7 @@ from pufferjax.core.policy import ActorCritic
 from pufferjax.envs import Env
 from pufferjax.runs.files import remove_leftovers, write_atomically
 from pufferjax.runs.json_text import spelled
+from pufferjax.runs.paths import local_path
 
 _SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
 
@@ -149,12 +150,12 @@ def _check_keys(prefix: str, given, valid) -> None:
 
 
 def read_table(run_dir: str | os.PathLike) -> dict[str, Any]:
-    """The config.toml of a run directory. ValueError if it is none."""
-    path = Path(run_dir) / "config.toml"
+    """The config.toml of a run directory. ValueError if it is none, TypeError if it is no path."""
+    path = local_path("run_dir", run_dir) / "config.toml"
     if not path.is_file():
         raise ValueError(f"{run_dir} is not a run directory: it has no config.toml")
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # TOMLDecodeError is one
         raise ValueError(f"{path}: {error}") from None
 

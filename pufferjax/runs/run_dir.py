@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pufferjax.runs.files import is_leftover, locked
+from pufferjax.runs.paths import local_path
 from pufferjax.runs.run_config import RESUMABLE, RunConfig, fixed_differences, read_table, settings, write_config
 
 
 def check_run_dir(run_dir: str | os.PathLike) -> None:
-    """FileExistsError if something is in the way of a new run."""
-    path = Path(run_dir)
+    """FileExistsError if something is in the way of a new run, ValueError if it is no path of this machine."""
+    path = local_path("run_dir", run_dir)
     if path.is_dir() and not all(is_leftover(entry) for entry in path.iterdir()):
         raise FileExistsError(f"run directory {path} exists and is not empty: choose another one, or delete it")
     if path.exists() and not path.is_dir():
@@ -55,7 +56,7 @@ def reopen(run_dir: Path, config: RunConfig) -> None:
 def summary_if_finished(run_dir: Path, config: RunConfig, num_epochs: int) -> dict[str, Any] | None:
     """summary.json, if nothing is left to do with the total_steps (`num_epochs`) and max_seconds of `config`."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        summary = json.loads((run_dir / "summary.json").read_text())
+        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
         had, has = read_table(run_dir)["run"].get("max_seconds"), config.options.max_seconds
         is_out_of_time = summary["stopped_by"] == "max_seconds" and None not in (had, has) and has <= had
         is_interrupted = summary["stopped_by"].startswith("SIG")  # perhaps only in its final evaluation

@@ -3,12 +3,12 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from pufferjax.runs.files import write_atomically
 from pufferjax.runs.metrics import read_metrics
+from pufferjax.runs.paths import output_path
 
 
 def solve_rate_curve(records: Sequence[Mapping], min_episodes: int = 200) -> dict[str, np.ndarray]:
@@ -38,10 +38,11 @@ def plot_runs(runs: Mapping[str, str | os.PathLike], path: str | os.PathLike, ti
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    path = output_path("path", path)
     figure = Figure(figsize=(11, 4), layout="constrained")
     by_step, by_second = figure.subplots(1, 2, sharey=True)
     for label, metrics in runs.items():
-        curve = solve_rate_curve(read_metrics(Path(metrics)))
+        curve = solve_rate_curve(read_metrics(metrics))
         by_step.plot(curve["step"] / 1e6, curve["perf"], label=label)
         by_second.plot(curve["seconds"], curve["perf"], label=label)
     by_step.set(xlabel="training steps (millions)", ylabel="solve rate, fresh episodes", ylim=(-0.02, 1.02))
@@ -51,7 +52,7 @@ def plot_runs(runs: Mapping[str, str | os.PathLike], path: str | os.PathLike, ti
     if runs:
         by_second.legend(loc="best")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     write_atomically(path, buffer.getvalue())

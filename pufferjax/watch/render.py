@@ -13,6 +13,7 @@ from pufferjax.core.policy import ActorCritic
 from pufferjax.core.rollout import initial_memory
 from pufferjax.envs import Env
 from pufferjax.runs.files import write_atomically
+from pufferjax.runs.paths import output_path
 
 _NUM_ENVS = 32  # played to find a solved episode
 _MILLISECONDS = 50  # per frame
@@ -34,6 +35,7 @@ def episode_gif(
     Returns a dict: path, perf, solved, steps, frames. Raises OSError if `path` cannot be written, ValueError if the
     episodes of `env` never end.
     """
+    path = output_path("path", path)
     policy = as_policy(env, policy)
     play = jax.jit(make_first_episodes(env, policy, _NUM_ENVS, greedy))
     figures = jax.device_get(play(params, key, jnp.ones(_NUM_ENVS, bool)))

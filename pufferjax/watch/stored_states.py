@@ -14,6 +14,7 @@ from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
 from pufferjax.envs.maze.maze import inspect, steps_to_goal
 from pufferjax.runs.files import write_atomically
+from pufferjax.runs.paths import output_path
 
 _COLUMNS, _ROWS = 4, 2  # of pictures
 _QUANTILES = (0, 10, 50, 90, 100)
@@ -105,8 +106,10 @@ def draw_states(env: Env, states: StoredStates, path: str | os.PathLike, title: 
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
+    path = output_path("path", path)
     figure = Figure(figsize=(14, 11), layout="constrained")
-    figure.suptitle(f"{title}: {len(states.rows)} stored states")
+    title = title.encode("utf-8", "backslashreplace").decode()  # of a path, perhaps: it may hold anything
+    figure.suptitle(f"{title}: {len(states.rows)} stored states", parse_math=False)
     top, bottom = figure.subfigures(2, 1, height_ratios=(_ROWS, 1))
     if len(states.rows):
         positive = states.priorities[states.priorities > 0]

@@ -142,6 +142,7 @@ def test_checkpoints_that_cannot_be_written(tmp_path, train, monkeypatch, capsys
 
     def start_and_be_in_the_way(self, checkpoint):
         start(self, checkpoint)
+        (tmp_path / "checkpoints").rmdir()
         (tmp_path / "checkpoints").write_text("a file where the folder should be")
 
     monkeypatch.setattr(Journal, "start", start_and_be_in_the_way)
