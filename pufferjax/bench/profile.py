@@ -116,7 +116,7 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
     def train(key, params, opt_state, transitions, recurrent, hypers):
         return ppo.train_on(
             config, policy, optimizer, hypers, jnp.float32(0.5), params, opt_state, transitions, recurrent, zeros,
-            ones, key, num_minibatches, None,
+            ones, zeros > 0, key, num_minibatches, None,
         )  # fmt: skip
 
     batch = jax.tree.map(lambda x: x[:, :num_rows], (transitions, memory.recurrent))

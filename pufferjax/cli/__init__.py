@@ -19,8 +19,8 @@ def _command(name: str):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0, 1 if its output cannot be written, 2 for a refusal, 130 for
-    Ctrl-C, 143 for SIGTERM."""
+    """Runs a command and returns its exit status: 0, 1 if its output cannot be written or a run cannot learn any more,
+    2 for a refusal, 130 for Ctrl-C, 143 for SIGTERM."""
     argv = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     status, lost = 0, None

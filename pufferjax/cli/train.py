@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         result = run.train(env, config.train, run_dir=run_dir, resume=args.resume, **dataclasses.asdict(config.options))
     except (OSError, CheckpointError) as error:
         raise fail(error) from None
-    return {"SIGINT": 130, "SIGTERM": 143}.get(result.stopped_by, 0)
+    return {"SIGINT": 130, "SIGTERM": 143, "non_finite": 1}.get(result.stopped_by, 0)
 
 
 @dataclasses.dataclass(frozen=True)

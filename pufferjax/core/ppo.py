@@ -68,10 +68,42 @@ def advantages_of(config: TrainConfig, hypers: Hypers, transitions: Transitions,
     )
 
 
+def bad_rows(transitions: Transitions):
+    """(bool[B], bool[B]): rows from which nothing can be learned since a reward in them is NaN or infinite; those and
+    the rows with such an observation, or with what the policy made of an earlier one."""
+    observations = transitions.observations
+    bad_rewards = ~jnp.all(jnp.isfinite(transitions.rewards), axis=0)
+    bad = bad_rewards | ~jnp.all(jnp.isfinite(transitions.values) & jnp.isfinite(transitions.log_probs), axis=0)
+    if jnp.issubdtype(observations.dtype, jnp.floating):
+        # The policy may not show it: a maximum over entities drops NaN, a gate takes infinity for 1.
+        others = tuple(axis for axis in range(observations.ndim) if axis != 1)
+        bad |= ~jnp.all(jnp.isfinite(observations), axis=others)
+    return bad_rewards, bad
+
+
+def _only_good(rows, is_bad):
+    """i32[K] of i32[K]: good rows in place of bad ones, if there is any: the bad ones have no priority, but without an
+    exponent all rows are drawn alike."""
+    good_first = jnp.argsort(is_bad, stable=True).astype(rows.dtype)
+    num_good = jnp.sum(~is_bad).astype(rows.dtype)
+    return jnp.where(is_bad[rows] & (num_good > 0), good_first[rows % jnp.maximum(num_good, 1)], rows)
+
+
+def _is_finite(tree):
+    """bool[]: whether all numbers of all arrays are."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
+def _mean_where(counted, values):
+    """f32[] of f32[n]: the mean over those that are counted, bool[n]; NaN if none is."""
+    part = jnp.sum(jnp.where(counted, values, 0.0)) / jnp.sum(counted.astype(jnp.float32))
+    return jnp.where(jnp.all(counted), jnp.mean(values), part)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossMetrics:
-    """Averages over the minibatches of an epoch; f32[]."""
+    """Averages over the updates of an epoch that were made; f32[]."""
 
     loss: jax.Array
     policy_loss: jax.Array
@@ -80,6 +112,7 @@ class LossMetrics:
     kl: jax.Array  # mean of q - 1 - log q over ratios q = pi_new / pi_old
     clip_fraction: jax.Array
     grad_norm: jax.Array  # before clipping
+    skipped_updates: jax.Array  # minibatches without an update since it was not finite; their number
 
 
 def train_on(
@@ -94,6 +127,7 @@ def train_on(
     initial_recurrent,
     bootstrap_values,
     row_importance,
+    is_bad,
     key,
     num_minibatches: int,
     axis_name: str | None,
@@ -103,6 +137,9 @@ def train_on(
     Priorities come from the advantages of the rollout. A minibatch computes the advantages of its rows from the values
     and ratios of the latest pass over each of them, and its own pass renews those. With `axis_name` every device of
     that mesh axis brings rows of its own agents to each minibatch, and gradients are averaged.
+
+    Rows that `is_bad` (bool[B], see `bad_rows`) are not drawn while there are others, and an update that is not finite
+    is not made: parameters and optimizer stay what they were.
 
     Returns (params, opt_state, values f32[T, B], ratios f32[T, B], LossMetrics).
     """
@@ -154,22 +191,33 @@ def train_on(
             grads = jax.lax.pmean(grads, axis_name)
         grad_norm = optax.tree.norm(grads)
         clip = jnp.minimum(1.0, hypers.max_grad_norm / (grad_norm + 1e-6))
-        updates, opt_state = optimizer.update(jax.tree.map(lambda g: g * clip, grads), opt_state, params)
-        params = jax.tree.map(lambda p, u, rate: p + rate * u, params, updates, rates)
+        updates, new_opt_state = optimizer.update(jax.tree.map(lambda g: g * clip, grads), opt_state, params)
+        new_params = jax.tree.map(lambda p, u, rate: p + rate * u, params, updates, rates)
+        is_made = jnp.isfinite(grad_norm) & _is_finite(new_params)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(is_made, new, old), (new_params, new_opt_state), (params, opt_state)
+        )
         values = values.at[:, rows].set(new_values)
         ratios = ratios.at[:, rows].set(new_ratios)
-        return (params, opt_state, values, ratios), LossMetrics(**metrics, grad_norm=grad_norm)
+        return (params, opt_state, values, ratios), (is_made, metrics | {"grad_norm": grad_norm})
 
     ratios = jnp.ones_like(transitions.values)
     advantages = advantages_of(config, hypers, transitions, bootstrap_values, transitions.values, ratios)
+    magnitudes = jnp.sum(jnp.abs(advantages), axis=0)
+    is_bad |= ~jnp.isfinite(magnitudes)
     rows, weights = xla_ops.prioritized_sample(
         key,
-        jnp.sum(jnp.abs(advantages), axis=0),
+        jnp.where(is_bad, 0.0, magnitudes),
         num_minibatches * num_rows,
         hypers.priority_exponent,
         hypers.importance_exponent,
     )
+    rows = _only_good(rows, is_bad)
     drawn = (rows.reshape(-1, num_rows), weights.reshape(-1, num_rows))
     carry = (params, opt_state, transitions.values, ratios)
-    (params, opt_state, values, ratios), metrics = jax.lax.scan(minibatch, carry, drawn)
-    return params, opt_state, values, ratios, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+    (params, opt_state, values, ratios), (is_made, metrics) = jax.lax.scan(minibatch, carry, drawn)
+    losses = LossMetrics(
+        **{name: _mean_where(is_made, x) for name, x in metrics.items()},
+        skipped_updates=jnp.sum((~is_made).astype(jnp.float32)),
+    )
+    return params, opt_state, values, ratios, losses

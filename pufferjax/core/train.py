@@ -274,13 +274,15 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             is_restarted,
         )  # fmt: skip
         _, bootstrap_values, _ = look(policy, train_state.params, observations, memory)
-        num_rewards = _total(jnp.sum(transitions.rewards != 0), axis_name)
+        bad_rewards, is_bad = ppo.bad_rows(transitions)
+        is_reward = (transitions.rewards != 0) & jnp.isfinite(transitions.rewards)
+        num_rewards = _total(jnp.sum(is_reward), axis_name)
         reward_seen = train_state.reward_seen | (num_rewards > 0)
 
         def learn(params, opt_state):
             return ppo.train_on(
                 config, policy, optimizer, hypers, progress, params, opt_state, transitions, first_recurrent,
-                bootstrap_values, row_importance, key_train, sizes.num_minibatches, axis_name,
+                bootstrap_values, row_importance, is_bad, key_train, sizes.num_minibatches, axis_name,
             )  # fmt: skip
 
         def wait(params, opt_state):
@@ -295,13 +297,17 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
         offer = None
         if num_replayed:
             advantages = ppo.advantages_of(config, hypers, transitions, bootstrap_values, values, ratios)
-            offer = Offer(*_scores(config, advantages), is_restarted[-num_replayed:], snapshots)
+            # What scores NaN or infinity has no priority: it would outlast everything in the set.
+            scores = (jnp.where(jnp.isfinite(x), x, 0.0) for x in _scores(config, advantages))
+            offer = Offer(*scores, is_restarted[-num_replayed:], snapshots)
 
         learning_rate, entropy_coef = ppo.schedule(hypers, progress)
         sums = {
             **_episode_metrics("", fresh),
             **_episode_metrics("restarted_", restarted),
             "restarted_envs": jnp.sum(is_restarted.astype(jnp.float32)),
+            "bad_rows": jnp.sum(is_bad.astype(jnp.float32)),
+            "bad_reward_rows": jnp.sum(bad_rewards.astype(jnp.float32)),
         }
         means = {field.name: getattr(losses, field.name) for field in dataclasses.fields(losses)}
         if axis_name is not None:

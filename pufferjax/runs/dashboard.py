@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -26,6 +27,14 @@ def number(x: float | None, form: str = ".4g") -> str:
 def _quantiles(record: Mapping, name: str, form: str = ".0f") -> str:
     """The 10 %, 50 % and 90 % quantiles of a figure of the stored states, short enough for 80 columns."""
     return "/".join(number(record[f"{name}_{quantile}"], form) for quantile in ("p10", "p50", "p90"))
+
+
+def _bad(record: Mapping) -> dict[str, str]:
+    """What was NaN or infinite, per epoch; nothing where nothing was."""
+    figures = {name: record.get(name) or 0.0 for name in ("bad_rows", "skipped_updates")}
+    if not any(figures.values()):
+        return {}
+    return {name.replace("_", " "): f"{value:.4g} an epoch" for name, value in figures.items()}
 
 
 class Dashboard:
@@ -71,6 +80,13 @@ class Dashboard:
             self._write(lambda: self._live.console.print(text, markup=False, highlight=False))
         else:
             self._write(lambda: print(text, file=self._stream, flush=True))
+
+    def warn(self, text: str) -> None:
+        """A line that begins with "warning: ", or a Python warning if nothing is shown."""
+        if self._show:
+            self.message(f"warning: {text}")
+        else:
+            warnings.warn(text, stacklevel=2)
 
     def _write(self, write: Callable[[], None]) -> None:
         """Calls it; if the output does not take it, that was the last call."""
@@ -132,6 +148,7 @@ class Dashboard:
                 f"age {number(record['state_age_p50'], '.0f')}",
                 f"restarted {record['restarted_share']:.0%}",
                 f"restarted perf {number(record['restarted_perf'], '.3f')}",
+                *(f"{name} {value}" for name, value in _bad(record).items()),
             )
         )
 
@@ -168,4 +185,6 @@ class Dashboard:
         row("in / out per epoch", f"{record['state_inserts']:.0f} / {record['state_evictions']:.0f}",
             "repeated states", f"{record['state_repeats']:.0%}")  # fmt: skip
         row("warm-up steps", f"{record['warmup_steps']:,}", "warm-up rewards", record["warmup_rewards"])
+        if bad := _bad(record):
+            row(*(f"{cell}" for pair in bad.items() for cell in pair))
         return table

@@ -24,6 +24,8 @@ from pufferjax.runs.json_text import spelled
 from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.runs.run_config import RunOptions
 
+FRUITLESS_EPOCHS = 10  # in a row without a single update, since none was finite: nothing is learned any more
+
 
 class Journal:
     """A context manager: `start`, `ready`, `add` for each epoch, `end`, `save_last`. Without a run directory nothing
@@ -36,11 +38,12 @@ class Journal:
         options: RunOptions,
         settings: Mapping[str, Any],
         message: Callable[[str], None],
+        warn: Callable[[str], None],
     ):
         self.records: list[dict[str, Any]] = []
         self.epoch = 0  # of the last `add`
         self._run_dir, self._sizes, self._options, self._settings = run_dir, sizes, options, settings
-        self._message = message
+        self._message, self._warn = message, warn
         self._window: list[dict[str, float]] = []
         self._window_start = 0.0
         self._constants: dict[str, Any] = {}
@@ -48,7 +51,8 @@ class Journal:
         self._saved: Path | None = None  # the latest checkpoint, and
         self._saved_epoch: int | None = None  # its epoch
         self._last_attempt = 0.0
-        self._has_warned = False
+        self._has_warned = self._has_named_bad_rows = False
+        self._fruitless = 0  # epochs until now in which all updates were skipped
         self._last_progress: dict[str, Any] = {}
 
     def __enter__(self):
@@ -65,9 +69,7 @@ class Journal:
         """
         if not checkpoint_steps(self._run_dir):
             return None
-        return load_checkpoint(
-            self._run_dir, like, settings=self._settings, warn=lambda line: self._message(f"warning: {line}")
-        )
+        return load_checkpoint(self._run_dir, like, settings=self._settings, warn=self._warn)
 
     def start(self, checkpoint: Checkpoint | None = None) -> None:
         """Opens the files of a run, from its beginning or from `checkpoint`, with everything after that undone, and
@@ -86,9 +88,10 @@ class Journal:
         self._last_attempt = progress["seconds"]
         self._window = [{name: float(x) for name, x in epoch.items()} for epoch in progress["window"]]
         self._window_start = -progress["window_seconds"]
+        self._fruitless = progress.get("fruitless", 0)
         if progress["jax"] != jax.__version__:
-            self._message(
-                f"warning: the checkpoint was written with JAX {progress['jax']}, this is {jax.__version__}: "
+            self._warn(
+                f"the checkpoint was written with JAX {progress['jax']}, this is {jax.__version__}: "
                 "the run goes on, but may not be the same bit for bit"
             )
 
@@ -105,7 +108,27 @@ class Journal:
         """Takes the figures of the next epoch; the line, if that completes one."""
         self.epoch += 1
         self._window.append({name: float(x) for name, x in metrics.items()})
+        self._look_for_bad_rows(self._window[-1])
         return self._write_line(seconds) if len(self._window) >= self._options.log_interval else None
+
+    def _look_for_bad_rows(self, figures: Mapping[str, float]) -> None:
+        skipped, updates = figures["skipped_updates"], self._sizes.num_minibatches
+        self._fruitless = self._fruitless + 1 if updates and skipped == updates else 0
+        bad, bad_rewards = int(figures["bad_rows"]), int(figures["bad_reward_rows"])
+        if not (bad or skipped) or self._has_named_bad_rows:
+            return
+        self._has_named_bad_rows = True
+        what = "rewards" if bad_rewards else "observations, or what the policy makes of them,"
+        what = "rewards and observations" if 0 < bad_rewards < bad else what
+        rows = f"{what} in {bad} of {self._sizes.num_rows} rows are" if bad else "an update is"
+        self._warn(
+            f"epoch {self.epoch}: {rows} NaN or infinite; such rows are not trained on and such updates not made "
+            f"({skipped:.0f} of {updates}): see bad_rows and skipped_updates in the metrics; said once"
+        )
+
+    def is_fruitless(self, more_than: int = FRUITLESS_EPOCHS - 1) -> bool:
+        """Whether all updates of more than so many epochs in a row had to be skipped, and that is to end the run."""
+        return self._options.stop_on_non_finite and self._fruitless > more_than
 
     def end(self, seconds: float) -> dict[str, Any] | None:
         """The last epoch has been added: writes the line of the epochs that have none yet, and returns it if there are
@@ -141,6 +164,7 @@ class Journal:
             "metrics_bytes": self._writer.position if self._writer is not None else 0,
             "window": spelled(self._window),
             "window_seconds": seconds - self._window_start,
+            "fruitless": self._fruitless,
             "settings": self._settings,
             "jax": jax.__version__,
         }
@@ -160,7 +184,7 @@ class Journal:
             self._save(train_state, self._progress(seconds))
         except OSError as error:
             if not self._has_warned:
-                self._message(f"warning: {error}; training goes on")
+                self._warn(f"{error}; training goes on")
             self._has_warned = True
 
     def _save(self, train_state: Any, progress: Mapping[str, Any]) -> Path | None:

@@ -10,7 +10,7 @@ from pufferjax.core.waiting import wait
 from pufferjax.runs.budget import Budget
 from pufferjax.runs.checkpoint import Checkpoint
 from pufferjax.runs.dashboard import Dashboard
-from pufferjax.runs.journal import Journal
+from pufferjax.runs.journal import FRUITLESS_EPOCHS, Journal
 from pufferjax.runs.signals import StopSignals
 
 
@@ -41,13 +41,16 @@ class Loop:
         self._journal.ready(self._budget.elapsed(), {"warmup_steps": steps, "warmup_rewards": rewards})
 
     def run(self, signals: StopSignals) -> str:
-        """Trains until a signal or the budget ends it. Returns which: the name of the signal, or of the setting.
+        """Trains until a signal or the budget ends it, or nothing can be learned any more. Returns which: the name of
+        the signal, that of the setting, or "non_finite".
 
         One epoch is always dispatched ahead, so that the devices never wait for the figures of the last one to be
         logged.
         """
         epoch, running, record = self._journal.epoch, None, None
         stopped_by = self._budget.spent(epoch)  # at once, if the run was killed in its final evaluation
+        if self._journal.is_fruitless(FRUITLESS_EPOCHS):  # the epoch dispatched ahead included
+            stopped_by = stopped_by or "non_finite"
         while stopped_by is None:
             # The next epoch consumes the train state, so one that is to be saved is copied first; it is written while
             # that epoch runs.
@@ -61,6 +64,8 @@ class Loop:
                 self._journal.try_to_save(copied, self._budget.elapsed())
             running = figures
             stopped_by = signals.received or self._budget.spent(epoch)
+            if self._journal.is_fruitless():
+                stopped_by = stopped_by or "non_finite"
         if running is not None:
             record = self._log(running)
         self._show(self._journal.end(self._budget.elapsed()) or record, last=True)

@@ -12,6 +12,12 @@ perf, score, episode_return, episode_length
                     that is what `evaluate` tells
 loss, policy_loss, value_loss, entropy, kl, clip_fraction, grad_norm
                     means over the window; null if not finite; 0 while the learner waits for the first reward
+bad_rows            rows (the steps of an agent in an epoch) with a reward or an observation that is NaN or infinite, or
+                    with what the policy made of one before; mean per epoch over the window. They are not trained on
+                    while there are others
+bad_reward_rows     those of them with such a reward
+skipped_updates     updates that were not made since they were not finite, mean per epoch over the window; the losses
+                    are means over the others
 learning_rate, entropy_coef
                     of the window's last epoch
 rewards             non-zero rewards of all environments, mean per epoch over the window

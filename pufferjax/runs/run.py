@@ -24,7 +24,7 @@ from pufferjax.envs import Env
 from pufferjax.runs.budget import Budget
 from pufferjax.runs.dashboard import Dashboard, number
 from pufferjax.runs.files import write_atomically
-from pufferjax.runs.journal import Journal
+from pufferjax.runs.journal import FRUITLESS_EPOCHS, Journal
 from pufferjax.runs.json_text import json_text
 from pufferjax.runs.load import load_train_state
 from pufferjax.runs.loop import Loop
@@ -42,7 +42,7 @@ class TrainResult:
     metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
     # On unseen levels; None if it was not asked for, the run was stopped, or episodes never end.
     evaluation: dict[str, Any] | None
-    stopped_by: str  # "total_steps", "max_seconds", "SIGINT" or "SIGTERM"
+    stopped_by: str  # "total_steps", "max_seconds", "SIGINT", "SIGTERM" or "non_finite" (`RunOptions`)
     summary: dict[str, Any]  # as in summary.json
     run_dir: Path | None
 
@@ -62,6 +62,7 @@ def train(
     overlap: bool | None = None,
     checkpoint_interval_seconds: float = 60.0,
     keep_checkpoints: int = 3,
+    stop_on_non_finite: bool = True,
     policy: ActorCritic | None = None,
     show: bool = True,
 ) -> TrainResult:
@@ -81,7 +82,7 @@ def train(
       max_seconds, eval_episodes, log_interval, print_interval_seconds: see `RunOptions`.
       devices: see `RunOptions`. Called before anything else has used JAX in this process, it makes every CPU core a
         device; a resumed run takes as many devices as it had.
-      overlap, checkpoint_interval_seconds, keep_checkpoints: see `RunOptions`.
+      overlap, checkpoint_interval_seconds, keep_checkpoints, stop_on_non_finite: see `RunOptions`.
       policy: instead of `make_policy(env.spec, config.policy)`. config.toml holds only the name of its class: resume
         and load the run with it.
       show: progress on stdout.
@@ -104,6 +105,7 @@ def train(
         overlap=overlap,
         checkpoint_interval_seconds=checkpoint_interval_seconds,
         keep_checkpoints=keep_checkpoints,
+        stop_on_non_finite=stop_on_non_finite,
     )
     if resume and run_dir is None:
         raise ValueError("resume needs a run_dir")
@@ -120,7 +122,9 @@ def train(
         if resume and (finished := summary_if_finished(run_dir, run_config, sizes.num_epochs)):
             return _as_it_is(run_dir, run_config, env, policy, finished, dashboard)
         with dashboard:
-            journal = Journal(run_dir, sizes, options, settings(run_config.to_table()), dashboard.message)
+            journal = Journal(
+                run_dir, sizes, options, settings(run_config.to_table()), dashboard.message, dashboard.warn
+            )
             with StopSignals() as signals, journal:
                 train_state = epochs.init(jax.random.key(options.seed))
                 checkpoint = None
@@ -158,9 +162,7 @@ def _as_it_is(run_dir, config, env, policy, summary, dashboard) -> TrainResult:
         f"{run_dir} has finished ({summary['stopped_by']} reached after {summary['steps']:,} steps): nothing is left "
         f"to do; to train it longer, resume it with a larger {summary['stopped_by']}"
     )
-    train_state = load_train_state(
-        run_dir, config, env, policy, warn=lambda line: dashboard.message(f"warning: {line}")
-    )
+    train_state = load_train_state(run_dir, config, env, policy, warn=dashboard.warn)
     records = read_metrics(run_dir / "metrics.jsonl")
     return TrainResult(train_state, records, summary["evaluation"], summary["stopped_by"], summary, run_dir)
 
@@ -206,6 +208,11 @@ def _report(summary, checkpoint, dashboard) -> None:
     """How the run ended, where its last `checkpoint` is, and what it achieved."""
     if summary["stopped_by"].startswith("SIG"):
         dashboard.message(f"stopped by {summary['stopped_by']} after {summary['steps']:,} steps")
+    if summary["stopped_by"] == "non_finite":
+        dashboard.warn(
+            f"stopped after {summary['steps']:,} steps: in {FRUITLESS_EPOCHS} epochs in a row every update was NaN or "
+            "infinite, so nothing is learned any more (stop_on_non_finite=False goes on)"
+        )
     if checkpoint is not None:
         dashboard.message(f"checkpoint: {checkpoint}")
     if (evaluation := summary["evaluation"]) is not None:

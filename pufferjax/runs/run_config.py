@@ -28,6 +28,7 @@ RESUMABLE = (
     "print_interval_seconds",
     "checkpoint_interval_seconds",
     "keep_checkpoints",
+    "stop_on_non_finite",
 )
 
 
@@ -50,6 +51,9 @@ class RunOptions:
     # after every epoch. Seconds, not epochs, because an epoch may take milliseconds or minutes.
     checkpoint_interval_seconds: float = 60.0
     keep_checkpoints: int = 3  # how many of the latest checkpoints stay, >= 1; older ones are deleted
+    # End the run, as "non_finite", when for 10 epochs in a row every update was NaN or infinite and none could be made:
+    # nothing is learned any more. False: go on.
+    stop_on_non_finite: bool = True
 
     def __post_init__(self):
         take_numpy_scalars(self)
@@ -72,6 +76,8 @@ class RunOptions:
             check("devices", "an integer >= 1, or None", is_int(1, 2**31 - 1))
         if self.overlap is not None and not isinstance(self.overlap, bool):
             raise ValueError(f"overlap must be True, False or None, got {self.overlap!r}")
+        if not isinstance(self.stop_on_non_finite, bool):
+            raise ValueError(f"stop_on_non_finite must be True or False, got {self.stop_on_non_finite!r}")
         if self.max_seconds is not None:
             check("max_seconds", "a number > 0, or None", lambda x: 0 < x < math.inf)
 
