@@ -1,14 +1,17 @@
 """`pufferjax train ENV`: a run with the preset of an environment, changed by flags."""
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pufferjax.cli.compile_cache import Flag, use_compile_cache
-from pufferjax.cli.refusals import fail, refusals
+from pufferjax.cli.refusals import fail, refusals, warn
+
+_STATUS = {"SIGINT": 130, "SIGTERM": 143, "non_finite": 1}
 
 USAGE = """\
   pufferjax train ENV [--env.size 35] [--state-set.fraction 0.4] [--seed 1] [--max-seconds 600] [--run-dir runs/x]
@@ -33,6 +36,7 @@ def main(argv: list[str]) -> int:
         from pufferjax.runs import run
         from pufferjax.runs.checkpoint import CheckpointError
         from pufferjax.runs.run_dir import check_run_dir
+        from pufferjax.runs.signals import StoppedEarly
 
         config = args.config
         env = config.make_env()
@@ -45,7 +49,18 @@ def main(argv: list[str]) -> int:
         result = run.train(env, config.train, run_dir=run_dir, resume=args.resume, **dataclasses.asdict(config.options))
     except (OSError, CheckpointError) as error:
         raise fail(error) from None
-    return {"SIGINT": 130, "SIGTERM": 143, "non_finite": 1}.get(result.stopped_by, 0)
+    except StoppedEarly as stop:
+        warn(f"{stop}; --run-dir {run_dir} --resume starts it again")
+        _leave(_STATUS[stop.name])
+    return _STATUS.get(result.stopped_by, 0)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process at once: Python would wait for what is compiled, and for the random walk, in the background."""
+    from pufferjax.cli import streams
+
+    streams.flush()
+    os._exit(status)
 
 
 @dataclasses.dataclass(frozen=True)

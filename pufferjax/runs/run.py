@@ -88,7 +88,9 @@ def train(
       show: progress on stdout.
 
     A first Ctrl-C or SIGTERM ends the run after the epochs under way, writes the checkpoint, skips the evaluation and
-    is reported in `stopped_by`; a second one acts at once.
+    is reported in `stopped_by`; a second one acts at once. While the run still compiles or walks at random before its
+    first epoch, the first one acts at once too: it raises `pufferjax.runs.signals.StoppedEarly`, a KeyboardInterrupt.
+    What was begun in the background is left to end there.
 
     Raises ValueError for impossible settings, FileExistsError for a run_dir in use, CheckpointError if all checkpoints
     to resume from are bad, OSError if run_dir cannot be written (a checkpoint before the last one: only a warning).
@@ -134,6 +136,7 @@ def train(
                 journal.start(checkpoint)
                 loop = Loop(epochs, budget, journal, dashboard)
                 loop.begin(train_state, config.hypers(), checkpoint=checkpoint, resume=resume)
+                signals.started()
                 stopped_by = loop.run(signals)
                 train_seconds, train_state = budget.elapsed(), epochs.train_state
                 saved = journal.save_last(train_state)

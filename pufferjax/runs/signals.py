@@ -5,14 +5,24 @@ import threading
 from typing import Any
 
 
+class StoppedEarly(KeyboardInterrupt):
+    """A run was asked to stop while it started: before its first epoch there is nothing to save."""
+
+    def __init__(self, name: str):
+        super().__init__(f"stopped by {name} before the first epoch")
+        self.name = name  # "SIGINT" or "SIGTERM"
+
+
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is noted in `received`; a second one acts as before.
+    """While entered, the first SIGINT or SIGTERM is noted in `received`, or raises StoppedEarly until `started`; a
+    second one acts as before.
 
     Only the main thread may handle signals; elsewhere this does nothing.
     """
 
     def __init__(self):
         self.received: str | None = None
+        self._has_started = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self):
@@ -24,9 +34,15 @@ class StopSignals:
     def __exit__(self, *exception):
         self._restore()
 
+    def started(self) -> None:
+        """From here on there are epochs, each of which is worth its end."""
+        self._has_started = True
+
     def _note(self, number, frame):
         self.received = signal.Signals(number).name
         self._restore()
+        if not self._has_started:
+            raise StoppedEarly(self.received)
 
     def _restore(self):
         for number, handler in self._previous.items():

@@ -107,6 +107,22 @@ def test_json_alone_on_stdout_of_a_process(cli_run):
     assert process.returncode == 0 and json.loads(out)["episodes"] == 5 and out.count("\n") == 1
 
 
+@pytest.mark.parametrize(("number", "status", "delay"), [(signal.SIGINT, 130, 0.5), (signal.SIGTERM, 143, 6)])
+def test_a_start_that_takes_minutes_can_be_stopped(tmp_path, number, status, delay):
+    # Compiles, then walks for minutes: in mazes of this size a random walk hardly meets a reward.
+    flags = ["--env.size", 61, "--env.num-mazes", 16, "--state-set.warmup-rewards", 10**6, "--devices", 1]
+    process = command("train", "maze", *flags, "--run-dir", tmp_path / "run")
+    while not (tmp_path / "run" / "config.toml").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(delay)
+    process.send_signal(number)
+    start = time.monotonic()
+    _, err = process.communicate(timeout=300)
+    assert time.monotonic() - start < 4 and process.returncode == status  # two seconds, and the load of a test machine
+    assert err.startswith(f"pufferjax: warning: stopped by {number.name} before the first epoch; --run-dir")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_can_be_evaluated(tmp_path, capsys, number, status, tiny_flags):
     run_dir = tmp_path / "run"

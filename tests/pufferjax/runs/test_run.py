@@ -18,7 +18,7 @@ from pufferjax.runs.budget import Budget
 from pufferjax.runs.load import load_run
 from pufferjax.runs.metrics import read_metrics
 from pufferjax.runs.run_config import RunConfig, RunOptions, read_config
-from pufferjax.runs.signals import StopSignals
+from pufferjax.runs.signals import StoppedEarly, StopSignals
 
 TIMES = ("wall_seconds", "steps_per_second")
 
@@ -146,11 +146,30 @@ def test_a_budget_without_seconds(monkeypatch):
 def test_first_signal_is_noted_and_the_second_acts():
     before = signal.getsignal(signal.SIGINT)
     with StopSignals() as signals:
+        signals.started()
         signal.raise_signal(signal.SIGINT)
         assert signals.received == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_epoch_acts_at_once(tmp_path, monkeypatch, tiny_env, tiny_config, tiny_run, number):
+    before = signal.getsignal(number)
+    options = {"seed": 3, "run_dir": tmp_path / "run", "devices": 1, "show": False}
+
+    def walk(self, train_state, hypers):
+        signal.raise_signal(number)
+        pytest.fail("it went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pufferjax.core.epochs.OneProgram.warmup", walk)
+        with pytest.raises(StoppedEarly, match=f"stopped by {number.name} before the first epoch"):
+            pufferjax.train(tiny_env, tiny_config(), **options)
+    assert signal.getsignal(number) == before
+    resumed = pufferjax.train(tiny_env, tiny_config(), resume=True, **options)
+    assert without_times(resumed.metrics) == without_times(tiny_run.metrics)
 
 
 def test_stopped_run_writes_a_checkpoint_and_no_evaluation(tmp_path, monkeypatch, tiny_env, tiny_config):
