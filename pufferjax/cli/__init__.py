@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     status, lost = 0, None
     try:
         status = _run(argv)
+    except Exit as exit:
+        status = exit.status
     except OSError as error:
         if error.errno is None or error.filename is not None:  # of a file, not of a stream
             raise
@@ -46,9 +48,20 @@ def _run(argv: list[str]) -> int:
         if argv[0] not in COMMANDS:
             raise fail(f"unknown command {argv[0]!r}; valid are {', '.join(COMMANDS)}")
         return _command(argv[0]).main(argv[1:])
-    except Exit as exit:
-        return exit.status
     except SystemExit as exit:  # tyro's, after --help or a bad flag
         return exit.code if isinstance(exit.code, int) else 2
     except KeyboardInterrupt:
         return 130
+    except (AssertionError, RuntimeError) as error:  # what JAX raises where it has no device, wherever it is first used
+        raise _no_device() or error from None
+
+
+def _no_device() -> Exit | None:
+    """The refusal, its line printed, if JAX cannot start what JAX_PLATFORMS asks for."""
+    from pufferjax.core.parallel import start_devices
+
+    try:
+        start_devices()
+    except RuntimeError as error:
+        return fail(error)
+    return None

@@ -161,8 +161,8 @@ class StateSetConfig:
     # Random warm-up before training: random actions at simulator speed until this many rewards were met, the last
     # snapshots before each filling the set. 0: none. Its steps are counted and logged.
     warmup_rewards: int = 64
-    warmup_snapshots: int = 4  # snapshots kept before each reward of the warm-up, `interval` steps apart; >= 1
-    warmup_envs: int = 256  # simulators of the warm-up, >= 1
+    warmup_snapshots: int = 4  # snapshots before each reward of the warm-up, `interval` steps apart; 1 to 1024
+    warmup_envs: int = 256  # simulators of the warm-up, 1 to 65536
     warmup_max_steps: int = 4_000_000_000  # simulator steps after which the warm-up gives up: training begins without
 
     def __post_init__(self):
@@ -182,10 +182,11 @@ class StateSetConfig:
                self.walk_steps % WALK_LENGTHS[0] == 0)  # fmt: skip
         _check_float("state_set.release_from", self.release_from, 0)
         _check_float("state_set.release_until", self.release_until, self.release_from)
-        _check_int("state_set.warmup_rewards", self.warmup_rewards, 0)
-        _check_int("state_set.warmup_snapshots", self.warmup_snapshots, 1)
-        _check_int("state_set.warmup_envs", self.warmup_envs, 1)
-        _check_int("state_set.warmup_max_steps", self.warmup_max_steps, 0, 2**63 - 1)
+        # Below these the walk's counts of rewards and of chunks of steps fit 31 bits.
+        _check_int("state_set.warmup_rewards", self.warmup_rewards, 0, 2**30)
+        _check_int("state_set.warmup_snapshots", self.warmup_snapshots, 1, 2**10)
+        _check_int("state_set.warmup_envs", self.warmup_envs, 1, 2**16)
+        _check_int("state_set.warmup_max_steps", self.warmup_max_steps, 0, 2**43)
 
 
 class Hypers(NamedTuple):

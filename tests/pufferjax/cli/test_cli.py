@@ -312,3 +312,16 @@ def test_importing_the_command_changes_nothing_global():
         "assert 'orbax' not in sys.modules and 'matplotlib' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+@pytest.mark.parametrize("arguments", ["envs", "train chain_mdp --run-dir RUN", "bench ops --tiny"])
+def test_a_platform_that_is_not_there_is_one_line(tmp_path, platform, arguments):
+    if platform == "cuda" and shutil.which("nvidia-smi"):
+        pytest.skip("it may be there")
+    arguments = arguments.replace("RUN", str(tmp_path / "run")).split()
+    process = command(*arguments, env=os.environ | {"JAX_PLATFORMS": platform})
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 2 and out == "" and err.count("\n") == 1
+    assert err.startswith(f"pufferjax: error: JAX has no device: JAX_PLATFORMS is '{platform}'")
+    assert not list(tmp_path.iterdir())

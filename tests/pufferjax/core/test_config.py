@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
+from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig, make_init, make_warmup
 from pufferjax.core.config import Sizes
 
 
@@ -86,3 +86,22 @@ def test_hypers_are_the_configured_numbers():
     assert float(hypers.gamma) == pytest.approx(0.9)
     assert (float(hypers.state_decay), float(hypers.state_priority_exponent)) == (0.5, 2.0)
     assert float(hypers.priority_exponent) == pytest.approx(PPOConfig().priority_exponent)
+
+
+@pytest.mark.parametrize(
+    "most",
+    [
+        {"warmup_envs": 2**16},
+        {"warmup_rewards": 2**30},
+        {"warmup_envs": 1, "warmup_max_steps": 2**43},
+        {"warmup_snapshots": 2**10},
+    ],
+)
+def test_the_largest_warmup_can_be_counted(most, tiny_env, tiny_config):
+    config = tiny_config(state_set=StateSetConfig(capacity=32, interval=8, **most))
+    train_state = jax.eval_shape(make_init(tiny_env, config), jax.random.key(0))
+    after = jax.eval_shape(make_warmup(tiny_env, config), train_state, config.hypers())
+    assert after.warmup_rewards.dtype == "int32"
+    name, value = list(most.items())[-1]
+    with pytest.raises(ValueError, match=f"state_set.{name} must be an integer in .*, got {value + 1}"):
+        StateSetConfig(**{name: value + 1})
