@@ -74,7 +74,8 @@ def train(
       seed: of everything random; without max_seconds, the same seed gives the same metrics but for the times in them.
       run_dir: folder of this machine for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or
         empty, unless resumed. `~` is expanded. A small checkpoint is written there and deleted before the training
-        begins, so that a run that could not be saved is refused. None: no files.
+        begins, so that a run that could not be saved is refused; as it is in a process of several that are joined by
+        `jax.distributed`. None: no files.
       resume: go on with the run in run_dir, however it ended, from its latest good checkpoint, or from the beginning if
         it was killed before it wrote one. Without max_seconds it becomes the run that it would have been, bit for bit,
         but for the times. Env, config and options must be those it was started with, except total_steps, max_seconds
@@ -113,6 +114,12 @@ def train(
         raise ValueError("resume needs a run_dir")
     run_dir = None if run_dir is None else local_path("run_dir", run_dir)
     mesh_devices, options = _placed(config, options, read_table(run_dir)["run"] if resume else {})
+    if run_dir is not None and jax.process_count() > 1:
+        raise ValueError(
+            f"run_dir must be None in one of {jax.process_count()} processes that jax.distributed has joined, got "
+            f"{str(run_dir)!r}: checkpoints are written by processes on their own; start each run without "
+            "jax.distributed, or keep what train returns"
+        )
     policy = policy or make_policy(env.spec, config.policy)
     epochs = make_epochs(env, config, mesh_devices, policy, options.overlap)
     sizes = config.sizes(env.spec.num_agents)

@@ -3,7 +3,11 @@
 import dataclasses
 import itertools
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 import tomllib
 
@@ -245,3 +249,45 @@ def test_without_run_dir_nothing_is_written(tmp_path, monkeypatch, tiny_env, tin
     monkeypatch.chdir(tmp_path)
     result = pufferjax.train(tiny_env, tiny_config(), seed=3, eval_episodes=0, show=False)
     assert result.run_dir is None and list(tmp_path.iterdir()) == []
+
+
+JOINED = """
+import sys
+import jax
+
+index, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+jax.distributed.initialize(f"localhost:{port}", 2, index)
+import pufferjax
+
+env = pufferjax.envs.make("chain_mdp")
+ppo = pufferjax.PPOConfig(optimizer="adam", minibatch_size=64, replay_ratio=1.0)
+config = pufferjax.TrainConfig(
+    total_steps=256, num_envs=8, horizon=16, ppo=ppo, state_set=pufferjax.StateSetConfig(fraction=0)
+)
+try:
+    pufferjax.train(env, config, run_dir=f"{folder}/{index}", devices=1, show=False)
+except ValueError as error:
+    assert "run_dir must be None in one of 2 processes that jax.distributed has joined" in str(error), error
+else:
+    raise AssertionError("it began")
+result = pufferjax.train(env, config, seed=index, devices=1, eval_episodes=5, show=False)
+print(result.stopped_by, result.evaluation["episodes"])
+"""
+
+
+def test_one_of_several_joined_processes_trains_and_is_refused_a_run_directory(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOINED, str(index), str(port), str(tmp_path)],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0 and out == "total_steps 5\n", err
+    assert not list(tmp_path.iterdir())
