@@ -51,7 +51,7 @@ struct ForwardArrays {
 };
 
 // Rows [begin, end) through all steps. scratch: [end - begin, 3 padded].
-template <typename Tile, bool kSave>
+template <typename Level, bool kSave>
 PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
                              float* scratch) {
   const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded;
@@ -64,8 +64,8 @@ PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, in
     }
     ahead.Add(arrays.y + first, size);
     if (t + 1 < layer.num_steps) ahead.Add(arrays.x + first + layer.batch * hidden, size);
-    TiledMatmul<Tile>({arrays.x + first, hidden, 1}, arrays.weights, width, end - begin, hidden, width,
-                      /*add=*/false, scratch, width, &ahead);
+    TiledMatmul<Level>({arrays.x + first, hidden, 1}, arrays.weights, width, end - begin, hidden, width,
+                       /*add=*/false, scratch, width, &ahead);
     float* states = kSave ? arrays.h + t * layer.batch * hidden : arrays.h;
     const float* previous = t == 0 ? arrays.h0 : kSave ? states - layer.batch * hidden : arrays.h;
     for (int64_t b = begin; b < end; ++b) {
@@ -83,13 +83,13 @@ PJX_INLINE void ForwardBlock(const Layer& layer, const ForwardArrays& arrays, in
   }
 }
 
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void ForwardTiled(const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end,
                              float* scratch) {
   if (arrays.gates != nullptr) {
-    ForwardBlock<Tile, true>(layer, arrays, begin, end, scratch);
+    ForwardBlock<Level, true>(layer, arrays, begin, end, scratch);
   } else {
-    ForwardBlock<Tile, false>(layer, arrays, begin, end, scratch);
+    ForwardBlock<Level, false>(layer, arrays, begin, end, scratch);
   }
 }
 
@@ -119,7 +119,7 @@ struct BackwardArrays {
 
 // Rows [begin, end) through all steps. scratch: [end - begin, 4 padded], its padding 0; weights_bar: [H, 3 padded], is
 // added to.
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end,
                               float* scratch, float* weights_bar) {
   const int64_t hidden = layer.hidden, padded = layer.padded(), width = 3 * padded, num_rows = end - begin;
@@ -141,8 +141,8 @@ PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, 
       }
     }
     const int64_t first = (t * layer.batch + begin) * hidden;
-    TiledMatmul<Tile>({projected_bar, width, 1}, arrays.transposed, padded, num_rows, width, padded,
-                      /*add=*/true, x_bar, padded);
+    TiledMatmul<Level>({projected_bar, width, 1}, arrays.transposed, padded, num_rows, width, padded,
+                       /*add=*/true, x_bar, padded);
     for (int64_t r = 0; r < num_rows; ++r) {
       std::memcpy(arrays.x_bar + first + r * hidden, x_bar + r * padded, hidden * sizeof(float));
     }
@@ -155,17 +155,17 @@ PJX_INLINE void BackwardTiled(const Layer& layer, const BackwardArrays& arrays, 
       if (t > 1) ahead.Add(arrays.h + next - layer.batch * hidden, size);
       ahead.Add(arrays.x_bar + next, size);
     }
-    TiledMatmul<Tile>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width,
-                      /*add=*/true, weights_bar, width, &ahead);
+    TiledMatmul<Level>({arrays.x + first, 1, hidden}, projected_bar, width, hidden, num_rows, width,
+                       /*add=*/true, weights_bar, width, &ahead);
   }
 }
 
-PJX_TILED(Forward, (const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch),
-          ForwardTiled<Tile>(layer, arrays, begin, end, scratch))
-PJX_TILED(Backward,
-          (const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
-           float* weights_bar),
-          BackwardTiled<Tile>(layer, arrays, begin, end, scratch, weights_bar))
+PJX_KERNEL(Forward, (const Layer& layer, const ForwardArrays& arrays, int64_t begin, int64_t end, float* scratch),
+           ForwardTiled<Level>(layer, arrays, begin, end, scratch))
+PJX_KERNEL(Backward,
+           (const Layer& layer, const BackwardArrays& arrays, int64_t begin, int64_t end, float* scratch,
+            float* weights_bar),
+           BackwardTiled<Level>(layer, arrays, begin, end, scratch, weights_bar))
 
 // kernel [H, 3H] with each third of a row padded: [H, 3 padded].
 void PadColumns(const float* kernel, const Layer& layer, float* weights) {

@@ -7,14 +7,14 @@
 #include <new>
 #include <vector>
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
 #include "xla_ops/common/ffi.h"
 #include "xla_ops/common/lanes.h"
 #include "xla_ops/common/ordered_parts.h"
 #include "xla_ops/common/simd.h"
+
+#ifdef PJX_X86_LEVELS
+#include <immintrin.h>
+#endif
 
 namespace pjx {
 namespace {
@@ -30,7 +30,8 @@ struct Sizes {
 // the cell.
 int64_t Room(const Sizes& sizes) { return sizes.num_cells + 16; }
 
-PJX_BASELINE_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
+template <typename Level>
+PJX_INLINE int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
   const int64_t num_cells = sizes.num_cells;
   const int32_t num_codes = static_cast<int32_t>(sizes.num_codes);
   int32_t before = -1;
@@ -46,7 +47,8 @@ PJX_BASELINE_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, in
 #ifdef PJX_X86_LEVELS
 // The compiler does not find the compress instruction; with it the search for non-empty cells all but vanishes (before,
 // it took half of the forward time).
-PJX_AVX512_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
+template <>
+PJX_AVX512 int64_t SelectRows<Avx512>(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
   const int32_t num_codes = static_cast<int32_t>(sizes.num_codes);
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i step = _mm512_set1_epi32(16 * num_codes);
@@ -90,12 +92,12 @@ PJX_INLINE void SumBlock(const float* table, const int32_t* selected, int64_t co
   for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(y)[v] = even[v] + odd[v];
 }
 
-PJX_MULTIVERSION
-static void ForwardRows(const uint8_t* x, const float* weight, const float* bias, Sizes sizes, int64_t num_rows,
-                        int32_t* selected, float* y) {
+template <typename Level>
+PJX_INLINE void ForwardRowsAt(const uint8_t* x, const float* weight, const float* bias, Sizes sizes, int64_t num_rows,
+                              int32_t* selected, float* y) {
   const int64_t num_hidden = sizes.num_hidden;
   for (int64_t r = 0; r < num_rows; ++r, x += sizes.num_cells, y += num_hidden) {
-    const int64_t count = SelectRows(x, sizes, selected);
+    const int64_t count = SelectRows<Level>(x, sizes, selected);
     int64_t h = 0;
     for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes) {
       SumBlock<4>(weight + h, selected, count, num_hidden, bias + h, y + h);
@@ -126,12 +128,12 @@ PJX_INLINE void ScatterBlock(const float* cotangent, const int32_t* selected, in
   for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(bias)[v] += g[v];
 }
 
-PJX_MULTIVERSION
-static void BackwardRows(const uint8_t* x, const float* cotangent, Sizes sizes, int64_t num_rows, int32_t* selected,
-                         float* dweight, float* dbias) {
+template <typename Level>
+PJX_INLINE void BackwardRowsAt(const uint8_t* x, const float* cotangent, Sizes sizes, int64_t num_rows,
+                               int32_t* selected, float* dweight, float* dbias) {
   const int64_t num_hidden = sizes.num_hidden;
   for (int64_t r = 0; r < num_rows; ++r, x += sizes.num_cells, cotangent += num_hidden) {
-    const int64_t count = SelectRows(x, sizes, selected);
+    const int64_t count = SelectRows<Level>(x, sizes, selected);
     int64_t h = 0;
     for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes) {
       ScatterBlock<4>(cotangent + h, selected, count, num_hidden, dweight + h, dbias + h);
@@ -147,12 +149,20 @@ static void BackwardRows(const uint8_t* x, const float* cotangent, Sizes sizes, 
   }
 }
 
-PJX_MULTIVERSION
-static uint8_t LargestCode(const uint8_t* x, int64_t size) {
+PJX_KERNEL(ForwardRows,
+           (const uint8_t* x, const float* weight, const float* bias, Sizes sizes, int64_t num_rows, int32_t* selected,
+            float* y),
+           ForwardRowsAt<Level>(x, weight, bias, sizes, num_rows, selected, y))
+PJX_KERNEL(BackwardRows,
+           (const uint8_t* x, const float* cotangent, Sizes sizes, int64_t num_rows, int32_t* selected, float* dweight,
+            float* dbias),
+           BackwardRowsAt<Level>(x, cotangent, sizes, num_rows, selected, dweight, dbias))
+
+PJX_KERNEL(LargestCode, (const uint8_t* x, int64_t size), {
   uint8_t largest = 0;
   for (int64_t i = 0; i < size; ++i) largest = x[i] > largest ? x[i] : largest;
   return largest;
-}
+})
 
 // Codes index memory: nothing is computed from them before this has passed.
 ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, int64_t num_codes) {
