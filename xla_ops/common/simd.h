@@ -39,24 +39,28 @@ PJX_INLINE void Prefetch(const void* address) {
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int64_t kLanes = 16;
 
-// What a kernel must know of the level it is compiled for: vectors of one register each (wider ones GCC keeps in
-// memory, and a choice between two of them it takes apart into single numbers), and the tile of a product, rows by
-// vectors, that fits the registers beside one row of the right matrix. A template's argument is the level, never its
-// vector: as an argument a vector type loses its attributes, and unaligned memory would be read as if it were aligned.
+// What a kernel must know of the level it is compiled for: vectors of one register each, Values in one and Floats and
+// Ints in memory (wider ones GCC keeps in memory, and a choice between two of them it takes apart into single numbers),
+// and the tile of a product, rows by vectors, that fits the registers beside one row of the right matrix. A template's
+// argument is the level, never its vector in memory: as an argument such a type loses its attributes, and unaligned
+// memory would be read as if it were aligned.
 struct Avx512 {
+  typedef float Values __attribute__((vector_size(64)));
   typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
   typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
   static constexpr int kRows = 8, kVecs = 3;
 };
 struct Avx2 {
+  typedef float Values __attribute__((vector_size(32)));
   typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
   typedef int32_t Ints __attribute__((vector_size(32), aligned(4), may_alias));
-  static constexpr int kRows = 4, kVecs = 2;
+  static constexpr int kRows = 4, kVecs = 3;
 };
 struct Baseline {  // SSE2, NEON
+  typedef float Values __attribute__((vector_size(16)));
   typedef float Floats __attribute__((vector_size(16), aligned(4), may_alias));
   typedef int32_t Ints __attribute__((vector_size(16), aligned(4), may_alias));
-  static constexpr int kRows = 2, kVecs = 4;
+  static constexpr int kRows = 4, kVecs = 3;
 };
 
 // PJX_KERNEL(Name, (parameters), body) defines a function Name whose body, a statement that may use the type `Level`,

@@ -60,6 +60,7 @@ PJX_INLINE void AddProduct(Strided a, const float* b, int64_t b_row, int64_t dep
                            typename Level::Floats (&sum)[kRows][kVecs], Ahead* ahead = nullptr) {
   using Floats = typename Level::Floats;
   const Ahead::Lines lines = ahead == nullptr ? Ahead::Lines{} : ahead->Take(depth);
+#pragma GCC unroll 4
   for (int64_t k = 0; k < depth; ++k) {
     if (ahead != nullptr) Prefetch<2>(lines[k]);
     Floats right[kVecs];
