@@ -63,6 +63,9 @@ struct Baseline {  // SSE2, NEON
   static constexpr int kRows = 4, kVecs = 3;
 };
 
+template <typename Level>
+constexpr int64_t kLevelLanes = sizeof(typename Level::Floats) / sizeof(float);
+
 // PJX_KERNEL(Name, (parameters), body) defines a function Name whose body, a statement that may use the type `Level`,
 // is compiled for every level; a call runs the one of this process. What the body calls must be PJX_INLINE, or it stays
 // baseline code. Where contraction is forbidden (-ffp-contract=off) all versions give the same bits: nothing here

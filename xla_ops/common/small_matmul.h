@@ -15,9 +15,6 @@ struct Strided {
   int64_t row, column;
 };
 
-template <typename Level>
-constexpr int64_t kLevelLanes = sizeof(typename Level::Floats) / sizeof(float);
-
 // Arrays that the code after a product will read or write. The product asks for them as it goes, a line for each step
 // along its depth, so that the wait for memory is over when they are needed.
 class Ahead {
