@@ -5,6 +5,7 @@ The only file that touches `jax.ffi`. An op calls `native_call` inside its nativ
     ffi.select("pufferjax.gae_vtrace", native_branch, reference_branch, *operands)
 """
 
+import concurrent.futures
 import contextlib
 import importlib
 import os
@@ -114,6 +115,15 @@ def instruction_set() -> str | None:
     """The level of vector instructions that the CPU's native code runs with here: "avx512", "avx2" or "baseline" (SSE2
     on x86-64, NEON on aarch64). None without the native module. PUFFERJAX_MAX_ISA caps it."""
     return _modules["cpu"].instruction_set() if "cpu" in _modules else None
+
+
+def multiply_add_speed(num_threads: int, seconds: float = 0.2) -> float:
+    """Floating-point operations per second that `num_threads` threads together reach with multiply-adds in registers,
+    at the level of `instruction_set()`: the roof of native matrix products. RuntimeError without the native module."""
+    if "cpu" not in _modules:
+        raise RuntimeError(f"multiply_add_speed needs the native module _cpu: {_load_errors['cpu']}")
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
+        return sum(threads.map(_modules["cpu"].multiply_add_speed, [seconds] * num_threads))
 
 
 def describe_env(name: str, params: Sequence[int]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 
 #include "xla_ops/common/cpu_level.h"
 #include "xla_ops/common/ffi.h"
+#include "xla_ops/common/multiply_add.h"
 
 #ifndef PJX_MODULE_NAME
 #define PJX_MODULE_NAME _cpu
@@ -26,6 +27,8 @@ PYBIND11_MODULE(PJX_MODULE_NAME, module) {
         if (!pjx::LimitLevel(level)) throw py::value_error("no level of instructions named '" + level + "'");
       },
       py::arg("level"));
+  module.def("multiply_add_speed", &pjx::MultiplyAddSpeed, py::arg("seconds"),
+             py::call_guard<py::gil_scoped_release>());
   module.def("limit_threads", [](int64_t limit) { pjx::ThreadLimit() = limit; }, py::arg("limit"));
   module.def(
       "describe",
