@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
-.PHONY: demo test test-newest test-gpu nightly sanitize docs lint format cuda wheel clean
+.PHONY: demo test test-newest test-gpu nightly arm sanitize docs lint format cuda wheel clean
 
 demo: $(VENV)/.installed  ## the same learner with and without the state set, about three minutes: curves, numbers, a GIF
 	$(BIN)/python experiments/demo.py
@@ -41,6 +41,18 @@ sanitize: $(VENV)/.installed  ## native code under AddressSanitizer, UndefinedBe
 	$(call instrument,thread,build/sanitize-thread,drive_handlers race_kernels)
 	build/sanitize-thread/drive_handlers
 	build/sanitize-thread/race_kernels
+
+# For another machine than this one: every source compiled, every handler driven under emulation.
+ARM_CXX ?= aarch64-linux-gnu-g++
+ARM_RUN ?= qemu-aarch64 -L /usr/aarch64-linux-gnu
+
+arm: $(VENV)/.installed  ## native code for aarch64, run by qemu (Debian: g++-aarch64-linux-gnu, qemu-user)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja
+	$(BIN)/cmake -S . -B build/arm -G Ninja -DPUFFERJAX_DRIVER_ONLY=ON -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(BIN)/cmake --build build/arm --target drive_handlers
+	$(ARM_RUN) build/arm/drive_handlers
 
 comma := ,
 define instrument

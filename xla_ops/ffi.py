@@ -5,8 +5,10 @@ The only file that touches `jax.ffi`. An op calls `native_call` inside its nativ
     ffi.select("pufferjax.gae_vtrace", native_branch, reference_branch, *operands)
 """
 
+import concurrent.futures
 import contextlib
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,11 @@ import numpy as np
 
 # Platform name in `jax.lax.platform_dependent` -> (module, platform name in `register_ffi_target`).
 _MODULES = {"cpu": ("_cpu", "cpu"), "cuda": ("_cuda", "CUDA")}
+
+# The environment variable that caps the vector instructions of the CPU's native code in this process, and its values in
+# rising order: SSE2 or NEON; AVX2 with FMA (x86-64-v3); AVX-512 (x86-64-v4).
+MAX_ISA = "PUFFERJAX_MAX_ISA"
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 _modules: dict[str, Any] = {}
 _user_modules: list[Any] = []  # on the CPU, beside _cpu
@@ -40,6 +47,31 @@ def _load() -> None:
 _load()
 
 
+def limit_instruction_set(level: str) -> None:
+    """Runs the CPU's native code at no level of vector instructions above `level` from now on, in this process.
+
+    `level`: "baseline", "avx2" or "avx512"; one that the machine does not have means the highest it has. Only for
+    tests and measurements that compare levels: a level is normally set by PUFFERJAX_MAX_ISA, read on import, and
+    results of matrix products differ between levels in their last bits.
+    """
+    if level not in INSTRUCTION_SETS:
+        raise ValueError(f"limit_instruction_set: level must be one of {', '.join(INSTRUCTION_SETS)}, got {level!r}")
+    for module in filter(None, [_modules.get("cpu"), *_user_modules]):
+        module.limit_instruction_set(level)
+
+
+def _read_limit() -> None:
+    level = os.environ.get(MAX_ISA)
+    if not level:
+        return
+    if level not in INSTRUCTION_SETS:
+        raise ValueError(f"{MAX_ISA} must be one of {', '.join(INSTRUCTION_SETS)}, got {level!r}")
+    limit_instruction_set(level)
+
+
+_read_limit()
+
+
 def register_module(module: Any) -> None:
     """Makes the handlers and simulators of a native CPU module of your own known, for this process.
 
@@ -52,6 +84,8 @@ def register_module(module: Any) -> None:
         raise ValueError(f"register_module: the target {taken[0]} is registered already; choose another name")
     for target, capsule in registrations.items():
         jax.ffi.register_ffi_target(target, capsule, platform="cpu")
+    if "cpu" in _modules:
+        module.limit_instruction_set(_modules["cpu"].instruction_set())
     _user_modules.append(module)
     _targets["cpu"] |= frozenset(registrations)
 
@@ -79,8 +113,17 @@ def load_errors() -> dict[str, str]:
 
 def instruction_set() -> str | None:
     """The level of vector instructions that the CPU's native code runs with here: "avx512", "avx2" or "baseline" (SSE2
-    on x86-64, NEON on aarch64). None without the native module."""
+    on x86-64, NEON on aarch64). None without the native module. PUFFERJAX_MAX_ISA caps it."""
     return _modules["cpu"].instruction_set() if "cpu" in _modules else None
+
+
+def multiply_add_speed(num_threads: int, seconds: float = 0.2) -> float:
+    """Floating-point operations per second that `num_threads` threads together reach with multiply-adds in registers,
+    at the level of `instruction_set()`: the roof of native matrix products. RuntimeError without the native module."""
+    if "cpu" not in _modules:
+        raise RuntimeError(f"multiply_add_speed needs the native module _cpu: {_load_errors['cpu']}")
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
+        return sum(threads.map(_modules["cpu"].multiply_add_speed, [seconds] * num_threads))
 
 
 def describe_env(name: str, params: Sequence[int]) -> dict[str, Any]:

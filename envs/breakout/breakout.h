@@ -27,8 +27,7 @@
 #include <cstring>
 
 #include "envs/common/simulator.h"
-
-#include "xla_ops/common/simd.h"
+#include "xla_ops/common/cpu_level.h"
 
 #ifdef PJX_X86_LEVELS
 #include <immintrin.h>
@@ -344,14 +343,17 @@ struct Breakout : SimulatorDefaults {
     ObserveBricks(s.is_destroyed, obs + 10);
   }
 
-  PJX_BASELINE_VERSION PJX_HD static void ObserveBricks(const uint32_t* is_destroyed, Obs* obs) {
+  PJX_HD static void ObserveBricks(const uint32_t* is_destroyed, Obs* obs) {
+#ifdef PJX_X86_LEVELS
+    if (LevelInUse() == CpuLevel::kAvx512) return ObserveBricksAvx512(is_destroyed, obs);
+#endif
     for (int i = 0; i < kBricks; i += 4) SpreadToFloats(is_destroyed[i / 32] >> (i % 32) & 15, obs + i);
   }
 
 #ifdef PJX_X86_LEVELS
   // Bits to floats by a mask. Eight at a time: rows are not aligned, and twice as many would straddle two cache lines
   // in every store.
-  PJX_AVX512_VERSION static void ObserveBricks(const uint32_t* is_destroyed, Obs* obs) {
+  PJX_AVX512 static void ObserveBricksAvx512(const uint32_t* is_destroyed, Obs* obs) {
     constexpr int kWhole = kBricks / 8 * 8;
     static_assert(kBricks - kWhole == 4, "one store of four is left");
 #pragma GCC unroll 13

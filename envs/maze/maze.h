@@ -14,7 +14,7 @@
 
 #include "envs/common/bits.h"
 #include "envs/common/simulator.h"
-#include "xla_ops/common/simd.h"
+#include "xla_ops/common/cpu_level.h"
 
 #ifdef PJX_X86_LEVELS
 #include <immintrin.h>
@@ -169,16 +169,17 @@ struct Maze : SimulatorDefaults {
   }
 
   // obs[i, j] = bit `shift` + j of the i-th of `vision` rows of walls.
-  PJX_BASELINE_VERSION PJX_HD static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision,
-                                                 Obs* obs) {
+  PJX_HD static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision, Obs* obs) {
+#ifdef PJX_X86_LEVELS
+    if (LevelInUse() == CpuLevel::kAvx512) return WindowAvx512(row, stride, shift, vision, obs);
+#endif
     SpreadWindow(row, stride, shift, vision, obs);
   }
 
 #ifdef PJX_X86_LEVELS
   // A row of the usual window is one register: bits to bytes by a mask. It runs into the next row of the window, which
   // is written afterwards; the last row must not run on.
-  PJX_AVX512_VERSION static void Window(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision,
-                                        Obs* obs) {
+  PJX_AVX512 static void WindowAvx512(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t vision, Obs* obs) {
     constexpr uint32_t kVision = 11;
     if (vision != kVision) return SpreadWindow(row, stride, shift, vision, obs);
     const __m128i one = _mm_set1_epi8(1);

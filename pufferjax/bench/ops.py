@@ -12,7 +12,9 @@ import numpy as np
 
 from pufferjax import xla_ops
 from pufferjax.bench import timing
+from pufferjax.core.cores import num_cores
 from pufferjax.core.state_set import StateSet
+from pufferjax.xla_ops import ffi
 
 STATE_BYTES = 48  # of a snapshot, about those of the maze
 MAX_BUFFERS = 64
@@ -27,6 +29,7 @@ class Case:
     donated: tuple[int, ...] = ()  # operands updated in place
     agree: Callable[[Any, Any], bool] | None = None  # of the results; None: close in every element
     bytes_moved: int | None = None  # None: operands read once, results written once
+    flops: int | None = None  # multiplications and additions of its matrix products; None: arithmetic is not its limit
 
 
 def _normal(rng, *shape):
@@ -107,6 +110,7 @@ def _mingru_layer(t, b, h, *, grad=False):
             _flags(rng, 0.01, t, b),
         ),
         run=run,
+        flops=(3 if grad else 1) * 2 * t * b * h * 3 * h,
     )
 
 
@@ -142,6 +146,7 @@ def _linear_max(b, n, d, h, *, grad=False, precision=None):
         operands=lambda rng: (_sixteenths(rng, b, n, d), _sixteenths(rng, d, h), _sixteenths(rng, h)),
         run=run,
         agree=_roughly_close if precision else None,
+        flops=None if grad else 2 * b * n * d * h,  # backward follows the winners alone
     )
 
 
@@ -154,6 +159,7 @@ def _entity_encoder(b, n, d, p, h, *, grad=False, precision=None):
         operands=lambda rng: tuple(_sixteenths(rng, *shape) for shape in ((b, n, d), (d, p), (p,), (p, h), (h,))),
         run=run,
         agree=_roughly_close if precision else None,
+        flops=None if grad else 2 * b * n * (d * p + p * h),
     )
 
 
@@ -258,7 +264,8 @@ class Disagreement(RuntimeError):
 
 
 def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool = False) -> dict[str, Any]:
-    """Milliseconds of native and twin, their ratio, and the native op's GB/s, also as a share of what copying reaches.
+    """Milliseconds of native and twin, their ratio, and the native op's GB/s and GFLOP/s, also as a share of what
+    copying reaches and of what multiply-adds in registers reach.
 
     Every call takes the next of several sets of operands, together `rotate_megabytes`: in training, too, the operands
     of an op are not in the cache from its last call. Raises Disagreement if the results differ.
@@ -269,6 +276,7 @@ def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool 
     results = []
     copying = timing.summarize(_copy_speeds(rotate_megabytes * 1e6, pairs))
     has_gpu = jax.default_backend() == "gpu"
+    arithmetic = None if has_gpu else timing.summarize(_arithmetic_speeds(pairs))
     for name in names or [name for name, op in OPS.items() if has_gpu or not op.needs_gpu]:
         op = OPS[name]
         for size in (op.tiny,) if tiny else op.sizes:
@@ -276,11 +284,15 @@ def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool 
             row = {"op": name, "size": list(size), "legend": op.legend}
             row |= _measure(f"{name} {size}", case, pairs, rotate_megabytes * 1e6)
             row["share_of_copying"] = row["native_gb_per_second"]["median"] / copying["median"]
+            if case.flops is not None and arithmetic is not None:
+                row["native_gflops"] = case.flops / row["native_ms"]["median"] / 1e6
+                row["share_of_arithmetic"] = row["native_gflops"] / arithmetic["median"]
             results.append(row)
     return {
         **timing.header("ops"),
         "rotate_megabytes": rotate_megabytes,
         "copying_gb_per_second": copying,
+        "arithmetic_gflops": arithmetic,
         "results": results,
     }
 
@@ -290,6 +302,12 @@ def _copy_speeds(num_bytes: float, repeats: int) -> list[float]:
     x = jnp.zeros(max(int(num_bytes) // 4, 1), jnp.float32)
     run = jax.jit(lambda x: x + 1)
     return [2 * x.nbytes / seconds / 1e9 for seconds in timing.repeated(lambda: run(x), repeats)]
+
+
+def _arithmetic_speeds(repeats: int) -> list[float]:
+    """GFLOP/s of multiply-adds in registers on all cores of this process: the roof of an op that only computes."""
+    cores = num_cores()
+    return [ffi.multiply_add_speed(cores) / 1e9 for _ in range(repeats)]
 
 
 def _measure(label: str, case: Case, pairs: int, rotate_bytes: float) -> dict[str, Any]:
@@ -343,14 +361,23 @@ def describe(result: dict[str, Any]) -> str:
     lines = [
         result["machine"],
         f"copying: {timing.with_interval(result['copying_gb_per_second'], '.1f')} GB/s",
-        f"{'op':<28} {'size':<40} {'native ms':>10} {'twin ms':>10} {'GB/s':>7} {'of copy':>7}  "
+        *_arithmetic_line(result),
+        f"{'op':<28} {'size':<40} {'native ms':>10} {'twin ms':>10} {'GB/s':>7} {'of copy':>7} "
+        f"{'GFLOP/s':>8} {'of peak':>7}  "
         "twin / native [95 % interval]",
     ]
     for row in result["results"]:
         size = f"{row['legend']} = {', '.join(map(str, row['size']))}"
+        gflops, share = row.get("native_gflops"), row.get("share_of_arithmetic")
+        arithmetic = f"{'-':>8} {'-':>7}" if gflops is None else f"{gflops:>8.1f} {share:>7.1%}"
         lines.append(
             f"{row['op']:<28} {size:<40} {row['native_ms']['median']:>10.3f} {row['reference_ms']['median']:>10.3f} "
-            f"{row['native_gb_per_second']['median']:>7.2f} {row['share_of_copying']:>7.1%}  "
+            f"{row['native_gb_per_second']['median']:>7.2f} {row['share_of_copying']:>7.1%} {arithmetic}  "
             f"{timing.with_interval(row['reference_over_native'], '.2f')}"
         )
     return "\n".join(lines)
+
+
+def _arithmetic_line(result: dict[str, Any]) -> list[str]:
+    speeds = result["arithmetic_gflops"]
+    return [] if speeds is None else [f"multiply-adds: {timing.with_interval(speeds, '.1f')} GFLOP/s"]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from pufferjax.runs.machine import machine
+from pufferjax.xla_ops import ffi
 
 RESAMPLES = 2000
 
@@ -73,6 +74,7 @@ def header(name: str) -> dict[str, Any]:
         "bench": name,
         "machine": machine(),
         "jax": jax.__version__,
+        "instruction_set": ffi.instruction_set(),
         "devices": len(jax.local_devices()),
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from pufferjax.core.config import TrainConfig
+from pufferjax.core.cores import num_cores
 from pufferjax.core.policy import ActorCritic
 from pufferjax.core.train import make_init, make_update, make_warmup
 from pufferjax.core.types import AheadTrainState, Memory, Restarts, TrainState
@@ -53,17 +54,23 @@ def local_config(config: TrainConfig, num_devices: int) -> TrainConfig:
     )
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _has_host_devices() -> bool:
+    """Whether the user has said how many host devices there are: by JAX's own variable or option, or by XLA's flag."""
+    asked = jax.config.jax_num_cpu_devices
+    return (asked is not None and asked > 0) or "xla_force_host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    )
 
 
 def start_devices(count: int | None = None) -> list[jax.Device]:
-    """JAX's devices; if it has not started yet in this process, `count` host devices (None: one per CPU core).
+    """JAX's devices; if it has not started yet in this process, `count` host devices (None: one per core that this
+    process may use). JAX_NUM_CPU_DEVICES and XLA_FLAGS=--xla_force_host_platform_device_count are left as they are.
 
     Raises RuntimeError if JAX cannot start what JAX_PLATFORMS asks for.
     """
-    with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
-        jax.config.update("jax_num_cpu_devices", count or _num_cores())
+    if not _has_host_devices():
+        with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
+            jax.config.update("jax_num_cpu_devices", count or num_cores())
     try:
         return jax.local_devices()
     except (AssertionError, RuntimeError) as error:  # some versions of JAX only assert that they found a platform
@@ -76,7 +83,7 @@ def start_devices(count: int | None = None) -> list[jax.Device]:
 
 def limit_op_threads(num_devices: int) -> None:
     """Shares the CPU's cores among the native calls of `num_devices` host devices."""
-    ffi.limit_threads(max(1, _num_cores() // num_devices))
+    ffi.limit_threads(max(1, num_cores() // num_devices))
 
 
 def choose_devices(config: TrainConfig, count: int | None = None) -> list[jax.Device]:

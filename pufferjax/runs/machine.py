@@ -2,15 +2,17 @@
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 
 import jax
 
+from pufferjax.core.cores import num_cores
+from pufferjax.xla_ops import ffi
+
 
 def machine() -> str:
-    """The machine in one line."""
+    """The machine in one line: the cores that this process may use, and the vector instructions of its native code."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -18,7 +20,8 @@ def machine() -> str:
     devices = jax.devices()
     kind = "" if devices[0].platform == "cpu" else f", {len(devices)} x {devices[0].device_kind}"
     system = f"{platform.system()} {platform.machine()}"
-    return f"{system}, {os.cpu_count()} x {model}{kind}, Python {platform.python_version()}"
+    level = ffi.instruction_set() or "no native code"
+    return f"{system}, {num_cores()} x {model} ({level}){kind}, Python {platform.python_version()}"
 
 
 def version(package: str) -> str:

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "xla_ops/common/cpu_level.h"
 #include "xla_ops/common/ffi.h"
 
 struct XLA_FFI_Error {
@@ -531,16 +532,22 @@ void ShortLoops() {
 }
 
 int Main() {
-  for (const auto& run : {GaeVtrace, Threefry, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample,
-                          StateHeap, MazeEnv, MinimalEnv, SmallEnvs, BreakoutEnv, BoxobanEnv, ShortLoops}) {
-    run();
+  // Ops at every level of vector instructions that this machine has, the highest last; simulators with that.
+  for (const CpuLevel level : {CpuLevel::kBaseline, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+    if (level > HighestLevel()) break;
+    LimitLevel(NameOf(level));
+    for (const auto& run :
+         {GaeVtrace, Threefry, LinearRecurrence, MingruLayer, OneHotLinear, Entities, PrioritizedSample}) {
+      run();
+    }
   }
+  for (const auto& run : {StateHeap, MazeEnv, MinimalEnv, SmallEnvs, BreakoutEnv, BoxobanEnv, ShortLoops}) run();
   std::string missing;
   for (const auto& [target, handler] : Handlers()) {
     if (!Driven().count(target)) missing += " " + target;
   }
   if (!missing.empty()) Fail("no case for" + missing);
-  std::printf("drive_handlers: %zu handlers, no findings\n", Driven().size());
+  std::printf("drive_handlers: %zu handlers up to %s, no findings\n", Driven().size(), NameOf(HighestLevel()));
   return 0;
 }
 

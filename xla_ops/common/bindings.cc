@@ -2,25 +2,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "xla_ops/common/cpu_level.h"
 #include "xla_ops/common/ffi.h"
-#include "xla_ops/common/simd.h"
+#include "xla_ops/common/multiply_add.h"
 
 #ifndef PJX_MODULE_NAME
 #define PJX_MODULE_NAME _cpu
 #endif
 
 namespace py = pybind11;
-
-namespace {
-
-// Which version of every PJX_MULTIVERSION function the loader has picked on this machine: it picks this one alike.
-PJX_BASELINE_VERSION const char* InstructionSet() { return "baseline"; }
-#ifdef PJX_X86_LEVELS
-PJX_AVX2_VERSION const char* InstructionSet() { return "avx2"; }
-PJX_AVX512_VERSION const char* InstructionSet() { return "avx512"; }
-#endif
-
-}  // namespace
 
 PYBIND11_MODULE(PJX_MODULE_NAME, module) {
   module.doc() = "pufferjax's native handlers; use pufferjax.xla_ops and pufferjax.envs, not this module.";
@@ -30,7 +20,15 @@ PYBIND11_MODULE(PJX_MODULE_NAME, module) {
       table[target.c_str()] = py::capsule(reinterpret_cast<void*>(handler));
     return table;
   });
-  module.def("instruction_set", [] { return std::string(InstructionSet()); });
+  module.def("instruction_set", [] { return std::string(pjx::NameOf(pjx::LevelInUse())); });
+  module.def(
+      "limit_instruction_set",
+      [](const std::string& level) {
+        if (!pjx::LimitLevel(level)) throw py::value_error("no level of instructions named '" + level + "'");
+      },
+      py::arg("level"));
+  module.def("multiply_add_speed", &pjx::MultiplyAddSpeed, py::arg("seconds"),
+             py::call_guard<py::gil_scoped_release>());
   module.def("limit_threads", [](int64_t limit) { pjx::ThreadLimit() = limit; }, py::arg("limit"));
   module.def(
       "describe",

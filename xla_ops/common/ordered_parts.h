@@ -10,10 +10,9 @@
 
 namespace pjx {
 
-PJX_MULTIVERSION
-static void AddTo(float* sum, const float* terms, int64_t size) {
+PJX_KERNEL(AddTo, (float* sum, const float* terms, int64_t size), {
   for (int64_t i = 0; i < size; ++i) sum[i] += terms[i];
-}
+})
 
 class OrderedParts {
  public:

@@ -2,27 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>  // also brings __GLIBC__
+#include <cstdint>
+#include <utility>
 
-// PJX_MULTIVERSION before a plain function (no template, no lambda) compiles it for AVX-512, AVX2 and the baseline; the
-// loader picks one when the module is loaded. Functions called inside must be PJX_INLINE, or they stay baseline code.
-// All versions give the same bits: the build forbids contraction (-ffp-contract=off) and nothing here reassociates.
-// Only where the mechanism (GNU ifunc) exists: GCC 12 or later, x86-64, glibc. Not under ThreadSanitizer: the loader
-// would pick before its runtime is up, and crash; races do not depend on the version. Nor under nvcc, which takes one
-// version of a function, nor with PJX_BASELINE_ONLY, by which tests compile what nvcc would.
-// Where the versions are written by hand: PJX_BASELINE_VERSION before the one, and under #ifdef PJX_X86_LEVELS
-// PJX_AVX512_VERSION (or PJX_AVX2_VERSION) before its namesake.
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__ELF__) && \
-    defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__CUDACC__) && !defined(PJX_BASELINE_ONLY)
-#define PJX_X86_LEVELS
-#define PJX_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define PJX_BASELINE_VERSION __attribute__((target("default")))
-#define PJX_AVX2_VERSION __attribute__((target("arch=x86-64-v3")))
-#define PJX_AVX512_VERSION __attribute__((target("arch=x86-64-v4")))
-#else
-#define PJX_MULTIVERSION
-#define PJX_BASELINE_VERSION
-#endif
+#include "xla_ops/common/cpu_level.h"
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PJX_INLINE inline __attribute__((always_inline))
@@ -55,5 +38,71 @@ PJX_INLINE void Prefetch(const void* address) {
 // 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON. Need not be aligned.
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr int64_t kLanes = 16;
+
+// What a kernel must know of the level it is compiled for: vectors of one register each, Values in one and Floats and
+// Ints in memory (wider ones GCC keeps in memory, and a choice between two of them it takes apart into single numbers),
+// and the tile of a product, rows by vectors, that fits the registers beside one row of the right matrix. A template's
+// argument is the level, never its vector in memory: as an argument such a type loses its attributes, and unaligned
+// memory would be read as if it were aligned.
+struct Avx512 {
+  typedef float Values __attribute__((vector_size(64)));
+  typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+  typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+  static constexpr int kRows = 8, kVecs = 3;
+};
+struct Avx2 {
+  typedef float Values __attribute__((vector_size(32)));
+  typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
+  typedef int32_t Ints __attribute__((vector_size(32), aligned(4), may_alias));
+  static constexpr int kRows = 4, kVecs = 3;
+};
+struct Baseline {  // SSE2, NEON
+  typedef float Values __attribute__((vector_size(16)));
+  typedef float Floats __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef int32_t Ints __attribute__((vector_size(16), aligned(4), may_alias));
+  static constexpr int kRows = 4, kVecs = 3;
+};
+
+template <typename Level>
+constexpr int64_t kLevelLanes = sizeof(typename Level::Floats) / sizeof(float);
+
+// PJX_KERNEL(Name, (parameters), body) defines a function Name whose body, a statement that may use the type `Level`,
+// is compiled for every level; a call runs the one of this process. What the body calls must be PJX_INLINE, or it stays
+// baseline code. Where contraction is forbidden (-ffp-contract=off) all versions give the same bits: nothing here
+// reassociates.
+#ifdef PJX_X86_LEVELS
+#define PJX_KERNEL(Name, parameters, ...)                                      \
+  struct Name##AtLevel {                                                       \
+    static PJX_AVX512 auto Avx512 parameters {                                 \
+      using Level [[maybe_unused]] = pjx::Avx512;                              \
+      __VA_ARGS__;                                                             \
+    }                                                                          \
+    static PJX_AVX2 auto Avx2 parameters {                                     \
+      using Level [[maybe_unused]] = pjx::Avx2;                                \
+      __VA_ARGS__;                                                             \
+    }                                                                          \
+    static auto Baseline parameters {                                          \
+      using Level [[maybe_unused]] = pjx::Baseline;                            \
+      __VA_ARGS__;                                                             \
+    }                                                                          \
+  };                                                                           \
+  template <typename... Arguments>                                             \
+  inline auto Name(Arguments&&... arguments) {                                 \
+    switch (pjx::LevelInUse()) {                                               \
+      case pjx::CpuLevel::kAvx512:                                             \
+        return Name##AtLevel::Avx512(std::forward<Arguments>(arguments)...);   \
+      case pjx::CpuLevel::kAvx2:                                               \
+        return Name##AtLevel::Avx2(std::forward<Arguments>(arguments)...);     \
+      default:                                                                 \
+        return Name##AtLevel::Baseline(std::forward<Arguments>(arguments)...); \
+    }                                                                          \
+  }
+#else
+#define PJX_KERNEL(Name, parameters, ...)         \
+  inline auto Name parameters {                   \
+    using Level [[maybe_unused]] = pjx::Baseline; \
+    __VA_ARGS__;                                  \
+  }
+#endif
 
 }  // namespace pjx

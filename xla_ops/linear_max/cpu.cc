@@ -9,14 +9,14 @@
 namespace pjx {
 namespace {
 
-PJX_TILED(ForwardRows,
-          (const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
-           const ForwardScratch& scratch),
-          ForwardTiled<Tile>(layer, call, begin, end, scratch))
-PJX_TILED(BackwardRows,
-          (const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
-           const BackwardScratch& scratch),
-          BackwardTiled<Tile>(layer, call, begin, end, scratch))
+PJX_KERNEL(ForwardRows,
+           (const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
+            const ForwardScratch& scratch),
+           ForwardTiled<Level>(layer, call, begin, end, scratch))
+PJX_KERNEL(BackwardRows,
+           (const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
+            const BackwardScratch& scratch),
+           BackwardTiled<Level>(layer, call, begin, end, scratch))
 
 constexpr int64_t kGrain = 1 << 18;  // multiplications below which a second thread costs more than it saves
 

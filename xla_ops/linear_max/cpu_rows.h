@@ -106,26 +106,26 @@ PJX_INLINE void CopyFeatures(const EntityInputs& row, const int32_t* numbers, in
 }
 
 // units [count, padded units] = relu(features · w1 + b1).
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void ApplyFirst(const EntityLayer& layer, const FirstLayer& first, const float* features, int64_t stride,
                            int64_t count, float* units) {
   const int64_t padded = layer.padded_units();
-  TiledMatmul<Tile>({features, stride, 1}, first.w1, padded, count, layer.features, padded, /*add=*/false, units,
-                    padded);
+  TiledMatmul<Level>({features, stride, 1}, first.w1, padded, count, layer.features, padded, /*add=*/false, units,
+                     padded);
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t p = 0; p < padded; ++p) units[i * padded + p] = Relu(units[i * padded + p] + first.b1[p]);
   }
 }
 
 // --- forward ---------------------------------------------------------------------------------------------------------
-template <typename Tile, int kRows, int kVecs, bool kSave>
+template <typename Level, int kRows, int kVecs, bool kSave>
 PJX_INLINE void MaxTile(Strided a, const int32_t* numbers, const float* b, int64_t b_row, int64_t depth, float* best,
                         int32_t* winner) {
-  using Floats = typename Tile::Floats;
-  using Ints = typename Tile::Ints;
+  using Floats = typename Level::Floats;
+  using Ints = typename Level::Ints;
   Floats score[kRows][kVecs] = {}, top[kVecs];
   Ints number[kVecs];
-  AddProduct<Tile>(a, b, b_row, depth, score);
+  AddProduct<Level>(a, b, b_row, depth, score);
   for (int v = 0; v < kVecs; ++v) {
     top[v] = reinterpret_cast<const Floats*>(best)[v];
     number[v] = reinterpret_cast<const Ints*>(winner)[v];
@@ -142,44 +142,44 @@ PJX_INLINE void MaxTile(Strided a, const int32_t* numbers, const float* b, int64
   }
 }
 
-template <typename Tile, int kRows, int kVecs, bool kSave>
+template <typename Level, int kRows, int kVecs, bool kSave>
 PJX_INLINE void MaxPanel(Strided a, const int32_t* numbers, int64_t rows, const float* b, int64_t b_row, int64_t depth,
                          float* best, int32_t* winner) {
   int64_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
-    MaxTile<Tile, kRows, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, b, b_row, depth, best,
-                                       winner);
+    MaxTile<Level, kRows, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, b, b_row, depth, best,
+                                        winner);
   }
   if constexpr (kRows > 1) {
     if (i < rows) {
-      MaxPanel<Tile, kRows / 2, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, rows - i, b, b_row,
-                                              depth, best, winner);
+      MaxPanel<Level, kRows / 2, kVecs, kSave>({a.data + i * a.row, a.row, a.column}, numbers + i, rows - i, b, b_row,
+                                               depth, best, winner);
     }
   }
 }
 
 // Folds the scores A B of `rows` entities into best and winner [columns]; none of them may be NaN.
-template <typename Tile, int kVecs, bool kSave>
+template <typename Level, int kVecs, bool kSave>
 PJX_INLINE void FoldTame(Strided a, const int32_t* numbers, int64_t rows, const float* b, int64_t b_row, int64_t depth,
                          int64_t columns, float* best, int32_t* winner) {
-  constexpr int64_t kWidth = kVecs * kTileLanes<Tile>;
+  constexpr int64_t kWidth = kVecs * kLevelLanes<Level>;
   int64_t h = 0;
   for (; h + kWidth <= columns; h += kWidth) {
-    MaxPanel<Tile, Tile::kRows, kVecs, kSave>(a, numbers, rows, b + h, b_row, depth, best + h, winner + h);
+    MaxPanel<Level, Level::kRows, kVecs, kSave>(a, numbers, rows, b + h, b_row, depth, best + h, winner + h);
   }
   if constexpr (kVecs > 1) {
     if (h < columns) {
-      FoldTame<Tile, kVecs - 1, kSave>(a, numbers, rows, b + h, b_row, depth, columns - h, best + h, winner + h);
+      FoldTame<Level, kVecs - 1, kSave>(a, numbers, rows, b + h, b_row, depth, columns - h, best + h, winner + h);
     }
   }
 }
 
 // As FoldTame for any scores. `scores` holds those of one entity.
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void FoldAny(Strided a, const int32_t* numbers, int64_t rows, const float* b, int64_t b_row, int64_t depth,
                         int64_t columns, float* best, int32_t* winner, float* scores) {
   for (int64_t i = 0; i < rows; ++i) {
-    TiledMatmul<Tile>({a.data + i * a.row, a.row, a.column}, b, b_row, 1, depth, columns, /*add=*/false, scores, 0);
+    TiledMatmul<Level>({a.data + i * a.row, a.row, a.column}, b, b_row, 1, depth, columns, /*add=*/false, scores, 0);
     for (int64_t h = 0; h < columns; ++h) {
       const bool takes = Takes(scores[h], best[h]);
       winner[h] = takes ? numbers[i] : winner[h];
@@ -203,7 +203,7 @@ struct ForwardScratch {
 };
 
 // The best scores of a row and their entities, in scratch; false: no entity is present.
-template <typename Tile>
+template <typename Level>
 PJX_INLINE bool ForwardRow(const EntityLayer& layer, const EntityForward& call, const EntityInputs& row,
                            const ForwardScratch& scratch) {
   const int64_t padded_hidden = layer.padded_hidden(), block = layer.block();
@@ -224,7 +224,7 @@ PJX_INLINE bool ForwardRow(const EntityLayer& layer, const EntityForward& call, 
     }
     int64_t stride = layer.features;
     if (layer.has_first) {
-      ApplyFirst<Tile>(layer, call.first, a, stride, count, scratch.units.get());
+      ApplyFirst<Level>(layer, call.first, a, stride, count, scratch.units.get());
       a = scratch.units.get();
       stride = layer.padded_units();
     }
@@ -232,14 +232,14 @@ PJX_INLINE bool ForwardRow(const EntityLayer& layer, const EntityForward& call, 
     float* const best = scratch.best.get();
     int32_t *const numbers = scratch.numbers.get(), *const winner = scratch.winner.get();
     if (!call.is_tame || !AreTame(a, count * stride)) {
-      FoldAny<Tile>(matrix, numbers, count, call.weight, padded_hidden, layer.units, padded_hidden, best, winner,
-                    scratch.scores.get());
+      FoldAny<Level>(matrix, numbers, count, call.weight, padded_hidden, layer.units, padded_hidden, best, winner,
+                     scratch.scores.get());
     } else if (call.winner != nullptr) {
-      FoldTame<Tile, Tile::kVecs, true>(matrix, numbers, count, call.weight, padded_hidden, layer.units, padded_hidden,
-                                        best, winner);
+      FoldTame<Level, Level::kVecs, true>(matrix, numbers, count, call.weight, padded_hidden, layer.units,
+                                          padded_hidden, best, winner);
     } else {
-      FoldTame<Tile, Tile::kVecs, false>(matrix, numbers, count, call.weight, padded_hidden, layer.units, padded_hidden,
-                                         best, winner);
+      FoldTame<Level, Level::kVecs, false>(matrix, numbers, count, call.weight, padded_hidden, layer.units,
+                                           padded_hidden, best, winner);
     }
   }
   return found;
@@ -250,13 +250,13 @@ PJX_INLINE void StoreNumbers(const int32_t* from, int64_t size, int64_t row, voi
   for (int64_t h = 0; h < size; ++h) static_cast<Number*>(to)[row * size + h] = static_cast<Number>(from[h]);
 }
 
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void ForwardTiled(const EntityLayer& layer, const EntityForward& call, int64_t begin, int64_t end,
                              const ForwardScratch& scratch) {
   for (int64_t r = begin; r < end; ++r) {
     const EntityInputs row = call.inputs.Row(layer, r);
     float* const y = call.y + r * layer.hidden;
-    if (ForwardRow<Tile>(layer, call, row, scratch)) {
+    if (ForwardRow<Level>(layer, call, row, scratch)) {
       for (int64_t h = 0; h < layer.hidden; ++h) y[h] = scratch.best[h] + call.bias[h];
     } else {
       std::memset(y, 0, layer.hidden * sizeof(float));
@@ -319,11 +319,11 @@ PJX_INLINE int64_t ListWinners(const EntityLayer& layer, const void* winners, in
 
 // Along each winner's chain: the hidden units' cotangents go to its units (with a first layer, to what came into their
 // ReLU and to b1), and with its units to their weights. Leaves `last` as it was before ListWinners.
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void ToWinners(const EntityLayer& layer, const EntityBackward& call, const float* y_bar, const float* units,
                           int64_t count, const BackwardScratch& scratch) {
-  using Floats = typename Tile::Floats;
-  const int64_t padded = layer.padded_units(), vecs = padded / kTileLanes<Tile>;
+  using Floats = typename Level::Floats;
+  const int64_t padded = layer.padded_units(), vecs = padded / kLevelLanes<Level>;
   const Floats* const unit = reinterpret_cast<const Floats*>(units);
   const Floats* const weight = reinterpret_cast<const Floats*>(call.weight_transposed);
   Floats* const unit_bar = reinterpret_cast<Floats*>(scratch.units_bar.get());
@@ -364,7 +364,7 @@ PJX_INLINE void StoreFeatures(const float* from, int64_t stride, const int32_t* 
   }
 }
 
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void BackwardRow(const EntityLayer& layer, const EntityBackward& call, int64_t r, const EntityInputs& row,
                             void* x_bar, const BackwardScratch& scratch) {
   const int64_t padded_features = layer.padded_features(), padded = layer.padded_units();
@@ -376,24 +376,24 @@ PJX_INLINE void BackwardRow(const EntityLayer& layer, const EntityBackward& call
   CopyFeatures(row, scratch.numbers.get(), count, layer.features, scratch.features.get(), padded_features);
   const float* units = scratch.features.get();
   if (layer.has_first) {
-    ApplyFirst<Tile>(layer, call.first, units, padded_features, count, scratch.units.get());
+    ApplyFirst<Level>(layer, call.first, units, padded_features, count, scratch.units.get());
     units = scratch.units.get();
   }
   for (int64_t h = 0; h < layer.hidden; ++h) call.bias_bar[h] += y_bar[h];
-  ToWinners<Tile>(layer, call, y_bar, units, count, scratch);
+  ToWinners<Level>(layer, call, y_bar, units, count, scratch);
   const float* features_bar = scratch.units_bar.get();
   if (layer.has_first) {
     const float* const units_bar = scratch.units_bar.get();
-    TiledMatmul<Tile>({scratch.features.get(), 1, padded_features}, units_bar, padded, layer.features, count, padded,
-                      /*add=*/true, call.w1_bar, padded);
-    TiledMatmul<Tile>({units_bar, padded, 1}, call.w1_transposed, padded_features, count, layer.units, padded_features,
-                      /*add=*/false, scratch.features_bar.get(), padded_features);
+    TiledMatmul<Level>({scratch.features.get(), 1, padded_features}, units_bar, padded, layer.features, count, padded,
+                       /*add=*/true, call.w1_bar, padded);
+    TiledMatmul<Level>({units_bar, padded, 1}, call.w1_transposed, padded_features, count, layer.units, padded_features,
+                       /*add=*/false, scratch.features_bar.get(), padded_features);
     features_bar = scratch.features_bar.get();
   }
   StoreFeatures(features_bar, padded_features, scratch.numbers.get(), count, layer.features, row.is_bfloat16, x_bar);
 }
 
-template <typename Tile>
+template <typename Level>
 PJX_INLINE void BackwardTiled(const EntityLayer& layer, const EntityBackward& call, int64_t begin, int64_t end,
                               const BackwardScratch& scratch) {
   const int64_t row_bytes = layer.entities * layer.features * (call.inputs.is_bfloat16 ? 2 : 4);
@@ -402,7 +402,7 @@ PJX_INLINE void BackwardTiled(const EntityLayer& layer, const EntityBackward& ca
     void* const x_bar = static_cast<char*>(call.x_bar) + r * row_bytes;
     std::memset(x_bar, 0, row_bytes);
     if (row.mask == nullptr || std::find(row.mask, row.mask + layer.entities, true) != row.mask + layer.entities) {
-      BackwardRow<Tile>(layer, call, r, row, x_bar, scratch);
+      BackwardRow<Level>(layer, call, r, row, x_bar, scratch);
     }
   }
 }

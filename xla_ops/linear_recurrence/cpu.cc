@@ -147,22 +147,15 @@ PJX_INLINE void BackwardBlock(const RecurrenceSizes& sizes, const BackwardOperan
   for (int64_t i = begin; i < end; ++i) Narrow(carried[i - begin], &o.h0_bar[i]);
 }
 
-PJX_MULTIVERSION
-void Forward(const RecurrenceSizes& sizes, const ForwardOperands<float>& o, int64_t begin, int64_t end) {
-  ForwardBlock(sizes, o, begin, end);
-}
-PJX_MULTIVERSION
-void Forward(const RecurrenceSizes& sizes, const ForwardOperands<uint16_t>& o, int64_t begin, int64_t end) {
-  ForwardBlock(sizes, o, begin, end);
-}
-PJX_MULTIVERSION
-void Backward(const RecurrenceSizes& sizes, const BackwardOperands<float>& o, int64_t begin, int64_t end) {
-  BackwardBlock(sizes, o, begin, end);
-}
-PJX_MULTIVERSION
-void Backward(const RecurrenceSizes& sizes, const BackwardOperands<uint16_t>& o, int64_t begin, int64_t end) {
-  BackwardBlock(sizes, o, begin, end);
-}
+PJX_KERNEL(ForwardF32, (const RecurrenceSizes& sizes, const ForwardOperands<float>& o, int64_t begin, int64_t end),
+           ForwardBlock(sizes, o, begin, end))
+PJX_KERNEL(ForwardBf16, (const RecurrenceSizes& sizes, const ForwardOperands<uint16_t>& o, int64_t begin, int64_t end),
+           ForwardBlock(sizes, o, begin, end))
+PJX_KERNEL(BackwardF32, (const RecurrenceSizes& sizes, const BackwardOperands<float>& o, int64_t begin, int64_t end),
+           BackwardBlock(sizes, o, begin, end))
+PJX_KERNEL(BackwardBf16,
+           (const RecurrenceSizes& sizes, const BackwardOperands<uint16_t>& o, int64_t begin, int64_t end),
+           BackwardBlock(sizes, o, begin, end))
 
 // Calls body(lane, begin, end) for blocks of columns, in parallel.
 template <typename Body>
@@ -188,7 +181,12 @@ template <typename S>
 ffi::Error ForwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, const ForwardOperands<S>& o) {
   ForBlocks(pool, sizes, [&](int64_t lane, int64_t begin, int64_t end) {
     const int64_t offset = lane * sizes.lane(), row = lane * sizes.columns();
-    Forward(sizes, {o.a + offset, o.b + offset, o.h0 + row, FlagsOf(o.reset, sizes, lane), o.h + offset}, begin, end);
+    const ForwardOperands<S> own{o.a + offset, o.b + offset, o.h0 + row, FlagsOf(o.reset, sizes, lane), o.h + offset};
+    if constexpr (std::is_same_v<S, float>) {
+      ForwardF32(sizes, own, begin, end);
+    } else {
+      ForwardBf16(sizes, own, begin, end);
+    }
   });
   return ffi::Error::Success();
 }
@@ -203,7 +201,11 @@ ffi::Error BackwardOnPool(ffi::ThreadPool& pool, const RecurrenceSizes& sizes, c
     const int64_t offset = lane * sizes.lane(), row = lane * sizes.columns();
     const BackwardOperands<S> own{o.a + offset,     o.h + offset,     o.h0 + row,       FlagsOf(o.reset, sizes, lane),
                                   o.h_bar + offset, o.a_bar + offset, o.b_bar + offset, o.h0_bar + row};
-    Backward(sizes, own, begin, end);
+    if constexpr (std::is_same_v<S, float>) {
+      BackwardF32(sizes, own, begin, end);
+    } else {
+      BackwardBf16(sizes, own, begin, end);
+    }
   });
   return ffi::Error::Success();
 }

@@ -61,7 +61,7 @@ PJX_HD void CellForwardSteps(const CellForwardOperands& o, CellCursor* cursor, f
   }
   PJX_UNROLL
   for (int j = 0; j < kSteps; ++j, cursor->Move(1)) {
-    const MingruGates gates = GatesOf(h_in[j], g[j], p[j]);
+    const MingruGates<float> gates = GatesOf(h_in[j], g[j], p[j]);
     *state = NextState(gates, reset[j] ? 0.0f : *state);
     if (o.keeps) o.h[cursor->at] = *state;
     o.y[cursor->at] = Highway(gates, *state, x[j]);
@@ -110,8 +110,8 @@ PJX_HD void CellBackwardSteps(const CellBackwardOperands& o, const float* h_firs
   }
   PJX_UNROLL
   for (int j = 0; j < kSteps; ++j, cursor->Move(-1)) {
-    const MingruCotangents bars = CellBackward(GatesOf(h_in[j], g[j], p[j]), x[j], reset[j] ? 0.0f : previous[j],
-                                               carry->h, y_bar[j], carry->later);
+    const MingruCotangents<float> bars = CellBackward(GatesOf(h_in[j], g[j], p[j]), x[j], reset[j] ? 0.0f : previous[j],
+                                                      carry->h, y_bar[j], carry->later);
     float* projected_bar = o.projected_bar + cursor->projected_at;
     projected_bar[0] = bars.h_in, projected_bar[cursor->hidden] = bars.g, projected_bar[2 * cursor->hidden] = bars.p;
     o.x_bar[cursor->at] = bars.x;

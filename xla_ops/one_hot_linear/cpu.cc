@@ -7,14 +7,14 @@
 #include <new>
 #include <vector>
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
 #include "xla_ops/common/ffi.h"
 #include "xla_ops/common/lanes.h"
 #include "xla_ops/common/ordered_parts.h"
 #include "xla_ops/common/simd.h"
+
+#ifdef PJX_X86_LEVELS
+#include <immintrin.h>
+#endif
 
 namespace pjx {
 namespace {
@@ -30,7 +30,8 @@ struct Sizes {
 // the cell.
 int64_t Room(const Sizes& sizes) { return sizes.num_cells + 16; }
 
-PJX_BASELINE_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
+template <typename Level>
+PJX_INLINE int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
   const int64_t num_cells = sizes.num_cells;
   const int32_t num_codes = static_cast<int32_t>(sizes.num_codes);
   int32_t before = -1;
@@ -44,9 +45,47 @@ PJX_BASELINE_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, in
 }
 
 #ifdef PJX_X86_LEVELS
+// For every set of eight cells the numbers of those in it, lowest first, a byte each: what AVX2 has no instruction for.
+struct Compressions {
+  uint64_t order[256];
+  constexpr Compressions() : order() {
+    for (int set = 0; set < 256; ++set) {
+      int count = 0;
+      for (int cell = 0; cell < 8; ++cell) {
+        if (set >> cell & 1) order[set] |= static_cast<uint64_t>(cell) << (8 * count++);
+      }
+    }
+  }
+};
+constexpr Compressions kCompressions;
+
+template <>
+PJX_AVX2 int64_t SelectRows<Avx2>(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
+  const int32_t num_codes = static_cast<int32_t>(sizes.num_codes);
+  const __m256i step = _mm256_set1_epi32(8 * num_codes);
+  __m256i before =
+      _mm256_sub_epi32(_mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(num_codes)),
+                       _mm256_set1_epi32(1));
+  int64_t count = 0;
+  for (int64_t c = 0; c < sizes.num_cells; c += 8) {
+    uint64_t cells = 0;
+    std::memcpy(&cells, x + c, std::min<int64_t>(8, sizes.num_cells - c));
+    const __m128i bytes = _mm_cvtsi64_si128(static_cast<int64_t>(cells));
+    const int empty = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
+    const int taken = ~empty & 0xff;
+    const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(kCompressions.order[taken])));
+    const __m256i rows = _mm256_permutevar8x32_epi32(_mm256_add_epi32(before, _mm256_cvtepu8_epi32(bytes)), order);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(selected + count), rows);
+    count += __builtin_popcount(taken);
+    before = _mm256_add_epi32(before, step);
+  }
+  return count;
+}
+
 // The compiler does not find the compress instruction; with it the search for non-empty cells all but vanishes (before,
 // it took half of the forward time).
-PJX_AVX512_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
+template <>
+PJX_AVX512 int64_t SelectRows<Avx512>(const uint8_t* x, const Sizes& sizes, int32_t* selected) {
   const int32_t num_codes = static_cast<int32_t>(sizes.num_codes);
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i step = _mm512_set1_epi32(16 * num_codes);
@@ -66,41 +105,45 @@ PJX_AVX512_VERSION int64_t SelectRows(const uint8_t* x, const Sizes& sizes, int3
 }
 #endif
 
-// y[0 : 16 kVecs) = bias + the selected rows. Two sums, of the even and of the odd entries, because one would wait for
-// the latency of the addition.
-template <int kVecs>
+// y[0 : kVecs vectors) = bias + the selected rows. Two sums, of the even and of the odd entries, because one would wait
+// for the latency of the addition.
+template <typename Level, int kVecs>
 PJX_INLINE void SumBlock(const float* table, const int32_t* selected, int64_t count, int64_t num_hidden,
                          const float* bias, float* y) {
-  Vec even[kVecs], odd[kVecs];
+  using Floats = typename Level::Floats;
+  Floats even[kVecs], odd[kVecs];
   for (int v = 0; v < kVecs; ++v) {
-    even[v] = reinterpret_cast<const Vec*>(bias)[v];
-    odd[v] = Vec{};
+    even[v] = reinterpret_cast<const Floats*>(bias)[v];
+    odd[v] = Floats{};
   }
   int64_t i = 0;
   for (; i + 1 < count; i += 2) {
-    const Vec* a = reinterpret_cast<const Vec*>(table + selected[i] * num_hidden);
-    const Vec* b = reinterpret_cast<const Vec*>(table + selected[i + 1] * num_hidden);
+    const Floats* a = reinterpret_cast<const Floats*>(table + selected[i] * num_hidden);
+    const Floats* b = reinterpret_cast<const Floats*>(table + selected[i + 1] * num_hidden);
     for (int v = 0; v < kVecs; ++v) even[v] += a[v];
     for (int v = 0; v < kVecs; ++v) odd[v] += b[v];
   }
   if (i < count) {
-    const Vec* a = reinterpret_cast<const Vec*>(table + selected[i] * num_hidden);
+    const Floats* a = reinterpret_cast<const Floats*>(table + selected[i] * num_hidden);
     for (int v = 0; v < kVecs; ++v) even[v] += a[v];
   }
-  for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(y)[v] = even[v] + odd[v];
+  for (int v = 0; v < kVecs; ++v) reinterpret_cast<Floats*>(y)[v] = even[v] + odd[v];
 }
 
-PJX_MULTIVERSION
-static void ForwardRows(const uint8_t* x, const float* weight, const float* bias, Sizes sizes, int64_t num_rows,
-                        int32_t* selected, float* y) {
+template <typename Level>
+PJX_INLINE void ForwardRowsAt(const uint8_t* x, const float* weight, const float* bias, Sizes sizes, int64_t num_rows,
+                              int32_t* selected, float* y) {
+  constexpr int64_t kVec = kLevelLanes<Level>;
   const int64_t num_hidden = sizes.num_hidden;
   for (int64_t r = 0; r < num_rows; ++r, x += sizes.num_cells, y += num_hidden) {
-    const int64_t count = SelectRows(x, sizes, selected);
+    const int64_t count = SelectRows<Level>(x, sizes, selected);
     int64_t h = 0;
-    for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes) {
-      SumBlock<4>(weight + h, selected, count, num_hidden, bias + h, y + h);
+    for (; h + 4 * kVec <= num_hidden; h += 4 * kVec) {
+      SumBlock<Level, 4>(weight + h, selected, count, num_hidden, bias + h, y + h);
     }
-    for (; h + kLanes <= num_hidden; h += kLanes) SumBlock<1>(weight + h, selected, count, num_hidden, bias + h, y + h);
+    for (; h + kVec <= num_hidden; h += kVec) {
+      SumBlock<Level, 1>(weight + h, selected, count, num_hidden, bias + h, y + h);
+    }
     for (; h < num_hidden; ++h) {  // in the order of SumBlock
       float even = bias[h], odd = 0.0f;
       int64_t i = 0;
@@ -114,30 +157,33 @@ static void ForwardRows(const uint8_t* x, const float* weight, const float* bias
   }
 }
 
-template <int kVecs>
+template <typename Level, int kVecs>
 PJX_INLINE void ScatterBlock(const float* cotangent, const int32_t* selected, int64_t count, int64_t num_hidden,
                              float* table, float* bias) {
-  Vec g[kVecs];
-  for (int v = 0; v < kVecs; ++v) g[v] = reinterpret_cast<const Vec*>(cotangent)[v];
+  using Floats = typename Level::Floats;
+  Floats g[kVecs];
+  for (int v = 0; v < kVecs; ++v) g[v] = reinterpret_cast<const Floats*>(cotangent)[v];
   for (int64_t i = 0; i < count; ++i) {
-    Vec* row = reinterpret_cast<Vec*>(table + selected[i] * num_hidden);
+    Floats* row = reinterpret_cast<Floats*>(table + selected[i] * num_hidden);
     for (int v = 0; v < kVecs; ++v) row[v] += g[v];
   }
-  for (int v = 0; v < kVecs; ++v) reinterpret_cast<Vec*>(bias)[v] += g[v];
+  for (int v = 0; v < kVecs; ++v) reinterpret_cast<Floats*>(bias)[v] += g[v];
 }
 
-PJX_MULTIVERSION
-static void BackwardRows(const uint8_t* x, const float* cotangent, Sizes sizes, int64_t num_rows, int32_t* selected,
-                         float* dweight, float* dbias) {
+template <typename Level>
+PJX_INLINE void BackwardRowsAt(const uint8_t* x, const float* cotangent, Sizes sizes, int64_t num_rows,
+                               int32_t* selected, float* dweight, float* dbias) {
+  constexpr int64_t kVec = kLevelLanes<Level>;
+  constexpr int kMost = kVec == 16 ? 4 : 8;  // vectors of the cotangent in registers: of 64 numbers if there is room
   const int64_t num_hidden = sizes.num_hidden;
   for (int64_t r = 0; r < num_rows; ++r, x += sizes.num_cells, cotangent += num_hidden) {
-    const int64_t count = SelectRows(x, sizes, selected);
+    const int64_t count = SelectRows<Level>(x, sizes, selected);
     int64_t h = 0;
-    for (; h + 4 * kLanes <= num_hidden; h += 4 * kLanes) {
-      ScatterBlock<4>(cotangent + h, selected, count, num_hidden, dweight + h, dbias + h);
+    for (; h + kMost * kVec <= num_hidden; h += kMost * kVec) {
+      ScatterBlock<Level, kMost>(cotangent + h, selected, count, num_hidden, dweight + h, dbias + h);
     }
-    for (; h + kLanes <= num_hidden; h += kLanes) {
-      ScatterBlock<1>(cotangent + h, selected, count, num_hidden, dweight + h, dbias + h);
+    for (; h + kVec <= num_hidden; h += kVec) {
+      ScatterBlock<Level, 1>(cotangent + h, selected, count, num_hidden, dweight + h, dbias + h);
     }
     if (h == num_hidden) continue;
     for (int64_t i = 0; i < count; ++i) {
@@ -147,12 +193,20 @@ static void BackwardRows(const uint8_t* x, const float* cotangent, Sizes sizes, 
   }
 }
 
-PJX_MULTIVERSION
-static uint8_t LargestCode(const uint8_t* x, int64_t size) {
+PJX_KERNEL(ForwardRows,
+           (const uint8_t* x, const float* weight, const float* bias, Sizes sizes, int64_t num_rows, int32_t* selected,
+            float* y),
+           ForwardRowsAt<Level>(x, weight, bias, sizes, num_rows, selected, y))
+PJX_KERNEL(BackwardRows,
+           (const uint8_t* x, const float* cotangent, Sizes sizes, int64_t num_rows, int32_t* selected, float* dweight,
+            float* dbias),
+           BackwardRowsAt<Level>(x, cotangent, sizes, num_rows, selected, dweight, dbias))
+
+PJX_KERNEL(LargestCode, (const uint8_t* x, int64_t size), {
   uint8_t largest = 0;
   for (int64_t i = 0; i < size; ++i) largest = x[i] > largest ? x[i] : largest;
   return largest;
-}
+})
 
 // Codes index memory: nothing is computed from them before this has passed.
 ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, int64_t num_codes) {

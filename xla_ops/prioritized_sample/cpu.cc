@@ -3,6 +3,7 @@
 #include <memory>
 #include <new>
 
+#include "xla_ops/common/simd.h"
 #include "xla_ops/prioritized_sample/handlers.h"
 
 namespace pjx {
@@ -11,16 +12,36 @@ namespace {
 constexpr int64_t kEntriesPerTask = 65536;
 constexpr int64_t kDrawsPerTask = 2048;
 
+constexpr int64_t kBlock = 64;
+
 // With few entries every entry is its own block: their weights are computed once and a draw needs no walk.
-int64_t BlockSize(int64_t num_entries) { return num_entries <= 65536 ? 1 : 64; }
+int64_t BlockSize(int64_t num_entries) { return num_entries <= 65536 ? 1 : kBlock; }
+
+PJX_KERNEL(LargestBits, (const float* priorities, int64_t size), {
+  int32_t largest = 0;  // signed: that comparison vectorises
+  for (int64_t i = 0; i < size; ++i) {
+    largest = std::max(largest, static_cast<int32_t>(Weights::PositiveBits(priorities[i])));
+  }
+  return largest;
+})
+
+template <bool kLinear>
+PJX_INLINE void WeighAs(const Weights& shared, const float* priorities, int64_t size, uint64_t* result) {
+  const Weights weights = shared;  // a copy that nothing else can change
+  for (int64_t i = 0; i < size; ++i) result[i] = weights.OfBits<kLinear>(Weights::PositiveBits(priorities[i]));
+}
+PJX_KERNEL(Weigh, (const Weights& weights, const float* priorities, int64_t size, uint64_t* result), {
+  if (weights.is_linear()) {
+    WeighAs<true>(weights, priorities, size, result);
+  } else {
+    WeighAs<false>(weights, priorities, size, result);
+  }
+})
 
 uint32_t TopBits(ffi::ThreadPool& pool, const float* priorities, int64_t size) {
   std::atomic<uint32_t> top{0};
   ParallelFor(pool, size, kEntriesPerTask, [&](int64_t begin, int64_t end) {
-    int32_t mine = 0;  // signed: that comparison vectorises
-    for (int64_t i = begin; i < end; ++i) {
-      mine = std::max(mine, static_cast<int32_t>(Weights::PositiveBits(priorities[i])));
-    }
+    const int32_t mine = LargestBits(priorities + begin, end - begin);
     uint32_t seen = top.load();
     while (seen < static_cast<uint32_t>(mine) && !top.compare_exchange_weak(seen, static_cast<uint32_t>(mine))) {
     }
@@ -29,12 +50,16 @@ uint32_t TopBits(ffi::ThreadPool& pool, const float* priorities, int64_t size) {
 }
 
 // prefix[b] = the weight of blocks 0..b; returns the total.
-uint64_t PrefixSums(ffi::ThreadPool& pool, const Weights& weights, int64_t size, int64_t block, uint64_t* prefix) {
+uint64_t PrefixSums(ffi::ThreadPool& pool, const Weights& weights, const float* priorities, int64_t size, int64_t block,
+                    uint64_t* prefix) {
   const int64_t num_blocks = (size + block - 1) / block;
   ParallelFor(pool, num_blocks, kEntriesPerTask / block, [&](int64_t begin, int64_t end) {
+    if (block == 1) return Weigh(weights, priorities + begin, end - begin, prefix + begin);
     for (int64_t b = begin; b < end; ++b) {
-      uint64_t sum = 0;
-      for (int64_t i = b * block; i < std::min(size, (b + 1) * block); ++i) sum += weights(i);
+      uint64_t own[kBlock], sum = 0;
+      const int64_t count = std::min(block, size - b * block);
+      Weigh(weights, priorities + b * block, count, own);
+      for (int64_t i = 0; i < count; ++i) sum += own[i];
       prefix[b] = sum;
     }
   });
@@ -54,10 +79,10 @@ void RunLane(ffi::ThreadPool& pool, const SampleLane& lane, int64_t num_samples,
   }
   Weights weights(lane.priorities, top_bits, lane.alpha, FirstWidth(size));
   const int64_t block = BlockSize(size);
-  uint64_t total = PrefixSums(pool, weights, size, block, prefix);
+  uint64_t total = PrefixSums(pool, weights, lane.priorities, size, block, prefix);
   if (NeedsMoreWidth(total, size)) {
     weights.SetWidth(SecondWidth(weights.width(), total, size));
-    total = PrefixSums(pool, weights, size, block, prefix);
+    total = PrefixSums(pool, weights, lane.priorities, size, block, prefix);
   }
   const int64_t num_blocks = (size + block - 1) / block;
   const double scale = Scale(size, total);

@@ -22,11 +22,12 @@ struct Normalised {
   uint32_t mantissa;
   int32_t exponent;
 
-  PJX_HD explicit Normalised(uint32_t bits)
-      : mantissa((bits & 0x7FFFFFu) | 0x800000u), exponent(static_cast<int32_t>(bits >> 23)) {
-    if (exponent != 0) return;
-    mantissa = bits;
-    for (exponent = 1; mantissa < 0x800000u; --exponent) mantissa <<= 1;
+  // A denormal's bits are its mantissa alone, and as a number they are a normal float. No branch: loops vectorise.
+  PJX_HD_INLINE explicit Normalised(uint32_t bits) {
+    const bool is_normal = bits >= 0x800000u;
+    const uint32_t normal = is_normal ? bits : BitsOf(static_cast<float>(static_cast<int32_t>(bits)));
+    mantissa = (normal & 0x7FFFFFu) | 0x800000u;
+    exponent = static_cast<int32_t>(normal >> 23) - (is_normal ? 0 : 149);
   }
 };
 
@@ -35,7 +36,7 @@ struct Log2 {
   int32_t exponent;
   float fraction;
 
-  PJX_HD explicit Log2(const Normalised& x) : exponent(x.exponent) {
+  PJX_HD_INLINE explicit Log2(const Normalised& x) : exponent(x.exponent) {
     // m in [sqrt(1/2), sqrt(2)], without a branch, which nothing could predict.
     const uint32_t is_high = x.mantissa > 11863283u;  // 2^23 sqrt(2)
     exponent += static_cast<int32_t>(is_high);
@@ -48,7 +49,7 @@ struct Log2 {
 };
 
 // 2^x for |x| <= 1/2, relative error below 2e-7: the exponential series, whose first term left out is below 6e-9.
-PJX_HD float Exp2Fraction(float x) {
+PJX_HD_INLINE float Exp2Fraction(float x) {
   // By pairs of terms: half as many operations wait for each other.
   const float z = x * x;
   float y = 1.5403530e-4f + x * 1.5252734e-5f;
@@ -84,25 +85,29 @@ class Weights {
   PJX_HD int32_t width() const { return width_; }
 
   // The bits of a float if it is positive and finite, else 0.
-  PJX_HD static uint32_t PositiveBits(float priority) {
+  PJX_HD_INLINE static uint32_t PositiveBits(float priority) {
     const auto bits = static_cast<int32_t>(BitsOf(priority));
     return bits > 0 && bits < 0x7F800000 ? static_cast<uint32_t>(bits) : 0;
   }
 
+  // Whether alpha is 1, and a weight the priority itself.
+  PJX_HD bool is_linear() const { return linear_; }
+
   // Of the priority with these PositiveBits: 0 for what must not be drawn, else at least 1.
-  PJX_HD uint64_t OfBits(uint32_t bits) const {
-    if (bits == 0) return 0;
-    const Normalised power = linear_ ? Normalised(bits) : Power(bits);
+  template <bool kLinear>
+  PJX_HD_INLINE uint64_t OfBits(uint32_t bits) const {
+    const Normalised power = kLinear ? Normalised(bits) : Power(bits);
     // mantissa * 2^(width - 24 - distance), rounded down.
     const int32_t shift = 62 - width_ + largest_exponent_ - power.exponent;
     const uint64_t weight = static_cast<uint64_t>(power.mantissa) << 38 >> (shift < 63 ? shift : 63);
-    return weight > 0 ? weight : 1;
+    return bits == 0 ? 0 : weight > 0 ? weight : 1;
   }
+  PJX_HD uint64_t OfBits(uint32_t bits) const { return linear_ ? OfBits<true>(bits) : OfBits<false>(bits); }
   PJX_HD uint64_t operator()(int64_t index) const { return OfBits(PositiveBits(priorities_[index])); }
 
  private:
   // (priority / largest)^alpha.
-  PJX_HD Normalised Power(uint32_t bits) const {
+  PJX_HD_INLINE Normalised Power(uint32_t bits) const {
     const Log2 p{Normalised(bits)};
     const double log2_ratio =
         static_cast<double>(p.exponent - top_.exponent) + static_cast<double>(p.fraction - top_.fraction);

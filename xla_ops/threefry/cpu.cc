@@ -30,15 +30,19 @@ PJX_INLINE void HashOne(uint32_t k0, uint32_t k1, uint32_t x0, uint32_t x1, uint
   *y0 = x0 + k2, *y1 = x1 + k0 + 5;
 }
 
-PJX_MULTIVERSION void HashWithOneKey(uint32_t k0, uint32_t k1, const uint32_t* x0, const uint32_t* x1, uint32_t* y0,
-                                     uint32_t* y1, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) HashOne(k0, k1, x0[i], x1[i], y0 + i, y1 + i);
-}
+PJX_KERNEL(HashWithOneKey,
+           (uint32_t k0, uint32_t k1, const uint32_t* x0, const uint32_t* x1, uint32_t* y0, uint32_t* y1,
+            int64_t count),
+           {
+             for (int64_t i = 0; i < count; ++i) HashOne(k0, k1, x0[i], x1[i], y0 + i, y1 + i);
+           })
 
-PJX_MULTIVERSION void HashWithKeys(const uint32_t* k0, const uint32_t* k1, const uint32_t* x0, const uint32_t* x1,
-                                   uint32_t* y0, uint32_t* y1, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) HashOne(k0[i], k1[i], x0[i], x1[i], y0 + i, y1 + i);
-}
+PJX_KERNEL(HashWithKeys,
+           (const uint32_t* k0, const uint32_t* k1, const uint32_t* x0, const uint32_t* x1, uint32_t* y0, uint32_t* y1,
+            int64_t count),
+           {
+             for (int64_t i = 0; i < count; ++i) HashOne(k0[i], k1[i], x0[i], x1[i], y0 + i, y1 + i);
+           })
 
 // Keys: one for all counters, or one each.
 ffi::Error Threefry(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> key0, ffi::Buffer<ffi::U32> key1,
