@@ -44,6 +44,9 @@ class EnvSpec:
     max_episode_steps: int  # an episode is truncated after this many steps; 0: episodes never end, in no way
     action_names: tuple[tuple[str, ...], ...]  # names of the choices, per head
     entities: EntityLayout | None = None  # of the observation, flattened; None: not a list of entities
+    # False: the game shows or reads the time, so a state with another time would be one that cannot be. `stagger` then
+    # changes nothing, and the timeless rows of `clock` are the rows themselves.
+    clock_moves: bool = True
 
 
 def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -70,8 +73,11 @@ class Env:
       before each environment's most recent positive reward, oldest first; rewarded counts its positive rewards.
     - `render(row u8[S]) -> u8[H, W, 3]`
     - `clock(state) -> (times i32[N], timeless u8[N, S])`: the steps since each episode began, and the rows with that
-      set to zero: equal for two states that differ in nothing else. Only diagnostics need it; of an environment that
-      does not say, times are -1 and rows stay as they are. The bytes need not be a state.
+      set to zero: equal for two states that differ in nothing else, and states that play on alike but for the time
+      limit. Of an environment that does not say, times are -1 and rows stay as they are.
+    - `unadapted(key, keys, actions i32[T, N]) -> (obs [N, ...], (obs [T, N, ...], reward f32[T, N], terminated
+      bool[T, N], truncated bool[T, N]))`, of an environment behind an adapter: what it gives by itself after a reset
+      with `key` and steps with the T `keys`; `reset` and `step` must give the same. None: there is no adapter.
     - `params`: the arguments `make` was called with, defaults filled in.
     """
 
@@ -85,6 +91,7 @@ class Env:
     random_walk: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
     render: Callable[[Any], np.ndarray]
     clock: Callable[[jax.Array], tuple[jax.Array, jax.Array]] = _no_clock
+    unadapted: Callable[..., Any] | None = None
 
     def snapshot(self, state: jax.Array) -> jax.Array:
         """rows u8[N, S]: everything `step` needs of each simulator but randomness."""
