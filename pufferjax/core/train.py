@@ -1,4 +1,4 @@
-"""Training as pure functions: `make_init`, `make_warmup`, `make_update`, and `make_train`, which scans them.
+"""Training as pure functions: `make_init`, `make_update`, and `make_train`, which scans them after the warm-up.
 
 One epoch: sample the state set -> walk on from some of it -> restore -> rollout -> train -> re-score with the trained
 policy -> update the set.
@@ -20,10 +20,10 @@ from pufferjax.core.policy import ActorCritic, init_params, make_policy
 from pufferjax.core.rollout import RolloutConfig, forget, initial_memory, look, per_agent, rollout
 from pufferjax.core.state_set import StateSet
 from pufferjax.core.types import EpisodeSums, Memory, Offer, Restarts, TrainState
+from pufferjax.core.warmup import make_warmup
 from pufferjax.envs import Env
 
 RECENT_DECAY = 0.9  # per epoch, of the sums behind the recent solve rate
-WARMUP_CHUNK = 8192  # steps of each warm-up environment between looks at the count of rewards
 
 
 def _own(key: jax.Array, axis_name: str | None) -> jax.Array:
@@ -82,61 +82,6 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, 
         )
 
     return init
-
-
-def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
-    """`warmup(train_state, hypers) -> train_state`: fills the state set from the first rewards of a random policy.
-
-    Until a reward has been met a policy has nothing to learn, and a random one needs no network: it runs inside the
-    simulator, orders of magnitude faster than training. The last snapshots before each reward enter the set with the
-    score a zero value function would give them.
-    """
-    settings = config.state_set
-    steps_per_chunk = settings.warmup_envs * WARMUP_CHUNK
-    max_chunks = settings.warmup_max_steps // steps_per_chunk
-    if settings.fraction == 0 or settings.warmup_rewards == 0 or max_chunks == 0:
-        return lambda train_state, hypers: train_state
-
-    def warmup(train_state: TrainState, hypers: Hypers) -> TrainState:
-        hypers = check_hypers(hypers)
-        key, key_own = jax.random.split(train_state.key)
-        key_reset, key_stagger, key_walk = jax.random.split(_own(key_own, axis_name), 3)
-        _, env_state = env.reset(key_reset, settings.warmup_envs)
-        env_state = env.stagger(key_stagger, env_state)
-        order = jnp.arange(settings.warmup_snapshots)
-
-        def body(carry):
-            env_state, state_set, chunk, rewards = carry
-            env_state, rows, counts, rewarded = env.random_walk(
-                jax.random.fold_in(key_walk, chunk), env_state, WARMUP_CHUNK, settings.interval,
-                settings.warmup_snapshots,
-            )  # fmt: skip
-            # With V = 0 the advantage k steps before the reward is (gamma lambda)^k, and the newest snapshot is about
-            # half an interval away from it; the common factor does not matter.
-            age = counts[:, None] - 1 - order[None, :]
-            scores = (hypers.gamma * hypers.gae_lambda) ** (settings.interval * age.astype(jnp.float32))
-            state_set = state_set.insert(
-                rows.reshape(-1, env.spec.state_bytes), scores.reshape(-1), (age >= 0).reshape(-1)
-            )
-            return env_state, state_set, chunk + 1, rewards + jnp.sum(rewarded)
-
-        def unfinished(carry):
-            _, _, chunk, rewards = carry
-            return (rewards < settings.warmup_rewards) & (chunk < max_chunks)
-
-        carry = (env_state, train_state.state_set, jnp.int32(0), jnp.int32(0))
-        _, state_set, chunks, rewards = jax.lax.while_loop(unfinished, body, carry)
-        rewards, chunks = _total((rewards, chunks), axis_name)
-        return dataclasses.replace(
-            train_state,
-            state_set=state_set,
-            key=key,
-            reward_seen=rewards > 0,
-            warmup_steps=chunks.astype(jnp.float32) * steps_per_chunk,
-            warmup_rewards=rewards,
-        )
-
-    return warmup
 
 
 def draw_restarts(env: Env, config: TrainConfig, hypers: Hypers, state_set: StateSet, key, spare) -> Restarts:

@@ -126,7 +126,7 @@ def train(
                     checkpoint = journal.load(train_state)  # before anything is changed: it may be refused
                     reopen(run_dir, run_config)
                 journal.start(checkpoint)
-                loop = Loop(epochs, budget, journal, dashboard)
+                loop = Loop(epochs, budget, journal, dashboard, config.state_set.warmup_max_seconds)
                 loop.begin(train_state, config.hypers(), checkpoint=checkpoint, resume=resume)
                 stopped_by = loop.run(signals)
                 train_seconds, train_state = budget.elapsed(), epochs.train_state
