@@ -47,6 +47,13 @@ class EnvSpec:
     # False: the game shows or reads the time, so a state with another time would be one that cannot be. `stagger` then
     # changes nothing, and the timeless rows of `clock` are the rows themselves.
     clock_moves: bool = True
+    has_perf: bool = True  # False: nobody said how good a return is; `info["perf"]` is 0 and there is no solve rate
+
+
+def _made_again(name: str, params: dict[str, Any]) -> "Env":
+    from pufferjax import envs
+
+    return envs.make(name, **params)
 
 
 def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -93,6 +100,25 @@ class Env:
     render: Callable[[Any], np.ndarray]
     clock: Callable[[jax.Array], tuple[jax.Array, jax.Array]] = _no_clock
     unadapted: Callable[..., Any] | None = None
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        """An environment is pickled as the call of `envs.make` that makes it again, with its parameters."""
+        from pufferjax import envs
+
+        name = self.spec.name
+        made = envs.make(name, **self.params) if name in envs.names() else None
+        if made is None or made.spec != self.spec:
+            raise TypeError(
+                f"{name} cannot be pickled: it is not what envs.make({name!r}) makes; let envs.register know it by a "
+                "name, or make it anew in the other process"
+            )
+        return _made_again, (name, dict(self.params))
 
     def snapshot(self, state: jax.Array) -> jax.Array:
         """rows u8[N, S]: everything `step` needs of each simulator but randomness."""

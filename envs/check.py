@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax.envs.base import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 _INFO = {"episode_return": jnp.float32, "episode_length": jnp.int32, "score": jnp.float32, "perf": jnp.float32}
 _REFUSALS = (ValueError, TypeError, jax.errors.JaxRuntimeError)
@@ -22,6 +23,7 @@ class EnvCheckError(AssertionError):
     """An environment breaks the contract; the text names the property and shows how."""
 
 
+@usual_promotion()
 def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key: jax.Array | None = None) -> None:
     """Runs `env` through every property of the contract; EnvCheckError names the first one that fails.
 
@@ -216,6 +218,7 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
                 env.clock(state)[0] != jnp.where(ended, 0, clock)
             ),
             "perf is outside 0..1": ~((info["perf"] >= 0) & (info["perf"] <= 1)),
+            "perf is not zero although spec.has_perf is False": (info["perf"] != 0) & (not spec.has_perf),
         }
         for name in _INFO:
             found[f"info[{name!r}] is not zero although no episode ended"] = ~ended & (info[name] != 0)
@@ -246,12 +249,14 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
             return (state, jnp.where(ended, 0, clock), jnp.where(ended, 0.0, returns), first), None
 
         names = jax.eval_shape(
-            lambda s: violations(*env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs)),
+            lambda s: violations(
+                *env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs, jnp.int32)
+            ),
             state,
         )
         first = {name: jnp.int32(-1) for name in names}
         carry = (state, jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32), first)
-        return jax.lax.scan(body, carry, jnp.arange(num_steps))[0][-1]
+        return jax.lax.scan(body, carry, jnp.arange(num_steps, dtype=jnp.int32))[0][-1]
 
     obs, state = env.reset(key, num_envs)
     _require_equal(env, "obs = observe(state)", obs, env.observe(state), "reset:")
@@ -497,8 +502,8 @@ def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> N
             is_first = (first < 0) & (terminated | truncated)
             return (state, jnp.where(is_first, t, first), jnp.where(is_first, truncated, timed_out)), None
 
-        carry = (state, jnp.full(num_envs, -1), jnp.zeros(num_envs, bool))
-        return jax.lax.scan(body, carry, jnp.arange(min(num_steps, spec.max_episode_steps)))[0][1:]
+        carry = (state, jnp.full(num_envs, -1, jnp.int32), jnp.zeros(num_envs, bool))
+        return jax.lax.scan(body, carry, jnp.arange(min(num_steps, spec.max_episode_steps), dtype=jnp.int32))[0][1:]
 
     ends, timed_out = (np.asarray(x) for x in first_ends(state))
     lengths = np.asarray(env.clock(state)[0]) + ends + 1

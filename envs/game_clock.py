@@ -76,11 +76,9 @@ def find_game_clock(
     def try_step(carry, drawn):
         state, clock, at_reset, slope, is_counter, matters = carry
         words, actions, times = drawn
-        keys = jax.vmap(jax.random.wrap_key_data)(words)
+        keys = jax.vmap(jax.random.wrap_key_data)(jnp.concatenate([words, words]))
         twice = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), state, with_time(state, times))
-        outputs = jax.vmap(step)(
-            jnp.concatenate([keys, keys]), twice, jnp.tile(actions, 2), jnp.zeros(2 * _LANES, jnp.bool_)
-        )
+        outputs = jax.vmap(step)(keys, twice, jnp.tile(actions, 2), jnp.zeros(2 * _LANES, jnp.bool_))
         here, moved = (jax.tree.map(lambda x, s=s: x[s], outputs) for s in (slice(_LANES), slice(_LANES, None)))
         matters |= _differ(timeless(here), timeless(moved))
         _, state, _, terminated, truncated = here

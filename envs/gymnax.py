@@ -23,7 +23,7 @@ from pufferjax.envs.picture import picture, to_rgb
 from pufferjax.envs.rows import RowLayout, draw_keys, from_bytes, is_key, leaf_name, num_bytes, to_bytes
 from pufferjax.envs.state_keys import stream_keys
 from pufferjax.envs.walk import make_random_walk
-from pufferjax.xla_ops.checks import check_array, check_count, random_words
+from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
 _MAX_LISTED = 64  # numbers of an array among the parameters; a larger one is recorded by its checksum
 
@@ -36,6 +36,7 @@ class _Row(NamedTuple):
     state: Any  # the environment's own
 
 
+@usual_promotion()
 def from_gymnax(
     env: Any,
     params: Any = None,
@@ -56,7 +57,8 @@ def from_gymnax(
         `action_space(params)` must be discrete (have `n`).
       params: of the environment; `env.default_params` if None.
       max_episode_steps: the time limit; `params.max_steps_in_episode` if None. An episode that reaches it is cut there.
-      perf: maps the return of an episode, f32[], to 0..1. Default: the return itself, clipped to 0..1.
+      perf: maps the return of an episode, f32[], to 0..1: how good it is. None: unknown. `spec.has_perf` is then False:
+        there is no solve rate, runs show returns, and the restarted share of the environments stays what it is.
       time_field: name of the numbers in the state that count the steps of the episode. `stagger` and `clock` set them
         together with the clock of the row, so that the environment's own time limit moves along; see Time. None: the
         state has none.
@@ -98,7 +100,8 @@ def from_gymnax(
     params = getattr(env, "default_params", None) if params is None else params
     limit = _time_limit(name, params, max_episode_steps)
     num_actions, action_dtype = _actions(name, env, params)
-    perf = perf or (lambda episode_return: jnp.clip(episode_return, 0.0, 1.0))
+    has_perf = perf is not None
+    perf = perf or jnp.zeros_like
 
     key = jax.random.key(0)
     obs, state = jax.eval_shape(lambda key: _reset_outputs(name, env.reset(key, params)), key)
@@ -147,6 +150,7 @@ def from_gymnax(
         max_episode_steps=limit,
         action_names=(tuple(map(str, range(num_actions))),),
         clock_moves=game_clock.is_free,
+        has_perf=has_perf,
     )
 
     # --- one environment ----------------------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ def from_gymnax(
     # --- a batch ------------------------------------------------------------------------------------------------------
     def env_keys(words, num_envs):
         return jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.wrap_key_data(words, impl="threefry2x32"), jnp.arange(num_envs)
+            jax.random.wrap_key_data(words, impl="threefry2x32"), jnp.arange(num_envs, dtype=jnp.int32)
         )
 
     def reset_batch(words, num_envs):
@@ -228,7 +232,7 @@ def from_gymnax(
     def stagger_batch(words, rows):
         if not game_clock.is_free:
             return rows
-        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, limit))
+        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, limit, jnp.int32))
         return set_clocks(rows, draw(env_keys(words, rows.shape[0])))
 
     def clock_batch(rows):
@@ -238,7 +242,11 @@ def from_gymnax(
     def restore_batch(state, rows, env_ids):
         # The last row for each environment: a scatter does not say which of several it takes.
         env_ids = jnp.where(env_ids < 0, state.shape[0], env_ids)
-        chosen = jnp.full(state.shape[0], -1, jnp.int32).at[env_ids].max(jnp.arange(rows.shape[0]), mode="drop")
+        chosen = (
+            jnp.full(state.shape[0], -1, jnp.int32)
+            .at[env_ids]
+            .max(jnp.arange(rows.shape[0], dtype=jnp.int32), mode="drop")
+        )
         return jnp.where((chosen >= 0)[:, None], rows[chosen], state)
 
     def play_itself(words, step_words, actions):
@@ -279,9 +287,9 @@ def from_gymnax(
         return jax.vmap(read_observation)(obs), jax.lax.scan(body, carry, (step_words, actions))[1]
 
     first_state_leaf = len(layout.leaves) - len(jax.tree.leaves(state))
-    reset_batch = jax.jit(reset_batch, static_argnums=1)
-    observe_batch, step_batch, stagger_batch, clock_batch, restore_batch = map(
-        jax.jit, (observe_batch, step_batch, stagger_batch, clock_batch, restore_batch)
+    reset_batch = jax.jit(usual_promotion()(reset_batch), static_argnums=1)
+    observe_batch, step_batch, stagger_batch, clock_batch, restore_batch = (
+        jax.jit(usual_promotion()(f)) for f in (observe_batch, step_batch, stagger_batch, clock_batch, restore_batch)
     )
 
     # --- checks, then the batch ---------------------------------------------------------------------------------------
@@ -336,7 +344,7 @@ def from_gymnax(
 
     def unadapted(key, keys, actions):
         step_words = jnp.stack([words_of("unadapted", k) for k in keys])
-        return jax.jit(play_itself)(words_of("unadapted", key), step_words, actions)
+        return jax.jit(usual_promotion()(play_itself))(words_of("unadapted", key), step_words, actions)
 
     def render_row(row):
         row = check_array(f"{name}.render", "row", row, (spec.state_bytes,), jnp.uint8)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax.envs.base import EnvSpec
-from pufferjax.xla_ops.checks import check_array, check_count, random_words
+from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
 
 def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,9 +24,10 @@ def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., A
         return walk(words, state, num_steps, interval, num_snapshots)
 
     @functools.partial(jax.jit, static_argnums=(2, 3, 4))
+    @usual_promotion()
     def walk(words, state, num_steps, interval, num_snapshots):
         num_envs = state.shape[0]
-        envs = jnp.arange(num_envs)
+        envs = jnp.arange(num_envs, dtype=jnp.int32)
         key_action, key_step = jax.random.split(jax.random.wrap_key_data(words, impl="threefry2x32"))
         action_keys = jax.vmap(jax.random.fold_in, (None, 0))(key_action, envs)
 
@@ -39,9 +40,9 @@ def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., A
             remembered = jnp.where(is_due, jnp.minimum(remembered + 1, num_snapshots), remembered)
             next_snapshot = jnp.where(is_due, next_snapshot + interval, next_snapshot)
 
-            action = jax.vmap(lambda k: jax.random.randint(jax.random.fold_in(k, t), (), 0, spec.num_actions[0]))(
-                action_keys
-            )
+            action = jax.vmap(
+                lambda k: jax.random.randint(jax.random.fold_in(k, t), (), 0, spec.num_actions[0], jnp.int32)
+            )(action_keys)
             _, state, reward, terminated, truncated, _ = step(jax.random.fold_in(key_step, t), state, action)
             ended = terminated | truncated
             # The usual reward: by majority vote (Boyer and Moore) among those that are not above zero.
@@ -53,7 +54,7 @@ def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., A
             since, unlike = jnp.where(is_new, t, since), jnp.where(is_new, 0, unlike)
 
             def keep(snapshots):
-                order = jnp.arange(num_snapshots)
+                order = jnp.arange(num_snapshots, dtype=jnp.int32)
                 kept = jnp.take_along_axis(
                     ring, ((slot - remembered)[:, None] + order)[:, :, None] % num_snapshots, axis=1
                 )

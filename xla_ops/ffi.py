@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from pufferjax.xla_ops.checks import usual_promotion
+
 # Platform name in `jax.lax.platform_dependent` -> (module, platform name in `register_ffi_target`).
 _MODULES = {"cpu": ("_cpu", "cpu"), "cuda": ("_cuda", "CUDA")}
 
@@ -160,6 +162,7 @@ def check_impl(impl: Any) -> None:
         raise ValueError(f'impl must be "native", "reference" or None, got {impl!r}')
 
 
+@usual_promotion()
 def select(
     target: str,
     native: Callable[..., Any],

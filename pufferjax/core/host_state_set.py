@@ -25,6 +25,7 @@ from pufferjax.core.types import Restarts, TrainState
 from pufferjax.core.waiting import fetch
 from pufferjax.core.warmup import make_walk, num_chunks, walk_in_parts
 from pufferjax.envs import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 
 class Kept(NamedTuple):
@@ -48,7 +49,7 @@ class HostStateSet:
         self._capacity = config.state_set.capacity
 
         def program(function, num_same=0, out_axes: Any = 0, **options):
-            return jax.jit(over_shares(function, count, num_same, out_axes), **options)
+            return jax.jit(usual_promotion()(over_shares(function, count, num_same, out_axes)), **options)
 
         first_walked = config.num_replayed - config.num_walked
         self._create = jax.jit(partial(_create, self._capacity, env.spec.state_bytes, count))

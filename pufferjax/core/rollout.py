@@ -157,7 +157,8 @@ def rollout(
     starts = jnp.zeros(num_rows, bool)
     carry = (env_state, observations, memory, starts, is_fresh, is_restarted, zeros, zeros)
     # Written by the inner loop into arrays of all steps: results of its own would be copied once more, chunk by chunk.
-    shapes = jax.eval_shape(step, carry, (env_keys[0, 0], uniforms[0, 0]))[1]
+    first = jax.eval_shape(lambda *xs: tuple(x[0, 0] for x in xs), env_keys, uniforms)
+    shapes = jax.eval_shape(step, carry, first)[1]
     transitions = jax.tree.map(lambda x: jnp.zeros((config.horizon, *x.shape), x.dtype), shapes)
     steps = jnp.arange(config.horizon).reshape(chunks)
     (carry, transitions), snapshots = jax.lax.scan(chunk, (carry, transitions), (steps, env_keys, uniforms))

@@ -22,6 +22,7 @@ from pufferjax.core.state_set import StateSet
 from pufferjax.core.types import EpisodeSums, Memory, Offer, Restarts, TrainState
 from pufferjax.core.warmup import make_warmup
 from pufferjax.envs import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 RECENT_DECAY = 0.9  # per epoch, of the sums behind the recent solve rate
 
@@ -59,6 +60,7 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, 
     check_trainable(env, config)
     policy = policy or make_policy(env.spec, config.policy)
 
+    @usual_promotion()
     def init(key: jax.Array) -> TrainState:
         key, key_params, key_own = jax.random.split(key, 3)
         key_reset, key_stagger = jax.random.split(_own(key_own, axis_name))
@@ -144,9 +146,9 @@ def _restart(env: Env, config: TrainConfig, train_state: TrainState, restarts: R
 def _share(env: Env, config: TrainConfig, train_state: TrainState, axis_name: str | None):
     """How much of the restarted fraction is in use, f32[] in [0, 1], from the recent solve rate of fresh episodes.
 
-    All of it where episodes never end: there is no solve rate.
+    All of it where episodes never end, or where nobody said how good they are: there is no solve rate.
     """
-    if env.spec.max_episode_steps == 0:
+    if env.spec.max_episode_steps == 0 or not env.spec.has_perf:
         return jnp.float32(1)
     perf, episodes = train_state.recent_episodes
     # While the first episodes are under way only solved ones have ended, so at least as many count as would have ended
@@ -202,6 +204,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
         config.horizon, config.state_set.interval, config.num_envs - num_replayed, config.ppo.reset_memory
     )
 
+    @usual_promotion()
     def epoch(train_state: TrainState, restarts: Restarts | None, hypers: Hypers, progress):
         hypers = check_hypers(hypers)
         key, _, key_rollout, key_train = epoch_keys(train_state.key, axis_name)
@@ -259,6 +262,8 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             "learning_rate": learning_rate,
             "entropy_coef": entropy_coef,
         }
+        if not env.spec.has_perf:
+            metrics = {name: x for name, x in metrics.items() if name not in ("perf", "restarted_perf")}
         train_state = dataclasses.replace(
             train_state,
             params=params,
@@ -281,7 +286,8 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     """`update(train_state, hypers, progress) -> (train_state, metrics)`: one epoch; pure.
 
     progress f32[] in [0, 1] drives the schedules. metrics is a dict of f32 scalars; episode figures are sums over the
-    fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted).
+    fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted). Without
+    perf and restarted_perf where `env.spec.has_perf` is False.
     axis_name: of a mesh axis whose devices each run `config.num_envs` environments and keep a state set of their own;
     see `pufferjax.core.parallel`.
     """
@@ -289,12 +295,14 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     run_epoch = make_epoch(env, config, policy, axis_name)
     num_replayed = config.num_replayed
 
+    @usual_promotion()
     def update(train_state: TrainState, hypers: Hypers, progress) -> tuple[TrainState, dict[str, jax.Array]]:
         hypers = check_hypers(hypers)
         state_set, born, epoch = train_state.state_set, train_state.born, train_state.epoch
         restarts = None
         if num_replayed:
-            key = epoch_keys(train_state.key, axis_name)[1]
+            # The epoch splits the same key for itself.
+            key = epoch_keys(jax.random.clone(train_state.key), axis_name)[1]
             spare = env.snapshot(train_state.env_state)[-num_replayed:]
             restarts = draw_restarts(env, config, hypers, state_set, key, spare)
         train_state, metrics, offer = run_epoch(train_state, restarts, hypers, progress)
@@ -324,6 +332,7 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
     update = make_update(env, config, policy)
     num_epochs = config.sizes(env.spec.num_agents).num_epochs
 
+    @usual_promotion()
     def train(key: jax.Array, hypers: Hypers | None = None):
         hypers = config.hypers() if hypers is None else hypers
         train_state = warmup(init(key), hypers)

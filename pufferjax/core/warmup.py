@@ -20,6 +20,7 @@ from pufferjax.core.config import Hypers, TrainConfig, check_hypers
 from pufferjax.core.types import TrainState
 from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 WARMUP_CHUNK = 8192  # steps of each warm-up environment between looks at the count of rewards
 _PART_SECONDS = 0.25  # of a part of the walk, about
@@ -52,6 +53,7 @@ def make_walk(env: Env, config: TrainConfig, axis_name: str | None = None):
     settings = config.state_set
     max_chunks, steps_per_chunk = num_chunks(env, config)
 
+    @usual_promotion()
     def begin(train_state: TrainState) -> tuple[TrainState, Walk]:
         key, key_own = jax.random.split(train_state.key)
         key_own = key_own if axis_name is None else jax.random.fold_in(key_own, jax.lax.axis_index(axis_name))
@@ -62,6 +64,7 @@ def make_walk(env: Env, config: TrainConfig, axis_name: str | None = None):
         zero = env_state[:1, 0].astype(jnp.int32) * 0
         return dataclasses.replace(train_state, key=key), Walk(env_state, key_walk[None], zero, zero)
 
+    @usual_promotion()
     def go_on(train_state: TrainState, walk: Walk, hypers: Hypers, chunks) -> tuple[TrainState, Walk]:
         hypers = check_hypers(hypers)
         order = jnp.arange(settings.warmup_snapshots, dtype=jnp.int32)

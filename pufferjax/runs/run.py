@@ -207,7 +207,8 @@ def _report(summary, checkpoint, dashboard) -> None:
     if checkpoint is not None:
         dashboard.message(f"checkpoint: {checkpoint}")
     if (evaluation := summary["evaluation"]) is not None:
+        perf, reward = evaluation["perf"], evaluation["episode_return"]
+        figure = f"return {reward:.4g}" if perf is None and reward is not None else f"perf {perf or 0:.4f}"
         dashboard.message(
-            f"unseen levels: perf {evaluation['perf']:.4f} over {evaluation['episodes']} fresh episodes, "
-            f"{evaluation['seconds']:.1f} s"
+            f"unseen levels: {figure} over {evaluation['episodes']} fresh episodes, {evaluation['seconds']:.1f} s"
         )

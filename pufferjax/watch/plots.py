@@ -23,8 +23,9 @@ def episode_curve(records: Sequence[Mapping], name: str, min_episodes: int = 200
     """
     points, episodes, total = [], 0, 0.0
     for index, record in enumerate(records):
-        episodes += record["episodes"]
-        total += (record[name] or 0.0) * record["episodes"]
+        if record[name] is not None:
+            episodes += record["episodes"]
+            total += record[name] * record["episodes"]
         if episodes >= min_episodes or (index == len(records) - 1 and episodes):
             points.append((record["step"], record["wall_seconds"], total / episodes))
             episodes, total = 0, 0.0
