@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax.envs.base import EnvSpec
+from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
 
@@ -72,6 +73,7 @@ def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., A
 
         zeros, rows = jnp.zeros(num_envs, jnp.int32), jnp.zeros((num_envs, num_snapshots, spec.state_bytes), jnp.uint8)
         carry = (state, rows, zeros, zeros, zeros, rows, zeros, zeros, zeros.astype(jnp.float32), zeros, zeros)
+        carry, _ = ffi.vary_together((carry, words))  # inside shard_map a carry keeps its type
         carry, _ = jax.lax.scan(body, carry, jnp.arange(num_steps, dtype=jnp.int32))
         state, _, _, _, _, snapshots, counts, rewarded, *_ = carry
         return state, snapshots, counts, rewarded

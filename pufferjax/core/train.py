@@ -20,6 +20,7 @@ from pufferjax.core.policy import ActorCritic, init_params, make_policy
 from pufferjax.core.rollout import RolloutConfig, forget, initial_memory, look, per_agent, rollout
 from pufferjax.core.state_set import StateSet
 from pufferjax.core.types import EpisodeSums, Memory, Offer, Restarts, TrainState
+from pufferjax.core.varying import vary_as
 from pufferjax.core.warmup import make_warmup
 from pufferjax.envs import Env
 from pufferjax.xla_ops.checks import usual_promotion
@@ -233,7 +234,8 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
 
         def wait(params, opt_state):
             losses = ppo.LossMetrics(*(jnp.zeros(()) for _ in dataclasses.fields(ppo.LossMetrics)))
-            return params, opt_state, transitions.values, jnp.ones_like(transitions.values), losses
+            nothing = params, opt_state, transitions.values, jnp.ones_like(transitions.values), losses
+            return vary_as(nothing, (transitions.values, params))
 
         can_learn = reward_seen if config.ppo.wait_for_reward else jnp.bool_(True)
         params, opt_state, values, ratios, losses = jax.lax.cond(
@@ -335,10 +337,12 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
     @usual_promotion()
     def train(key: jax.Array, hypers: Hypers | None = None):
         hypers = config.hypers() if hypers is None else hypers
-        train_state = warmup(init(key), hypers)
+        train_state = vary_as(init(key), (key, hypers))
+        train_state = warmup(train_state, hypers)
 
         def epoch(train_state, index):
-            return update(train_state, hypers, index / num_epochs)
+            train_state, metrics = update(train_state, *vary_as((hypers, index / num_epochs), (key, hypers)))
+            return vary_as(train_state, (key, hypers)), metrics
 
         return jax.lax.scan(epoch, train_state, jnp.arange(num_epochs, dtype=jnp.float32))
 

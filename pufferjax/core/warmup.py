@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from pufferjax.core.config import Hypers, TrainConfig, check_hypers
 from pufferjax.core.types import TrainState
+from pufferjax.core.varying import vary_as
 from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
 from pufferjax.xla_ops.checks import usual_promotion
@@ -90,6 +91,7 @@ def make_walk(env: Env, config: TrainConfig, axis_name: str | None = None):
             return (rewards < settings.warmup_rewards) & (chunk < last_chunk)
 
         carry = (walk.env_state, train_state.state_set, walk.chunk[0], walk.rewards[0])
+        carry = vary_as(carry, (carry, hypers))
         env_state, state_set, chunk, rewards = jax.lax.while_loop(unfinished, body, carry)
         walk = Walk(env_state, walk.key, chunk[None], rewards[None])
         if axis_name is not None:
