@@ -21,7 +21,7 @@ import numpy as np
 
 from pufferjax.core.config import Hypers, TrainConfig
 from pufferjax.core.parallel import limit_op_threads, make_parallel
-from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.policy import ActorCritic, as_policy
 from pufferjax.core.programs import Program, functions_of, remembered
 from pufferjax.core.two_programs import TwoPrograms
 from pufferjax.core.types import TrainState
@@ -95,10 +95,14 @@ def make_epochs(
     the devices cannot share the environments, minibatches or slots equally.
 
     What was compiled for the latest few is kept: epochs for an equal environment, config, policy and the same devices
-    (another seed, say) compile nothing again in this process.
+    (another seed, say) compile nothing again in this process. Raises ValueError under `jax.disable_jit`.
     """
+    if jax.config.jax_disable_jit:
+        raise ValueError(
+            "jax_disable_jit must be off: a run is made of compiled programs; pufferjax.make_train works without"
+        )
     overlap = draws_ahead(config, devices, overlap)
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
 
     def make():
         if overlap or (devices[0].platform != "cpu" and config.state_set.fraction > 0):

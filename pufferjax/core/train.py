@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from pufferjax.core import ppo
 from pufferjax.core.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.core.diagnostics import entered_slots, state_set_metrics
-from pufferjax.core.policy import ActorCritic, init_params, make_policy
+from pufferjax.core.policy import ActorCritic, as_policy, init_params
 from pufferjax.core.rollout import RolloutConfig, forget, initial_memory, look, per_agent, rollout
 from pufferjax.core.state_set import StateSet
 from pufferjax.core.types import EpisodeSums, Memory, Offer, Restarts, TrainState
@@ -59,7 +59,7 @@ def check_trainable(env: Env, config: TrainConfig) -> None:
 def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
     """`init(key) -> TrainState`: a fresh policy, environments with spread-out clocks, an empty state set."""
     check_trainable(env, config)
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
 
     @usual_promotion()
     def init(key: jax.Array) -> TrainState:
@@ -197,7 +197,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
 
     restarts and offer: None without a state set (`fraction` = 0). Else as for `make_update`.
     """
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
     sizes = config.sizes(env.spec.num_agents)
     optimizer = ppo.make_optimizer(config)
     num_replayed = config.num_replayed
@@ -294,6 +294,7 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     see `pufferjax.core.parallel`.
     """
     check_trainable(env, config)
+    policy = as_policy(env.spec, policy, config.policy)
     run_epoch = make_epoch(env, config, policy, axis_name)
     num_replayed = config.num_replayed
 

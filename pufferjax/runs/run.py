@@ -18,7 +18,7 @@ from pufferjax.core.config import TrainConfig
 from pufferjax.core.epochs import draws_ahead, make_epochs
 from pufferjax.core.evaluate import evaluate, unseen
 from pufferjax.core.parallel import choose_devices
-from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.policy import ActorCritic, as_policy
 from pufferjax.core.train import check_trainable
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
@@ -107,7 +107,7 @@ def train(
         raise ValueError("resume needs a run_dir")
     run_dir = None if run_dir is None else Path(run_dir)
     mesh_devices, options = _placed(config, options, read_table(run_dir)["run"] if resume else {})
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
     epochs = make_epochs(env, config, mesh_devices, policy, options.overlap)
     sizes = config.sizes(env.spec.num_agents)
     run_config = RunConfig(env.spec.name, dict(env.params), config, options, type(policy).__name__)

@@ -55,6 +55,11 @@ def test_walks_and_checks_in_64_bits(tiny_env):
             assert [str(x.dtype) for x in outputs] == ["uint8", "uint8", "int32", "int32"]
 
 
+def test_a_run_without_jit_is_refused(tiny_env, tiny_config):
+    with jax.disable_jit(), pytest.raises(ValueError, match="jax_disable_jit must be off: a run is made of compiled"):
+        pufferjax.train(tiny_env, tiny_config(), devices=1, show=False)
+
+
 def test_a_training_function_inside_shard_map_with_its_checks(tiny_env, tiny_config):
     mesh = jax.make_mesh((1,), ("seeds",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("seeds")
