@@ -108,10 +108,11 @@ def find_game_clock(
     words = rng.integers(2**32, size=(num_steps + 1, _LANES, num_words), dtype=np.uint32)
     drawn = [rng.integers(high, size=(num_steps, _LANES), dtype=np.int32) for high in (num_actions, limit - 1)]
     operands = words[0], (words[1:], *drawn)
-    try:
-        found = jax.jit(trial, compiler_options=_QUICK)(*operands)
-    except jax.errors.JaxRuntimeError:  # a version of XLA that does not know one of the options
-        found = jax.jit(trial)(*operands)
+    with jax.ensure_compile_time_eval():  # the caller may be traced, the trial is not
+        try:
+            found = jax.jit(trial, compiler_options=_QUICK)(*operands)
+        except jax.errors.JaxRuntimeError:  # a version of XLA that does not know one of the options
+            found = jax.jit(trial)(*operands)
     has_counters, matters = map(bool, jax.device_get(found))
     if not named:
         matters = has_counters and num_steps >= _FEWEST_STEPS

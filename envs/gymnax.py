@@ -55,7 +55,8 @@ def from_gymnax(
         itself and returns (obs, state, reward, terminated, truncated, info), or in 0.x (obs, state, reward, done,
         info). obs and state may be any pytrees of arrays, but of the same layout after a reset and after a step.
         `action_space(params)` must be discrete (have `n`).
-      params: of the environment; `env.default_params` if None.
+      params: of the environment; `env.default_params` if None. May hold traced numbers (randomised physics, in jit or
+        vmap), if max_episode_steps is given; `Env.params` then lacks those.
       max_episode_steps: the time limit; `params.max_steps_in_episode` if None. An episode that reaches it is cut there.
       perf: maps the return of an episode, f32[], to 0..1: how good it is. None: unknown. `spec.has_perf` is then False:
         there is no solve rate, runs show returns, and the restarted share of the environments stays what it is.
@@ -410,6 +411,8 @@ def _time_limit(name: str, params: Any, max_episode_steps: Any) -> int:
         max_episode_steps = getattr(params, "max_steps_in_episode", None)
         if max_episode_steps is None:
             raise ValueError(f"{name}: max_episode_steps must be given: its params have no max_steps_in_episode")
+        if not _is_concrete(max_episode_steps):
+            raise ValueError(f"{name}: max_episode_steps must be given where params.max_steps_in_episode is traced")
         if float(max_episode_steps).is_integer():  # some environments write 100.0
             max_episode_steps = int(max_episode_steps)
     return check_count(name, "max_episode_steps", max_episode_steps, 1)
@@ -515,7 +518,13 @@ def _concrete(env: Any, params: Any) -> Any:
     """`params` with the environment's defaults in place of numbers that are traced, to try it out with."""
     if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params)):
         return params
-    return jax.tree.map(lambda x, y: y if isinstance(x, jax.core.Tracer) else x, params, env.default_params)
+    defaults = getattr(env, "default_params", None)
+    if jax.tree.structure(defaults) != jax.tree.structure(params):
+        raise ValueError(
+            "from_gymnax: params that are traced need an env whose default_params have their structure: an environment "
+            "is tried out with numbers"
+        )
+    return jax.tree.map(lambda x, y: y if isinstance(x, jax.core.Tracer) else x, params, defaults)
 
 
 def _is_concrete(x: Any) -> bool:
@@ -532,6 +541,8 @@ def _listed(params: Any) -> dict[str, Any]:
         items = dict(params) if isinstance(params, Mapping) else {}
     listed = {}
     for key, value in items.items():
+        if not _is_concrete(value):
+            continue  # traced: it has no value to be recorded
         if isinstance(value, str):
             listed[key] = value
         elif np.ndim(value) == 0 and isinstance(np.asarray(value).item(), (bool, int, float)):

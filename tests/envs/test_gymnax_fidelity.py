@@ -340,3 +340,36 @@ def test_all_games_of_gymnax_play_as_themselves(name):
     check._check_moved_clock(env, 8, KEY)
     bound = ("MemoryChain", "UmbrellaChain", "DiscountingChain", "MetaMaze", "BernoulliBandit", "GaussianBandit")
     assert env.spec.clock_moves == (not name.startswith(bound))
+
+
+class Pushed(Timed):
+    """How far a step goes is a parameter."""
+
+    @property
+    def default_params(self):
+        return {"force": 1.0, "max_steps_in_episode": 20}
+
+    def step(self, key, state, action, params=None):
+        obs, state, reward, over, late, info = Timed.step(self, key, state, action)
+        return obs * params["force"], state, reward, over, late, info
+
+
+def test_parameters_may_be_traced():
+    def first_steps(force, limit=20):
+        params = {"force": force, "max_steps_in_episode": limit}
+        env = envs.from_gymnax(Pushed(), params, max_episode_steps=20, perf=lambda x: x / 100)
+        assert env.params == {"max_steps_in_episode": 20, "max_episode_steps": 20} and env.spec.clock_moves
+        return env.step(KEY, env.reset(KEY, 2)[1], jnp.ones(2, jnp.int32))[0]
+
+    np.testing.assert_array_equal(jax.vmap(first_steps)(jnp.array([1.0, 3.0]))[:, :, 0], [[1, 1], [3, 3]])
+
+    class Limit:
+        max_steps_in_episode = None
+
+    def without_a_limit(limit):
+        params = Limit()
+        params.max_steps_in_episode = limit
+        return envs.from_gymnax(Pushed(), params).reset(KEY, 2)[0]
+
+    with pytest.raises(ValueError, match=r"must be given where params.max_steps_in_episode is traced"):
+        jax.jit(without_a_limit)(20)
