@@ -44,6 +44,16 @@ class EnvSpec:
     max_episode_steps: int  # an episode is truncated after this many steps; 0: episodes never end, in no way
     action_names: tuple[tuple[str, ...], ...]  # names of the choices, per head
     entities: EntityLayout | None = None  # of the observation, flattened; None: not a list of entities
+    # False: the game shows or reads the time, so a state with another time would be one that cannot be. `stagger` then
+    # changes nothing, and the timeless rows of `clock` are the rows themselves.
+    clock_moves: bool = True
+    has_perf: bool = True  # False: nobody said how good a return is; `info["perf"]` is 0 and there is no solve rate
+
+
+def _made_again(name: str, params: dict[str, Any]) -> "Env":
+    from pufferjax import envs
+
+    return envs.make(name, **params)
 
 
 def _no_clock(state: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -67,11 +77,15 @@ class Env:
     - `random_walk(key, state, num_steps, interval, num_snapshots)
       -> (state, snapshots u8[N, num_snapshots, S], counts i32[N], rewarded i32[N])`:
       uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
-      before each environment's most recent positive reward, oldest first; rewarded counts its positive rewards.
+      before each environment's most recent reward, oldest first; rewarded counts its rewards. A reward is one above
+      zero, or of the others one that differs from the usual one: from what most of them in this call were so far.
     - `render(row u8[S]) -> u8[H, W, 3]`
     - `clock(state) -> (times i32[N], timeless u8[N, S])`: the steps since each episode began, and the rows with that
-      set to zero: equal for two states that differ in nothing else. Only diagnostics need it; of an environment that
-      does not say, times are -1 and rows stay as they are. The bytes need not be a state.
+      set to zero: equal for two states that differ in nothing else, and states that play on alike but for the time
+      limit. Of an environment that does not say, times are -1 and rows stay as they are.
+    - `unadapted(key, keys, actions i32[T, N]) -> (obs [N, ...], (obs [T, N, ...], reward f32[T, N], terminated
+      bool[T, N], truncated bool[T, N]))`, of an environment behind an adapter: what it gives by itself after a reset
+      with `key` and steps with the T `keys`; `reset` and `step` must give the same. None: there is no adapter.
     - `params`: the arguments `make` was called with, defaults filled in.
     """
 
@@ -85,6 +99,26 @@ class Env:
     random_walk: Callable[..., tuple[jax.Array, jax.Array, jax.Array, jax.Array]]
     render: Callable[[Any], np.ndarray]
     clock: Callable[[jax.Array], tuple[jax.Array, jax.Array]] = _no_clock
+    unadapted: Callable[..., Any] | None = None
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        """An environment is pickled as the call of `envs.make` that makes it again, with its parameters."""
+        from pufferjax import envs
+
+        name = self.spec.name
+        made = envs.make(name, **self.params) if name in envs.names() else None
+        if made is None or made.spec != self.spec:
+            raise TypeError(
+                f"{name} cannot be pickled: it is not what envs.make({name!r}) makes; let envs.register know it by a "
+                "name, or make it anew in the other process"
+            )
+        return _made_again, (name, dict(self.params))
 
     def snapshot(self, state: jax.Array) -> jax.Array:
         """rows u8[N, S]: everything `step` needs of each simulator but randomness."""

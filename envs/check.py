@@ -10,16 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax.envs.base import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 _INFO = {"episode_return": jnp.float32, "episode_length": jnp.int32, "score": jnp.float32, "perf": jnp.float32}
 _REFUSALS = (ValueError, TypeError, jax.errors.JaxRuntimeError)
 _FEW_STEPS = 12  # where every output of two runs is compared
+_MANY_STEPS = 64  # where they are compared on the device
+_TOLERANCE = 1e-3  # of such a comparison, relative
 
 
 class EnvCheckError(AssertionError):
     """An environment breaks the contract; the text names the property and shows how."""
 
 
+@usual_promotion()
 def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key: jax.Array | None = None) -> None:
     """Runs `env` through every property of the contract; EnvCheckError names the first one that fails.
 
@@ -42,6 +46,8 @@ def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key:
     _check_long_rollout(env, num_envs, num_steps, key)
     _check_restore(env, num_envs, key)
     _check_clock(env, num_envs, key)
+    _check_moved_clock(env, num_envs, key)
+    _check_unadapted(env, num_envs, key)
     _check_batch_size(env, num_envs, key)
     _check_vmap(env, num_envs, key)
     _check_refusals(env, num_envs, key)
@@ -212,6 +218,7 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
                 env.clock(state)[0] != jnp.where(ended, 0, clock)
             ),
             "perf is outside 0..1": ~((info["perf"] >= 0) & (info["perf"] <= 1)),
+            "perf is not zero although spec.has_perf is False": (info["perf"] != 0) & (not spec.has_perf),
         }
         for name in _INFO:
             found[f"info[{name!r}] is not zero although no episode ended"] = ~ended & (info[name] != 0)
@@ -242,12 +249,14 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
             return (state, jnp.where(ended, 0, clock), jnp.where(ended, 0.0, returns), first), None
 
         names = jax.eval_shape(
-            lambda s: violations(*env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs)),
+            lambda s: violations(
+                *env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs, jnp.int32)
+            ),
             state,
         )
         first = {name: jnp.int32(-1) for name in names}
         carry = (state, jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32), first)
-        return jax.lax.scan(body, carry, jnp.arange(num_steps))[0][-1]
+        return jax.lax.scan(body, carry, jnp.arange(num_steps, dtype=jnp.int32))[0][-1]
 
     obs, state = env.reset(key, num_envs)
     _require_equal(env, "obs = observe(state)", obs, env.observe(state), "reset:")
@@ -300,9 +309,92 @@ def _check_clock(env: Env, num_envs: int, key: jax.Array) -> None:
     actions = _random_actions(env, key, num_envs, _FEW_STEPS)
     state = _run(env, key, env.reset(key, num_envs)[1], actions)[-1]["state"]
     timeless = env.clock(state)[1]
+    if not env.spec.clock_moves:
+        _require_equal(env, prop, state, timeless, "timeless rows, although spec.clock_moves is False:")
+        return
     _require_equal(env, prop, jnp.zeros(num_envs, jnp.int32), env.clock(timeless)[0], "times of timeless rows:")
     _require_equal(env, prop, timeless, env.clock(timeless)[1], "timeless rows of timeless rows:")
     _require_equal(env, prop, timeless, env.clock(env.stagger(key, state))[1], "timeless rows after a stagger:")
+
+
+def _check_moved_clock(env: Env, num_envs: int, key: jax.Array) -> None:
+    """A state whose clock was moved must play on as it would have, up to the time limit."""
+    prop, limit = "a moved clock changes nothing else", env.spec.max_episode_steps
+    if not env.spec.clock_moves or limit == 0:
+        return
+    key_actions, key_clock, key_run = jax.random.split(key, 3)
+    num_steps = min(limit, _MANY_STEPS)
+    actions = _random_actions(env, key_actions, num_envs, num_steps)
+    names = ("terminated", "truncated", "reward", "obs")
+
+    @jax.jit
+    def compare(key):
+        _, start = env.reset(key, num_envs)
+        states = jnp.stack([start, env.stagger(key_clock, start)])
+        # Where the observation shows the time it may differ, and has to be made anew; else it must be the same.
+        shows_time = _unequal(*jax.vmap(env.observe)(states)).any()
+
+        def body(carry, xs):
+            states, is_same, first = carry
+            t, action = xs
+            is_same &= ~(jax.vmap(env.clock)(states)[0] + 1 >= limit).any(axis=0)
+            key_t = jax.random.fold_in(key_run, t)
+            obs, states, reward, terminated, truncated, _ = jax.vmap(lambda s: env.step(key_t, s, action))(states)
+            found = {}
+            for name, x in zip(names, (terminated, truncated, reward, obs), strict=True):
+                unequal = _unequal(*x).reshape(num_envs, -1).any(axis=1) & is_same
+                found[name] = unequal.any() & ~(shows_time & (name == "obs"))
+            first = {name: jnp.where(x & (first[name] < 0), t, first[name]) for name, x in found.items()}
+            ended = (terminated | truncated).reshape(2, num_envs, -1).any(axis=(0, 2))
+            return (states, is_same & ~ended, first), None
+
+        carry = (states, jnp.ones(num_envs, bool), {name: jnp.int32(-1) for name in names})
+        return jax.lax.scan(body, carry, (jnp.arange(num_steps, dtype=jnp.int32), actions))[0][-1]
+
+    found = {name: int(step) for name, step in compare(key).items() if step >= 0}
+    if found:
+        name = min(names, key=lambda name: found.get(name, num_steps))
+        how = f"{name} differs from that of the state as it was, first in step {found[name]}"
+        _fail(env, prop, f"{how}: spec.clock_moves must be False")
+
+
+def _unequal(a: jax.Array, b: jax.Array) -> jax.Array:
+    """bool: where two arrays differ by more than two programs, or two lanes of one, may round; NaN equals NaN."""
+    if not jnp.issubdtype(a.dtype, jnp.inexact):
+        return a != b
+    scale = jnp.maximum(jnp.maximum(jnp.abs(a), jnp.abs(b)), 1)
+    return ~((a == b) | (jnp.isnan(a) & jnp.isnan(b)) | (jnp.abs(a - b) <= _TOLERANCE * scale))
+
+
+def _check_unadapted(env: Env, num_envs: int, key: jax.Array) -> None:
+    """An untouched state, stepped with the same key and action, gives what the environment itself gives."""
+    prop = "the adapter plays as the environment itself"
+    if env.unadapted is None:
+        return
+    key_reset, key_actions, key_run = jax.random.split(key, 3)
+    actions = _random_actions(env, key_actions, num_envs, _FEW_STEPS)
+    keys = jax.random.split(key_run, _FEW_STEPS)
+    first, expected = env.unadapted(key_reset, keys, actions)
+
+    @jax.jit
+    def run(state):
+        def body(state, xs):
+            obs, state, reward, terminated, truncated, _ = env.step(xs[0], state, xs[1])
+            return state, (obs, reward, terminated, truncated)
+
+        return jax.lax.scan(body, state, (keys, actions))[1]
+
+    obs, state = env.reset(key_reset, num_envs)
+    for name, a, b in zip(
+        ("obs after a reset", "obs", "reward", "terminated", "truncated"),
+        (first, *expected),
+        (obs, *run(state)),
+        strict=True,
+    ):
+        unequal = np.asarray(_unequal(a, b))
+        if unequal.any():
+            index = tuple(int(i) for i in np.argwhere(unequal)[0])
+            _fail(env, prop, f"{name} differs first at {index}: {a[index]} by itself, {b[index]} adapted")
 
 
 def _check_batch_size(env: Env, num_envs: int, key: jax.Array) -> None:
@@ -394,6 +486,9 @@ def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> N
     state = env.stagger(key, fresh)
     _require_equal(env, prop, state, env.stagger(key, fresh), "two calls with one key:")
     _require_restorable(env, prop, state, "the staggered state")
+    if not spec.clock_moves:
+        _require_equal(env, prop, fresh, state, "the states before and after, although spec.clock_moves is False:")
+        return
     if spec.max_episode_steps == 0:
         return  # no time-outs that could coincide
 
@@ -407,8 +502,8 @@ def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> N
             is_first = (first < 0) & (terminated | truncated)
             return (state, jnp.where(is_first, t, first), jnp.where(is_first, truncated, timed_out)), None
 
-        carry = (state, jnp.full(num_envs, -1), jnp.zeros(num_envs, bool))
-        return jax.lax.scan(body, carry, jnp.arange(min(num_steps, spec.max_episode_steps)))[0][1:]
+        carry = (state, jnp.full(num_envs, -1, jnp.int32), jnp.zeros(num_envs, bool))
+        return jax.lax.scan(body, carry, jnp.arange(min(num_steps, spec.max_episode_steps), dtype=jnp.int32))[0][1:]
 
     ends, timed_out = (np.asarray(x) for x in first_ends(state))
     lengths = np.asarray(env.clock(state)[0]) + ends + 1

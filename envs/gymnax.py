@@ -2,13 +2,15 @@
 
 A row holds, in this order: a fingerprint of the layout, the clock and the return of the episode, the observation and
 the environment's state. The observation is kept because gymnax lets it depend on the key and the action of the step
-that led to it, so it cannot be made again from the state. PRNG keys in the state are randomness and are not kept: every
-step gives the state new ones, derived from the key of that step, so one snapshot restored twice gives two futures.
+that led to it, so it cannot be made again from the state. PRNG keys in the state that are mere randomness are not kept:
+every step gives the state new ones, derived from the key of that step, so one snapshot restored twice gives two
+futures. Keys from which a level is made again and again are kept (`pufferjax.envs.state_keys`), and the clock of a game
+that shows or reads the time is left alone (`pufferjax.envs.game_clock`).
 """
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax.envs.base import Env, EnvSpec
+from pufferjax.envs.game_clock import find_game_clock
 from pufferjax.envs.picture import picture, to_rgb
-from pufferjax.envs.rows import RowLayout, from_bytes, is_key, leaf_name, num_bytes, to_bytes
+from pufferjax.envs.rows import RowLayout, draw_keys, from_bytes, is_key, leaf_name, num_bytes, to_bytes
+from pufferjax.envs.state_keys import stream_keys
 from pufferjax.envs.walk import make_random_walk
-from pufferjax.xla_ops.checks import check_array, check_count, random_words
+from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
 _MAX_LISTED = 64  # numbers of an array among the parameters; a larger one is recorded by its checksum
 
@@ -32,6 +36,7 @@ class _Row(NamedTuple):
     state: Any  # the environment's own
 
 
+@usual_promotion()
 def from_gymnax(
     env: Any,
     params: Any = None,
@@ -39,6 +44,7 @@ def from_gymnax(
     max_episode_steps: int | None = None,
     perf: Callable[[jax.Array], Any] | None = None,
     time_field: str | None = "time",
+    keep_keys: bool | Collection[str] | None = None,
     render: Callable[[Any], Any] | None = None,
     name: str | None = None,
 ) -> Env:
@@ -49,12 +55,16 @@ def from_gymnax(
         itself and returns (obs, state, reward, terminated, truncated, info), or in 0.x (obs, state, reward, done,
         info). obs and state may be any pytrees of arrays, but of the same layout after a reset and after a step.
         `action_space(params)` must be discrete (have `n`).
-      params: of the environment; `env.default_params` if None.
+      params: of the environment; `env.default_params` if None. May hold traced numbers (randomised physics, in jit or
+        vmap), if max_episode_steps is given; `Env.params` then lacks those.
       max_episode_steps: the time limit; `params.max_steps_in_episode` if None. An episode that reaches it is cut there.
-      perf: maps the return of an episode, f32[], to 0..1. Default: the return itself, clipped to 0..1.
-      time_field: name of the integers in the state that count the steps of the episode. `stagger` and `clock` set them
-        together with the clock of the row, so that the environment's own time limit moves along. None: the state has
-        none, or the game itself depends on them.
+      perf: maps the return of an episode, f32[], to 0..1: how good it is. None: unknown. `spec.has_perf` is then False:
+        there is no solve rate, runs show returns, and the restarted share of the environments stays what it is.
+      time_field: name of the numbers in the state that count the steps of the episode. `stagger` and `clock` set them
+        together with the clock of the row, so that the environment's own time limit moves along; see Time. None: the
+        state has none.
+      keep_keys: which typed PRNG keys in the state belong to it: True for all, False for none, or the names of those
+        (say {"level"} or {"rng.level"}). None: found out; see Randomness.
       render: draws a state of the environment as u8[H, W, 3]. Default: `env.render(state, params)` if there is one (an
         RGB array, or a matplotlib figure), else a picture of the observation.
       name: `spec.name`; `env.name` if None.
@@ -67,9 +77,15 @@ def from_gymnax(
     Observations. One array stays as it is: uint8, bool, and integers that the observation space bounds by 0 and 255
     become uint8 with `obs_max` from that space, all others float32. A pytree becomes one float32 vector.
 
-    Randomness. Environment i of a batch steps with a key derived from (key, i). Typed PRNG keys in the state are drawn
-    anew in every step. Raw uint32 keys cannot be told from other numbers: they are kept as they are, and a snapshot
-    restored twice then has two futures only as far as the environment uses the key of its step.
+    Randomness. Environment i of a batch steps with a key derived from (key, i). A typed PRNG key in the state is drawn
+    anew in every step if it is a mere stream: if every step replaces it by another one, split off or folded, from which
+    nothing else that the step returns was made. All others are kept, since a level may be made from them. Raw uint32
+    keys cannot be told from other numbers: they are kept too. A snapshot restored twice has two futures only as far as
+    the environment uses the key of its step and such streams.
+
+    Time. The environment is tried out for a few thousand steps. If what it shows or does depends on the time before the
+    time limit, if its numbers called `time_field` do not count the steps, or if it has other numbers that do, the clock
+    is never set: `stagger` changes nothing, rows keep their time, and `spec.clock_moves` is False.
 
     Actions and rows are checked where they are concrete. Under jit nothing can be raised: an invalid action gives a
     reward of NaN, an env_id out of range restores nothing.
@@ -85,7 +101,8 @@ def from_gymnax(
     params = getattr(env, "default_params", None) if params is None else params
     limit = _time_limit(name, params, max_episode_steps)
     num_actions, action_dtype = _actions(name, env, params)
-    perf = perf or (lambda episode_return: jnp.clip(episode_return, 0.0, 1.0))
+    has_perf = perf is not None
+    perf = perf or jnp.zeros_like
 
     key = jax.random.key(0)
     obs, state = jax.eval_shape(lambda key: _reset_outputs(name, env.reset(key, params)), key)
@@ -103,9 +120,26 @@ def from_gymnax(
     read_observation, obs_max = _observation_reader(name, obs, _space(env, "observation_space", params))
     obs_struct = jax.eval_shape(read_observation, obs)
     header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), obs_struct, state)
-    layout = RowLayout.of(header)
+    streams = stream_keys(
+        lambda key: env.reset(key, params),
+        lambda key, state: _obs_and_rest(_step_outputs(name, env.step(key, state, zero, params))),
+        state,
+    )
+    kept_keys = _kept_keys(name, state, streams, keep_keys)
+    layout = RowLayout.of(header, {f"state.{key}".rstrip(".") for key in kept_keys})
     fingerprint = zlib.crc32(repr((name, layout.describe())).encode())
-    clocks = _clocks(layout, time_field)
+    trial_params = _concrete(env, params)
+    game_clock = find_game_clock(
+        lambda key: env.reset(key, trial_params),
+        lambda key, state, action, at_limit: _step_outputs(
+            name, env.step(key, state, action.astype(action_dtype), trial_params), at_limit
+        ),
+        state,
+        time_field=time_field,
+        limit=limit,
+        num_actions=num_actions,
+    )
+    clocks = _clocks(layout, game_clock.leaves)
     spec = EnvSpec(
         name=name,
         obs_shape=obs_struct.shape,
@@ -116,6 +150,8 @@ def from_gymnax(
         state_bytes=layout.size,
         max_episode_steps=limit,
         action_names=(tuple(map(str, range(num_actions))),),
+        clock_moves=game_clock.is_free,
+        has_perf=has_perf,
     )
 
     # --- one environment ----------------------------------------------------------------------------------------------
@@ -126,8 +162,8 @@ def from_gymnax(
         obs, state = env.reset(key, params)
         return pack(jnp.int32(0), jnp.float32(0), read_observation(obs), state)
 
-    def step_one(key, row, action):
-        key_step, key_state, _ = jax.random.split(key, 3)
+    def step_one(keys, row, action):
+        key_step, key_state = keys
         before = layout.unpack(row, key_state)
         clock = before.clock + 1
         outputs = _step_outputs(
@@ -148,7 +184,7 @@ def from_gymnax(
     # --- a batch ------------------------------------------------------------------------------------------------------
     def env_keys(words, num_envs):
         return jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.wrap_key_data(words, impl="threefry2x32"), jnp.arange(num_envs)
+            jax.random.wrap_key_data(words, impl="threefry2x32"), jnp.arange(num_envs, dtype=jnp.int32)
         )
 
     def reset_batch(words, num_envs):
@@ -158,14 +194,19 @@ def from_gymnax(
     def observe_batch(rows):
         return jax.vmap(lambda row: layout.unpack(row, key).observation)(rows)
 
+    def step_keys(words, num_envs):
+        """Of every environment, the keys of its step, of the keys in its state, and of a reset."""
+        keys = jax.vmap(lambda key: jax.random.split(key, 3))(env_keys(words, num_envs))
+        return keys[:, 0], keys[:, 1], keys[:, 2]
+
     def step_batch(words, rows, action):
-        keys = env_keys(words, rows.shape[0])
+        *keys, reset_keys = step_keys(words, rows.shape[0])
         rows, reward, terminated, truncated, clock, episode_return = jax.vmap(step_one)(keys, rows, action)
         # Where the environment has a limit of its own, it has restarted by itself.
         is_overdue = (clock >= limit) & ~terminated & ~truncated
 
         def restart(rows):
-            fresh = jax.vmap(lambda key: reset_one(jax.random.split(key, 3)[2]))(keys)
+            fresh = jax.vmap(reset_one)(reset_keys)
             return jnp.where(is_overdue[:, None], fresh, rows)
 
         rows = jax.lax.cond(jnp.any(is_overdue), restart, lambda rows: rows, rows)
@@ -190,21 +231,66 @@ def from_gymnax(
         return rows
 
     def stagger_batch(words, rows):
-        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, limit))
+        if not game_clock.is_free:
+            return rows
+        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, limit, jnp.int32))
         return set_clocks(rows, draw(env_keys(words, rows.shape[0])))
 
     def clock_batch(rows):
-        return times_of(rows), set_clocks(rows, jnp.zeros(rows.shape[0], jnp.int32))
+        is_free = game_clock.is_free
+        return times_of(rows), set_clocks(rows, jnp.zeros(rows.shape[0], jnp.int32)) if is_free else rows
 
     def restore_batch(state, rows, env_ids):
         # The last row for each environment: a scatter does not say which of several it takes.
         env_ids = jnp.where(env_ids < 0, state.shape[0], env_ids)
-        chosen = jnp.full(state.shape[0], -1, jnp.int32).at[env_ids].max(jnp.arange(rows.shape[0]), mode="drop")
+        chosen = (
+            jnp.full(state.shape[0], -1, jnp.int32)
+            .at[env_ids]
+            .max(jnp.arange(rows.shape[0], dtype=jnp.int32), mode="drop")
+        )
         return jnp.where((chosen >= 0)[:, None], rows[chosen], state)
 
-    reset_batch = jax.jit(reset_batch, static_argnums=1)
-    observe_batch, step_batch, stagger_batch, clock_batch, restore_batch = map(
-        jax.jit, (observe_batch, step_batch, stagger_batch, clock_batch, restore_batch)
+    def play_itself(words, step_words, actions):
+        """The environment's own states from step to step, without rows: streams alone are drawn as `step` does."""
+        drawn = streams - kept_keys
+
+        def one(key, state, action, clock):
+            key_step, key_state, key_reset = key
+            leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
+            leaves = [
+                draw_keys(key_state, first_state_leaf + i, leaf) if leaf_name(path) in drawn else leaf
+                for i, (path, leaf) in enumerate(leaves)
+            ]
+            state = jax.tree.unflatten(treedef, leaves)
+            out = _step_outputs(
+                name, env.step(key_step, state, action.astype(action_dtype), params), clock + 1 >= limit
+            )
+            fresh_obs, fresh_state = env.reset(key_reset, params)
+            is_overdue = (clock + 1 >= limit) & ~out.terminated & ~out.truncated
+            obs, state = jax.tree.map(
+                lambda new, old: jax.lax.select(jnp.broadcast_to(is_overdue, jnp.shape(old)), new, old),
+                (fresh_obs, fresh_state),
+                (out.obs, out.state),
+            )
+            truncated = out.truncated | is_overdue
+            clock = jnp.where(out.terminated | truncated, 0, clock + 1)
+            reward = out.reward.astype(jnp.float32)
+            return state, clock, (read_observation(obs), reward, out.terminated, truncated)
+
+        def body(carry, xs):
+            words, action = xs
+            state, clock, outputs = jax.vmap(one)(step_keys(words, len(action)), carry[0], action, carry[1])
+            return (state, clock), outputs
+
+        num_envs = actions.shape[1]
+        obs, state = jax.vmap(lambda key: env.reset(key, params))(env_keys(words, num_envs))
+        carry = (state, jnp.zeros(num_envs, jnp.int32))
+        return jax.vmap(read_observation)(obs), jax.lax.scan(body, carry, (step_words, actions))[1]
+
+    first_state_leaf = len(layout.leaves) - len(jax.tree.leaves(state))
+    reset_batch = jax.jit(usual_promotion()(reset_batch), static_argnums=1)
+    observe_batch, step_batch, stagger_batch, clock_batch, restore_batch = (
+        jax.jit(usual_promotion()(f)) for f in (observe_batch, step_batch, stagger_batch, clock_batch, restore_batch)
     )
 
     # --- checks, then the batch ---------------------------------------------------------------------------------------
@@ -257,6 +343,10 @@ def from_gymnax(
     def clock(state):
         return clock_batch(check_state("clock", state))
 
+    def unadapted(key, keys, actions):
+        step_words = jnp.stack([words_of("unadapted", k) for k in keys])
+        return jax.jit(usual_promotion()(play_itself))(words_of("unadapted", key), step_words, actions)
+
     def render_row(row):
         row = check_array(f"{name}.render", "row", row, (spec.state_bytes,), jnp.uint8)
         content = layout.unpack(row, key)
@@ -277,6 +367,7 @@ def from_gymnax(
         clock=clock,
         random_walk=make_random_walk(spec, step),
         render=render_row,
+        unadapted=unadapted,
     )
 
 
@@ -320,6 +411,8 @@ def _time_limit(name: str, params: Any, max_episode_steps: Any) -> int:
         max_episode_steps = getattr(params, "max_steps_in_episode", None)
         if max_episode_steps is None:
             raise ValueError(f"{name}: max_episode_steps must be given: its params have no max_steps_in_episode")
+        if not _is_concrete(max_episode_steps):
+            raise ValueError(f"{name}: max_episode_steps must be given where params.max_steps_in_episode is traced")
         if float(max_episode_steps).is_integer():  # some environments write 100.0
             max_episode_steps = int(max_episode_steps)
     return check_count(name, "max_episode_steps", max_episode_steps, 1)
@@ -392,15 +485,46 @@ def _require_same(name: str, what: str, first: Any, second: Any) -> None:
             )
 
 
-def _clocks(layout: RowLayout, time_field: str | None) -> list[tuple[int, Any]]:
-    """(offset, dtype) of what counts the steps: the clock of the row, then the integers called `time_field`."""
-    found = []
-    for path, leaf, offset in zip(layout.paths, layout.leaves, layout.offsets, strict=True):
-        parts = leaf_name(path).split(".")
-        is_counter = leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.integer)
-        if parts == ["clock"] or (is_counter and parts[0] == "state" and parts[-1] == time_field):
-            found.append((offset, leaf.dtype))
-    return found
+def _clocks(layout: RowLayout, state_leaves: Collection[int]) -> list[tuple[int, Any]]:
+    """(offset, dtype) of what counts the steps: the clock of the row, then these leaves of the state."""
+    names = [leaf_name(path).split(".")[0] for path in layout.paths]
+    counters = [names.index("clock"), *(names.index("state") + i for i in state_leaves)]
+    return [(layout.offsets[i], layout.leaves[i].dtype) for i in counters]
+
+
+def _kept_keys(name: str, state: Any, streams: Collection[str], keep_keys: Any) -> frozenset[str]:
+    """Names of the leaves of `state` whose PRNG keys a row holds."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(state)
+    keys = frozenset(leaf_name(path) for path, leaf in flat if is_key(leaf.dtype))
+    if keep_keys is None:
+        return keys - frozenset(streams)
+    if isinstance(keep_keys, bool):
+        return keys if keep_keys else frozenset()
+    wrong = f"{name}: keep_keys must be True, False, None or names among {sorted(keys)}, the PRNG keys in the state"
+    if isinstance(keep_keys, str) or not isinstance(keep_keys, Collection):
+        raise TypeError(f"{wrong}; got {keep_keys!r}")
+    for key in keep_keys:
+        if key not in keys:
+            raise ValueError(f"{wrong}; got {key!r}")
+    return frozenset(keep_keys)
+
+
+def _obs_and_rest(outputs: "_Outputs") -> tuple[Any, Any]:
+    """Everything but the state, and the state."""
+    return (outputs.obs, *outputs[2:]), outputs.state
+
+
+def _concrete(env: Any, params: Any) -> Any:
+    """`params` with the environment's defaults in place of numbers that are traced, to try it out with."""
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params)):
+        return params
+    defaults = getattr(env, "default_params", None)
+    if jax.tree.structure(defaults) != jax.tree.structure(params):
+        raise ValueError(
+            "from_gymnax: params that are traced need an env whose default_params have their structure: an environment "
+            "is tried out with numbers"
+        )
+    return jax.tree.map(lambda x, y: y if isinstance(x, jax.core.Tracer) else x, params, defaults)
 
 
 def _is_concrete(x: Any) -> bool:
@@ -417,6 +541,8 @@ def _listed(params: Any) -> dict[str, Any]:
         items = dict(params) if isinstance(params, Mapping) else {}
     listed = {}
     for key, value in items.items():
+        if not _is_concrete(value):
+            continue  # traced: it has no value to be recorded
         if isinstance(value, str):
             listed[key] = value
         elif np.ndim(value) == 0 and isinstance(np.asarray(value).item(), (bool, int, float)):

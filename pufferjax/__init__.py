@@ -20,7 +20,8 @@ from pufferjax import envs, xla_ops
 from pufferjax.core.config import Hypers, PolicyConfig, PPOConfig, StateSetConfig, TrainConfig
 from pufferjax.core.evaluate import evaluate, unseen
 from pufferjax.core.state_set import StateSet
-from pufferjax.core.train import make_init, make_train, make_update, make_warmup
+from pufferjax.core.train import make_init, make_train, make_update
+from pufferjax.core.warmup import make_warmup
 from pufferjax.runs.load import load_run
 from pufferjax.runs.run import TrainResult, train
 

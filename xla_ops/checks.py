@@ -1,10 +1,23 @@
 """Argument checks shared by the ops: one clear error that names the argument, what came, and what is valid."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+@contextlib.contextmanager
+def usual_promotion() -> Iterator[None]:
+    """JAX's own rules for mixed types and ranks, whatever the process has asked for: also a decorator.
+
+    `jax_numpy_dtype_promotion="strict"` and `jax_numpy_rank_promotion="raise"` are for the code of whoever sets them;
+    what is traced here, Flax and Optax included, is written for the defaults.
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def check_array(op: str, name: str, x: Any, shape: tuple[Any, ...], dtype: Any) -> jax.Array:

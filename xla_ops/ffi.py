@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from pufferjax.xla_ops.checks import usual_promotion
+
 # Platform name in `jax.lax.platform_dependent` -> (module, platform name in `register_ffi_target`).
 _MODULES = {"cpu": ("_cpu", "cpu"), "cuda": ("_cuda", "CUDA")}
 
@@ -166,7 +168,7 @@ def native_call(
     `aliases` maps operand index -> result index for buffers that are updated in place. Attributes must be NumPy
     scalars or arrays: they are compiled into the program.
     """
-    varying = frozenset().union(*map(_varying_axes, operands))
+    varying = frozenset().union(*map(varying_axes, operands))
     operands = vary_together(operands)
     call = jax.ffi.ffi_call(
         target, list(results), vmap_method=vmap_method, input_output_aliases=dict(aliases) if aliases else None
@@ -181,11 +183,12 @@ def vary_together(operands: Any) -> Any:
     The carries of a twin's scan and the results of a native call must agree in this. An op with a custom_vjp calls it
     before that function, so that the transpose sums the cotangent of an operand that was the same on all devices.
     """
-    varying = frozenset().union(*map(_varying_axes, jax.tree.leaves(operands)))
+    varying = frozenset().union(*map(varying_axes, jax.tree.leaves(operands)))
     return jax.tree.map(lambda x: _vary_over(x, varying), operands)
 
 
-def _varying_axes(x: Any) -> frozenset[str]:
+def varying_axes(x: Any) -> frozenset[str]:
+    """Axes of the mesh of an enclosing shard_map that `x` varies over."""
     aval = jax.typeof(x)
     if hasattr(aval, "manual_axis_type"):
         return frozenset(aval.manual_axis_type.varying)
@@ -193,7 +196,7 @@ def _varying_axes(x: Any) -> frozenset[str]:
 
 
 def _vary_over(x: Any, axes: frozenset[str]) -> Any:
-    missing = tuple(axes - _varying_axes(x)) if axes else ()
+    missing = tuple(axes - varying_axes(x)) if axes else ()
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
@@ -203,6 +206,7 @@ def check_impl(impl: Any) -> None:
         raise ValueError(f'impl must be "native", "reference" or None, got {impl!r}')
 
 
+@usual_promotion()
 def select(
     target: str,
     native: Callable[..., Any],

@@ -55,8 +55,8 @@ class _Watched:
         wait(train_state.epoch)
         return train_state
 
-    def warmup(self, train_state, hypers):
-        train_state = self._epochs.warmup(train_state, hypers)
+    def warmup(self, train_state, hypers, *report):
+        train_state = self._epochs.warmup(train_state, hypers, *report)
         self._marks["first programs"] = time.time()
         return train_state
 

@@ -60,7 +60,8 @@ def _print_result(result: dict[str, Any]) -> None:
 
     error = "" if result["perf_stderr"] is None else f" +- {result['perf_stderr']:.4f} (standard error)"
     print(f"{result['env']}, {result['levels']} levels, {result['episodes']} fresh episodes, {result['seconds']:.1f} s")
-    print(f"perf            {number(result['perf'], '.4f')}{error}")
+    if result["perf"] is not None:
+        print(f"perf            {number(result['perf'], '.4f')}{error}")
     print(f"score           {number(result['score'], '.4f')}")
     print(f"episode return  {number(result['episode_return'], '.4f')}")
     print(f"episode length  {number(result['episode_length'], '.1f')}")

@@ -51,8 +51,6 @@ def main(argv: list[str]) -> int:
         episodes=args.episodes, fps=args.fps, greedy=args.greedy,
     )  # fmt: skip
     for number, figures in enumerate(played, start=1):
-        print(
-            f"episode {number}: perf {figures['perf']:g}, return {figures['episode_return']:g}, "
-            f"{figures['episode_length']:.0f} steps"
-        )
+        perf = "" if figures["perf"] is None else f"perf {figures['perf']:g}, "
+        print(f"episode {number}: {perf}return {figures['episode_return']:g}, {figures['episode_length']:.0f} steps")
     return 0

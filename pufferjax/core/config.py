@@ -159,11 +159,15 @@ class StateSetConfig:
     release_from: float = 0.3
     release_until: float = 0.6  # solve rate at which the restarted share has fallen to 0; >= release_from
     # Random warm-up before training: random actions at simulator speed until this many rewards were met, the last
-    # snapshots before each filling the set. 0: none. Its steps are counted and logged.
+    # snapshots before each filling the set. 0: none. Its steps are counted and logged. A reward is here one above zero,
+    # or, where there are others, one that is not the usual one.
     warmup_rewards: int = 64
     warmup_snapshots: int = 4  # snapshots before each reward of the warm-up, `interval` steps apart; 1 to 1024
     warmup_envs: int = 256  # simulators of the warm-up, 1 to 65536
     warmup_max_steps: int = 4_000_000_000  # simulator steps after which the warm-up gives up: training begins without
+    # Seconds after which the warm-up of a run gives up, >= 0. Where it does, another run may walk further: set
+    # warmup_max_steps to what can be walked in less for the same figures twice.
+    warmup_max_seconds: float = 30.0
 
     def __post_init__(self):
         take_numpy_scalars(self)
@@ -187,6 +191,7 @@ class StateSetConfig:
         _check_int("state_set.warmup_snapshots", self.warmup_snapshots, 1, 2**10)
         _check_int("state_set.warmup_envs", self.warmup_envs, 1, 2**16)
         _check_int("state_set.warmup_max_steps", self.warmup_max_steps, 0, 2**43)
+        _check_float("state_set.warmup_max_seconds", self.warmup_max_seconds, 0)
 
 
 class Hypers(NamedTuple):

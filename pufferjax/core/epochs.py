@@ -3,7 +3,9 @@ with the set on the host.
 
 Both kinds have the same methods:
 
-init(key), warmup(train_state, hypers) -> TrainState
+init(key) -> TrainState
+warmup(train_state, hypers, report) -> TrainState; report(steps, rewards) is called several times a second, and says
+    whether to walk on
 begin(train_state, hypers): compiles; the train state is then consumed by the first epoch
 advance(progress f32[]) -> figures: dispatches the next epoch; `figures()` waits for its end and returns its metrics,
     NumPy scalars. May wait for the epoch before it, never for the one it dispatches.
@@ -19,11 +21,12 @@ import numpy as np
 
 from pufferjax.core.config import Hypers, TrainConfig
 from pufferjax.core.parallel import limit_op_threads, make_parallel
-from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.policy import ActorCritic, as_policy
 from pufferjax.core.programs import Program, functions_of, remembered
 from pufferjax.core.two_programs import TwoPrograms
 from pufferjax.core.types import TrainState
 from pufferjax.core.waiting import wait
+from pufferjax.core.warmup import num_chunks, walk_in_parts
 from pufferjax.envs import Env
 
 
@@ -32,17 +35,28 @@ class OneProgram:
 
     def __init__(self, env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
         platform = devices[0].platform
-        init, warmup, update = make_parallel(env, config, devices, policy)
-        self._init, self._warmup, self._update = (Program(function, platform) for function in (init, warmup, update))
-        self._hypers_like = config.hypers()
+        functions = make_parallel(env, config, devices, policy)
+        self._init, self._begin_walk, self._walk, self._update = (Program(x, platform) for x in functions)
+        self._hypers_like, self._walks = config.hypers(), num_chunks(env, config)[0] > 0
 
     def init(self, key: jax.Array) -> TrainState:
         compiled = self._init.compile(key)
-        self._warmup.compile(self._init.results(key), self._hypers_like)  # at the same time
+        if self._walks:  # at the same time
+            train_state = self._init.results(key)
+            self._begin_walk.compile(train_state)
+            self._walk.compile(*self._begin_walk.results(train_state), self._hypers_like, jnp.int32(1))
         return compiled.result()(key)
 
-    def warmup(self, train_state: TrainState, hypers: Hypers) -> TrainState:
-        return self._warmup(train_state, hypers)
+    def warmup(
+        self, train_state: TrainState, hypers: Hypers, report: Callable[[float, int], bool] = lambda *_: True
+    ) -> TrainState:
+        if not self._walks:
+            return train_state
+        train_state, walk = self._begin_walk(train_state)
+        self._update.compile(train_state, hypers, jnp.float32(0))  # while the walk goes on
+        return walk_in_parts(
+            lambda s, w, chunks: self._walk(s, w, hypers, jnp.int32(chunks)), train_state, walk, report
+        )
 
     def begin(self, train_state: TrainState, hypers: Hypers) -> None:
         self.train_state, self._hypers = train_state, hypers
@@ -81,10 +95,14 @@ def make_epochs(
     the devices cannot share the environments, minibatches or slots equally.
 
     What was compiled for the latest few is kept: epochs for an equal environment, config, policy and the same devices
-    (another seed, say) compile nothing again in this process.
+    (another seed, say) compile nothing again in this process. Raises ValueError under `jax.disable_jit`.
     """
+    if jax.config.jax_disable_jit:
+        raise ValueError(
+            "jax_disable_jit must be off: a run is made of compiled programs; pufferjax.make_train works without"
+        )
     overlap = draws_ahead(config, devices, overlap)
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
 
     def make():
         if overlap or (devices[0].platform != "cpu" and config.state_set.fraction > 0):

@@ -14,6 +14,7 @@ from pufferjax.core.programs import functions_of, remembered
 from pufferjax.core.rollout import act, env_actions, forget, initial_memory, look, per_env, remember
 from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 _MAX_LANES = 2048
 _UNSEEN_MAZES = 8192
@@ -50,6 +51,7 @@ def make_step(env: Env, policy: ActorCritic, greedy: bool):
     """`step(params, key, (env_state, observations, memory)) -> ((...), ended bool[N], info)`: policy and simulator."""
     heads = len(env.spec.num_actions)
 
+    @usual_promotion()
     def step(params, key, agents):
         env_state, observations, memory = agents
         key_env, key_action = jax.random.split(key)
@@ -77,6 +79,7 @@ def make_first_episodes(env: Env, policy: ActorCritic, num_envs: int, greedy: bo
     step = make_step(env, policy, greedy)
     names = ("perf", "score", "episode_return", "episode_length")
 
+    @usual_promotion()
     def play(params, key, counted):
         key_reset, key_steps = jax.random.split(key)
         observations, env_state = env.reset(key_reset, num_envs)
@@ -114,9 +117,9 @@ def evaluate(
     `greedy` and number of simulators: episodes, divided by the least number of batches of 2048. Native environments
     made from equal arguments are the same one in this, so `unseen(env)` may be called each time.
 
-    Returns a dict: episodes, perf, perf_stderr (standard error of perf; None for one episode), score, episode_return,
-    episode_length, seconds (compilation included). A mean is None if a figure of one of the episodes is NaN or
-    infinite. Raises ValueError if the episodes of `env` never end.
+    Returns a dict: episodes, perf (None if `env.spec.has_perf` is False), perf_stderr (standard error of perf; None for
+    one episode, or without perf), score, episode_return, episode_length, seconds (compilation included). A mean is None
+    if a figure of one of the episodes is NaN or infinite. Raises ValueError if the episodes of `env` never end.
     """
     if isinstance(num_episodes, bool) or not isinstance(num_episodes, (int, np.integer)) or num_episodes < 1:
         raise ValueError(f"evaluate: num_episodes must be an integer >= 1, got {num_episodes!r}")
@@ -141,6 +144,8 @@ def evaluate(
     all_figures = {name: np.concatenate(values) for name, values in figures.items()}
     perf = all_figures["perf"]
     finite = {name: values for name, values in all_figures.items() if np.isfinite(values).all()}
+    if not env.spec.has_perf:
+        finite.pop("perf", None)
     means = {name: float(finite[name].mean()) if name in finite else None for name in all_figures}
     return {
         "episodes": perf.size,

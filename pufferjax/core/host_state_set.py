@@ -7,6 +7,7 @@ random walks, of the warm-up and of restarts, run here as well.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,10 +20,12 @@ from pufferjax.core.device_epoch import Offered, candidate_chunks
 from pufferjax.core.diagnostics import state_set_metrics
 from pufferjax.core.shares import alike, over_shares
 from pufferjax.core.state_set import StateSet
-from pufferjax.core.train import draw_restarts, epoch_keys, judge, make_warmup
+from pufferjax.core.train import draw_restarts, epoch_keys, judge
 from pufferjax.core.types import Restarts, TrainState
 from pufferjax.core.waiting import fetch
+from pufferjax.core.warmup import make_walk, num_chunks, walk_in_parts
 from pufferjax.envs import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 
 class Kept(NamedTuple):
@@ -46,11 +49,14 @@ class HostStateSet:
         self._capacity = config.state_set.capacity
 
         def program(function, num_same=0, out_axes: Any = 0, **options):
-            return jax.jit(over_shares(function, count, num_same, out_axes), **options)
+            return jax.jit(usual_promotion()(over_shares(function, count, num_same, out_axes)), **options)
 
         first_walked = config.num_replayed - config.num_walked
         self._create = jax.jit(partial(_create, self._capacity, env.spec.state_bytes, count))
-        self._warm = program(partial(_warm, make_warmup(env, config, axis_name)), 2, (0, None), donate_argnums=0)
+        self._walks = num_chunks(env, config)[0] > 0
+        begin, go_on = make_walk(env, config, axis_name)
+        self._begin_walk = program(partial(_begin_walk, begin), 1, (0, 0, None))
+        self._go_on = program(partial(_go_on, go_on), 3, (0, 0, None), donate_argnums=(0, 1))
         self._draw = program(partial(_draw, env, config, axis_name), 2, (0, None))
         self._decide = program(partial(_decide, config, ahead), 2, donate_argnums=0)
         self._move = program(partial(_move, 0), donate_argnums=0)
@@ -67,10 +73,21 @@ class HostStateSet:
             return self.put(self._create())
 
     def warm(
-        self, state_set: StateSet, born: jax.Array, key: jax.Array, hypers: Hypers
+        self, state_set: StateSet, born: jax.Array, key: jax.Array, hypers: Hypers, report: Callable[[float, int], bool]
     ) -> tuple[Kept, dict[str, jax.Array]]:
         """After the warm-up, which consumes the set; and the other fields of a TrainState that it changes."""
-        state_set, fields = self._warm(state_set, key, hypers)
+        fields = {"key": key, "reward_seen": np.bool_(False)}
+        fields = self.put(fields | {"warmup_steps": np.float32(0), "warmup_rewards": np.int32(0)})
+        if self._walks:
+            state_set, walk, fields = self._begin_walk(state_set, fields)
+
+            def go_on(train_state, walk, chunks):
+                state_set, fields = train_state.state_set, _changed(train_state)
+                state_set, walk, fields = self._go_on(state_set, walk, fields, hypers, self.put(np.int32(chunks)))
+                return _train_state(state_set, fields), walk
+
+            train_state = walk_in_parts(go_on, _train_state(state_set, fields), walk, report)
+            state_set, fields = train_state.state_set, _changed(train_state)
         return Kept(state_set, born, jnp.zeros_like(born, bool)), fields
 
     def draw(self, state_set: StateSet, key: jax.Array, hypers: Hypers) -> tuple[Restarts, jax.Array]:
@@ -109,12 +126,24 @@ def _create(capacity: int, state_bytes: int, count: int) -> Kept:
 # --- of one share
 
 
-def _warm(warmup, state_set, key, hypers):
+def _train_state(state_set, fields):
+    """What the warm-up reads and writes of a train state."""
     nothing = {field.name: None for field in dataclasses.fields(TrainState)}
-    fields = {"key": key, "reward_seen": jnp.bool_(False)}
-    fields |= {"warmup_steps": jnp.float32(0), "warmup_rewards": jnp.int32(0)}
-    after = warmup(TrainState(**nothing | fields | {"state_set": state_set}), hypers)
-    return after.state_set, {name: getattr(after, name) for name in fields}
+    return TrainState(**nothing | fields | {"state_set": state_set})
+
+
+def _changed(train_state):
+    return {name: getattr(train_state, name) for name in ("key", "reward_seen", "warmup_steps", "warmup_rewards")}
+
+
+def _begin_walk(begin, state_set, fields):
+    train_state, walk = begin(_train_state(state_set, fields))
+    return train_state.state_set, walk, _changed(train_state)
+
+
+def _go_on(go_on, state_set, walk, fields, hypers, chunks):
+    train_state, walk = go_on(_train_state(state_set, fields), walk, hypers, chunks)
+    return train_state.state_set, walk, _changed(train_state)
 
 
 def _draw(env, config, axis_name, state_set, key, hypers):

@@ -18,8 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from pufferjax.core.config import TrainConfig
 from pufferjax.core.cores import num_cores
 from pufferjax.core.policy import ActorCritic
-from pufferjax.core.train import make_init, make_update, make_warmup
+from pufferjax.core.train import make_init, make_update
 from pufferjax.core.types import AheadTrainState, Memory, Restarts, TrainState
+from pufferjax.core.warmup import make_walk
 from pufferjax.envs import Env
 from pufferjax.xla_ops import ffi
 
@@ -168,10 +169,11 @@ def train_state_specs() -> TrainState:
 
 
 def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
-    """(init, warmup, update) as in `pufferjax.train`, jitted, over all `devices`; `config` counts the whole run.
+    """(init, begin, go_on, update) as in `make_init`, `make_walk` and `make_update`, jitted, over all `devices`;
+    `config` counts the whole run.
 
     With several devices the arrays of a TrainState are split over the environments, those of the state set over its
-    slots, and `state_set.size` is i32[devices]. warmup and update consume the train state they are given.
+    slots, and `state_set.size` is i32[devices]. But for init all consume the train state they are given.
     Raises ValueError if the devices cannot share the environments, minibatches or slots equally.
     """
     if len(devices) == 1:
@@ -179,7 +181,10 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
         placed = SingleDeviceSharding(devices[0])
         return (
             jax.jit(make_init(env, config, policy), out_shardings=placed),
-            jax.jit(make_warmup(env, config), donate_argnums=0),
+            *(
+                jax.jit(function, donate_argnums=(0, 1)[:n])
+                for n, function in enumerate(make_walk(env, config), start=1)
+            ),
             jax.jit(make_update(env, config, policy), donate_argnums=0),
         )
     config = local_config(config, len(devices))
@@ -195,14 +200,19 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
         return dataclasses.replace(train_state, state_set=dataclasses.replace(state_set, size=state_set.size[None]))
 
     init_local = make_init(env, config, policy, AXIS)
-    warmup_local = make_warmup(env, config, AXIS)
+    begin_local, go_on_local = make_walk(env, config, AXIS)
     update_local = make_update(env, config, policy, AXIS)
 
     def init(key):
         return stacked(init_local(key))
 
-    def warmup(train_state, hypers):
-        return stacked(warmup_local(local(train_state), hypers))
+    def begin(train_state):
+        train_state, walk = begin_local(local(train_state))
+        return stacked(train_state), walk
+
+    def go_on(train_state, walk, hypers, chunks):
+        train_state, walk = go_on_local(local(train_state), walk, hypers, chunks)
+        return stacked(train_state), walk
 
     def update(train_state, hypers, progress):
         train_state, metrics = update_local(local(train_state), hypers, progress)
@@ -210,6 +220,7 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
 
     return (
         mapper.jit(init, (same,), specs),
-        mapper.jit(warmup, (specs, same), specs, donate_argnums=0),
+        mapper.jit(begin, (specs,), (specs, mapper.split), donate_argnums=0),
+        mapper.jit(go_on, (specs, mapper.split, same, same), (specs, mapper.split), donate_argnums=(0, 1)),
         mapper.jit(update, (specs, same, same), (specs, same), donate_argnums=0),
     )

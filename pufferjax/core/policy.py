@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from pufferjax import xla_ops
 from pufferjax.core.config import PolicyConfig
@@ -173,6 +174,28 @@ def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
     return ActorCritic(spec, config)
 
 
+def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: PolicyConfig) -> nn.Module:
+    """The policy that is meant: the given module, the one that a PolicyConfig describes, or with None that of `config`.
+
+    Raises TypeError saying what is expected and what came.
+    """
+    if policy is None or isinstance(policy, PolicyConfig):
+        return make_policy(spec, policy or config)
+    expected = "policy must be a Flax linen module with initial_state, like pufferjax.core.policy.ActorCritic,"
+    if isinstance(policy, type):
+        raise TypeError(f"{expected} or a PolicyConfig, got the class {policy.__name__}: make one of it")
+    if isinstance(policy, nnx.Module):
+        name = type(policy).__name__
+        raise TypeError(
+            f"{expected} or a PolicyConfig, got the nnx module {name}: wrap it with flax.nnx.bridge.ToLinen"
+        )
+    missing = [x for x in ("init", "apply", "initial_state") if not callable(getattr(policy, x, None))]
+    missing += [] if hasattr(policy, "spec") else ["spec"]
+    if missing:
+        raise TypeError(f"{expected} or a PolicyConfig; {type(policy).__name__} has no {', '.join(missing)}")
+    return policy
+
+
 def init_params(policy: ActorCritic, key: jax.Array):
     """Parameters of a fresh policy."""
     spec = policy.spec
@@ -191,7 +214,8 @@ def muon_labels(params) -> dict:
     first_or_last = ("encoder", "action_encoder", "decoder")
 
     def label(path, leaf):
-        module, name = path[0].key, path[-1].key
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")  # of any pytree, not dicts alone
+        module, name = names[0], names[-1]
         return "muon" if leaf.ndim == 2 and name == "kernel" and module not in first_or_last else "adam"
 
     return jax.tree_util.tree_map_with_path(label, params)

@@ -12,6 +12,7 @@ from pufferjax.core.config import Hypers, TrainConfig
 from pufferjax.core.losses import clipped_policy_loss, clipped_value_loss, normalize
 from pufferjax.core.policy import ActorCritic, muon_labels
 from pufferjax.core.types import Transitions
+from pufferjax.core.varying import vary_as
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -214,7 +215,7 @@ def train_on(
     )
     rows = _only_good(rows, is_bad)
     drawn = (rows.reshape(-1, num_rows), weights.reshape(-1, num_rows))
-    carry = (params, opt_state, transitions.values, ratios)
+    carry = vary_as((params, opt_state, transitions.values, ratios), (params, transitions.values))
     (params, opt_state, values, ratios), (is_made, metrics) = jax.lax.scan(minibatch, carry, drawn)
     losses = LossMetrics(
         **{name: _mean_where(is_made, x) for name, x in metrics.items()},

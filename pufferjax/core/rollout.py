@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from pufferjax.core import distributions
 from pufferjax.core.policy import ActorCritic
 from pufferjax.core.types import EpisodeSums, Memory, Transitions
+from pufferjax.core.varying import vary_as
 from pufferjax.envs import Env
 
 
@@ -156,9 +157,12 @@ def rollout(
     memory = dataclasses.replace(memory, recurrent=tuple(memory.recurrent))
     starts = jnp.zeros(num_rows, bool)
     carry = (env_state, observations, memory, starts, is_fresh, is_restarted, zeros, zeros)
+    carry = vary_as(carry, (env_state, observations, env_keys))  # inside shard_map a carry keeps its type
     # Written by the inner loop into arrays of all steps: results of its own would be copied once more, chunk by chunk.
-    shapes = jax.eval_shape(step, carry, (env_keys[0, 0], uniforms[0, 0]))[1]
+    first = jax.eval_shape(lambda *xs: tuple(x[0, 0] for x in xs), env_keys, uniforms)
+    shapes = jax.eval_shape(step, carry, first)[1]
     transitions = jax.tree.map(lambda x: jnp.zeros((config.horizon, *x.shape), x.dtype), shapes)
+    transitions = vary_as(transitions, (env_state, env_keys))
     steps = jnp.arange(config.horizon).reshape(chunks)
     (carry, transitions), snapshots = jax.lax.scan(chunk, (carry, transitions), (steps, env_keys, uniforms))
     env_state, observations, memory, ended, is_fresh, _, fresh, restarted = carry

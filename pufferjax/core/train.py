@@ -1,4 +1,4 @@
-"""Training as pure functions: `make_init`, `make_warmup`, `make_update`, and `make_train`, which scans them.
+"""Training as pure functions: `make_init`, `make_update`, and `make_train`, which scans them after the warm-up.
 
 One epoch: sample the state set -> walk on from some of it -> restore -> rollout -> train -> re-score with the trained
 policy -> update the set.
@@ -16,14 +16,16 @@ import jax.numpy as jnp
 from pufferjax.core import ppo
 from pufferjax.core.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.core.diagnostics import entered_slots, state_set_metrics
-from pufferjax.core.policy import ActorCritic, init_params, make_policy
+from pufferjax.core.policy import ActorCritic, as_policy, init_params
 from pufferjax.core.rollout import RolloutConfig, forget, initial_memory, look, per_agent, rollout
 from pufferjax.core.state_set import StateSet
 from pufferjax.core.types import EpisodeSums, Memory, Offer, Restarts, TrainState
+from pufferjax.core.varying import vary_as
+from pufferjax.core.warmup import make_warmup
 from pufferjax.envs import Env
+from pufferjax.xla_ops.checks import usual_promotion
 
 RECENT_DECAY = 0.9  # per epoch, of the sums behind the recent solve rate
-WARMUP_CHUNK = 8192  # steps of each warm-up environment between looks at the count of rewards
 
 
 def _own(key: jax.Array, axis_name: str | None) -> jax.Array:
@@ -57,8 +59,9 @@ def check_trainable(env: Env, config: TrainConfig) -> None:
 def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):
     """`init(key) -> TrainState`: a fresh policy, environments with spread-out clocks, an empty state set."""
     check_trainable(env, config)
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
 
+    @usual_promotion()
     def init(key: jax.Array) -> TrainState:
         key, key_params, key_own = jax.random.split(key, 3)
         key_reset, key_stagger = jax.random.split(_own(key_own, axis_name))
@@ -82,61 +85,6 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, 
         )
 
     return init
-
-
-def make_warmup(env: Env, config: TrainConfig, axis_name: str | None = None):
-    """`warmup(train_state, hypers) -> train_state`: fills the state set from the first rewards of a random policy.
-
-    Until a reward has been met a policy has nothing to learn, and a random one needs no network: it runs inside the
-    simulator, orders of magnitude faster than training. The last snapshots before each reward enter the set with the
-    score a zero value function would give them.
-    """
-    settings = config.state_set
-    steps_per_chunk = settings.warmup_envs * WARMUP_CHUNK
-    max_chunks = settings.warmup_max_steps // steps_per_chunk
-    if settings.fraction == 0 or settings.warmup_rewards == 0 or max_chunks == 0:
-        return lambda train_state, hypers: train_state
-
-    def warmup(train_state: TrainState, hypers: Hypers) -> TrainState:
-        hypers = check_hypers(hypers)
-        key, key_own = jax.random.split(train_state.key)
-        key_reset, key_stagger, key_walk = jax.random.split(_own(key_own, axis_name), 3)
-        _, env_state = env.reset(key_reset, settings.warmup_envs)
-        env_state = env.stagger(key_stagger, env_state)
-        order = jnp.arange(settings.warmup_snapshots)
-
-        def body(carry):
-            env_state, state_set, chunk, rewards = carry
-            env_state, rows, counts, rewarded = env.random_walk(
-                jax.random.fold_in(key_walk, chunk), env_state, WARMUP_CHUNK, settings.interval,
-                settings.warmup_snapshots,
-            )  # fmt: skip
-            # With V = 0 the advantage k steps before the reward is (gamma lambda)^k, and the newest snapshot is about
-            # half an interval away from it; the common factor does not matter.
-            age = counts[:, None] - 1 - order[None, :]
-            scores = (hypers.gamma * hypers.gae_lambda) ** (settings.interval * age.astype(jnp.float32))
-            state_set = state_set.insert(
-                rows.reshape(-1, env.spec.state_bytes), scores.reshape(-1), (age >= 0).reshape(-1)
-            )
-            return env_state, state_set, chunk + 1, rewards + jnp.sum(rewarded)
-
-        def unfinished(carry):
-            _, _, chunk, rewards = carry
-            return (rewards < settings.warmup_rewards) & (chunk < max_chunks)
-
-        carry = (env_state, train_state.state_set, jnp.int32(0), jnp.int32(0))
-        _, state_set, chunks, rewards = jax.lax.while_loop(unfinished, body, carry)
-        rewards, chunks = _total((rewards, chunks), axis_name)
-        return dataclasses.replace(
-            train_state,
-            state_set=state_set,
-            key=key,
-            reward_seen=rewards > 0,
-            warmup_steps=chunks.astype(jnp.float32) * steps_per_chunk,
-            warmup_rewards=rewards,
-        )
-
-    return warmup
 
 
 def draw_restarts(env: Env, config: TrainConfig, hypers: Hypers, state_set: StateSet, key, spare) -> Restarts:
@@ -199,9 +147,9 @@ def _restart(env: Env, config: TrainConfig, train_state: TrainState, restarts: R
 def _share(env: Env, config: TrainConfig, train_state: TrainState, axis_name: str | None):
     """How much of the restarted fraction is in use, f32[] in [0, 1], from the recent solve rate of fresh episodes.
 
-    All of it where episodes never end: there is no solve rate.
+    All of it where episodes never end, or where nobody said how good they are: there is no solve rate.
     """
-    if env.spec.max_episode_steps == 0:
+    if env.spec.max_episode_steps == 0 or not env.spec.has_perf:
         return jnp.float32(1)
     perf, episodes = train_state.recent_episodes
     # While the first episodes are under way only solved ones have ended, so at least as many count as would have ended
@@ -249,7 +197,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
 
     restarts and offer: None without a state set (`fraction` = 0). Else as for `make_update`.
     """
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
     sizes = config.sizes(env.spec.num_agents)
     optimizer = ppo.make_optimizer(config)
     num_replayed = config.num_replayed
@@ -257,6 +205,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
         config.horizon, config.state_set.interval, config.num_envs - num_replayed, config.ppo.reset_memory
     )
 
+    @usual_promotion()
     def epoch(train_state: TrainState, restarts: Restarts | None, hypers: Hypers, progress):
         hypers = check_hypers(hypers)
         key, _, key_rollout, key_train = epoch_keys(train_state.key, axis_name)
@@ -287,7 +236,8 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
 
         def wait(params, opt_state):
             losses = ppo.LossMetrics(*(jnp.zeros(()) for _ in dataclasses.fields(ppo.LossMetrics)))
-            return params, opt_state, transitions.values, jnp.ones_like(transitions.values), losses
+            nothing = params, opt_state, transitions.values, jnp.ones_like(transitions.values), losses
+            return vary_as(nothing, (transitions.values, params))
 
         can_learn = reward_seen if config.ppo.wait_for_reward else jnp.bool_(True)
         params, opt_state, values, ratios, losses = jax.lax.cond(
@@ -323,6 +273,8 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
         latest_episodes = jnp.stack([sums["perf"], sums["episodes"]])
         # Episodes without a solve rate leave the recent one as it is: a NaN in it would stay for ever.
         latest_episodes = jnp.where(jnp.isfinite(sums["perf"]), latest_episodes, 0.0)
+        if not env.spec.has_perf:
+            metrics = {name: x for name, x in metrics.items() if name not in ("perf", "restarted_perf")}
         train_state = dataclasses.replace(
             train_state,
             params=params,
@@ -345,20 +297,24 @@ def make_update(env: Env, config: TrainConfig, policy: ActorCritic | None = None
     """`update(train_state, hypers, progress) -> (train_state, metrics)`: one epoch; pure.
 
     progress f32[] in [0, 1] drives the schedules. metrics is a dict of f32 scalars; episode figures are sums over the
-    fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted).
+    fresh episodes that ended in this epoch (those that began with a reset, in environments never restarted). Without
+    perf and restarted_perf where `env.spec.has_perf` is False.
     axis_name: of a mesh axis whose devices each run `config.num_envs` environments and keep a state set of their own;
     see `pufferjax.core.parallel`.
     """
     check_trainable(env, config)
+    policy = as_policy(env.spec, policy, config.policy)
     run_epoch = make_epoch(env, config, policy, axis_name)
     num_replayed = config.num_replayed
 
+    @usual_promotion()
     def update(train_state: TrainState, hypers: Hypers, progress) -> tuple[TrainState, dict[str, jax.Array]]:
         hypers = check_hypers(hypers)
         state_set, born, epoch = train_state.state_set, train_state.born, train_state.epoch
         restarts = None
         if num_replayed:
-            key = epoch_keys(train_state.key, axis_name)[1]
+            # The epoch splits the same key for itself.
+            key = epoch_keys(jax.random.clone(train_state.key), axis_name)[1]
             spare = env.snapshot(train_state.env_state)[-num_replayed:]
             restarts = draw_restarts(env, config, hypers, state_set, key, spare)
         train_state, metrics, offer = run_epoch(train_state, restarts, hypers, progress)
@@ -388,12 +344,15 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
     update = make_update(env, config, policy)
     num_epochs = config.sizes(env.spec.num_agents).num_epochs
 
+    @usual_promotion()
     def train(key: jax.Array, hypers: Hypers | None = None):
         hypers = config.hypers() if hypers is None else hypers
-        train_state = warmup(init(key), hypers)
+        train_state = vary_as(init(key), (key, hypers))
+        train_state = warmup(train_state, hypers)
 
         def epoch(train_state, index):
-            return update(train_state, hypers, index / num_epochs)
+            train_state, metrics = update(train_state, *vary_as((hypers, index / num_epochs), (key, hypers)))
+            return vary_as(train_state, (key, hypers)), metrics
 
         return jax.lax.scan(epoch, train_state, jnp.arange(num_epochs, dtype=jnp.float32))
 

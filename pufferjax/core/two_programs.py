@@ -61,9 +61,11 @@ class TwoPrograms:
         restarts, _ = self._host.draw(kept.state_set, *self._host.put((key, self._config.hypers())))
         return self._assembled(train_state, kept, restarts)
 
-    def warmup(self, train_state: TrainState, hypers: Hypers) -> TrainState:
+    def warmup(
+        self, train_state: TrainState, hypers: Hypers, report: Callable[[float, int], bool] = lambda *_: True
+    ) -> TrainState:
         key, hypers = self._host.put((train_state.key, hypers))
-        kept, fields = self._host.warm(train_state.state_set, train_state.born, key, hypers)
+        kept, fields = self._host.warm(train_state.state_set, train_state.born, key, hypers, report)
         restarts, _ = self._host.draw(kept.state_set, fields["key"], hypers)
         return self._assembled(dataclasses.replace(train_state, **self._mapper.put(fields)), kept, restarts)
 

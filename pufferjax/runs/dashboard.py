@@ -110,9 +110,9 @@ class Dashboard:
 
     def update(self, record: Mapping, progress: float, seconds_left: float | None, *, last: bool = False) -> None:
         """Shows a record, unless the previous one was shown a moment ago and this is not the `last`."""
-        episodes = 0 if record["perf"] is None else record["episodes"]  # of such as have a perf that is a number
-        self._recent.append((episodes, (record["perf"] or 0) * episodes))
-        while sum(episodes for episodes, _ in self._recent) - self._recent[0][0] >= _POOLED_EPISODES:
+        if record["perf"] is not None or not record["episodes"]:  # of such as have a perf that is a number
+            self._recent.append((record["episodes"], (record["perf"] or 0) * record["episodes"]))
+        while self._recent and sum(n for n, _ in self._recent) - self._recent[0][0] >= _POOLED_EPISODES:
             self._recent.popleft()
         now = time.perf_counter()
         if not self._show or (not last and now - self._last_shown < self._min_seconds()):
@@ -139,7 +139,9 @@ class Dashboard:
                 f"{number(record['steps_per_second'], ',.0f')} steps/s",
                 f"elapsed {_duration(record['wall_seconds'])}",
                 f"left {_duration(seconds_left)}",
-                f"perf {number(perf, '.3f')} ({episodes} episodes)",
+                f"perf {number(perf, '.3f')} ({episodes} episodes)"
+                if perf is not None or not record["episodes"]
+                else f"return {number(record['episode_return'])} ({record['episodes']} episodes)",
                 f"loss {number(record['loss'])}",
                 f"entropy {number(record['entropy'], '.3f')}",
                 f"kl {number(record['kl'], '.2g')}",

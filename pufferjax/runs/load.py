@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from pufferjax.core.parallel import global_shapes
-from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.policy import ActorCritic, as_policy
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
 from pufferjax.runs.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ def load_run(
     if policy is not None:
         config = dataclasses.replace(config, policy_class=type(policy).__name__)
     env = env or config.make_env()
-    policy = policy or make_policy(env.spec, config.train.policy)
+    policy = as_policy(env.spec, policy, config.train.policy)
     return config, env, policy, load_train_state(run_dir, config, env, policy, step, warn)
 
 

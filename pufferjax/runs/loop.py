@@ -13,18 +13,28 @@ from pufferjax.runs.dashboard import Dashboard
 from pufferjax.runs.journal import FRUITLESS_EPOCHS, Journal
 from pufferjax.runs.signals import StopSignals
 
+_SECONDS_BETWEEN_REPORTS = 5  # of the warm-up
+
 
 class Loop:
     """The epochs of a run: `begin`, then `run`."""
 
-    def __init__(self, epochs: OneProgram | TwoPrograms, budget: Budget, journal: Journal, dashboard: Dashboard):
+    def __init__(
+        self,
+        epochs: OneProgram | TwoPrograms,
+        budget: Budget,
+        journal: Journal,
+        dashboard: Dashboard,
+        warmup_seconds: float,
+    ):
         self._epochs, self._budget, self._journal, self._dashboard = epochs, budget, journal, dashboard
+        self._warmup_seconds, self._warmup_times = warmup_seconds, None
 
     def begin(self, train_state: TrainState, hypers: Hypers, *, checkpoint: Checkpoint | None, resume: bool) -> None:
         """Gets everything ready for the next epoch: the one after `checkpoint`, or else the first one, after the
         warm-up of the fresh `train_state`; `resume`: a checkpoint was looked for."""
         if checkpoint is None:
-            train_state = self._epochs.warmup(train_state, hypers)
+            train_state = self._epochs.warmup(train_state, hypers, self._warmup_report)
         else:
             train_state = checkpoint.train_state
             self._budget.go_on_from(checkpoint.progress["seconds"])
@@ -39,6 +49,18 @@ class Loop:
         elif steps:
             message(f"warm-up: {rewards} rewards in {steps:,} random steps; {ready}")
         self._journal.ready(self._budget.elapsed(), {"warmup_steps": steps, "warmup_rewards": rewards})
+
+    def _warmup_report(self, steps: float, rewards: int) -> bool:
+        """Shows how far the random warm-up is, and whether it may go on."""
+        now = self._budget.elapsed()
+        begun, shown = self._warmup_times or (now, now)
+        if now - shown >= _SECONDS_BETWEEN_REPORTS:
+            self._dashboard.message(
+                f"warm-up: {rewards} rewards in {steps:,.0f} random steps, {now - begun:.0f} s so far"
+            )
+            shown = now
+        self._warmup_times = begun, shown
+        return now - begun < self._warmup_seconds
 
     def run(self, signals: StopSignals) -> str:
         """Trains until a signal or the budget ends it, or nothing can be learned any more. Returns which: the name of

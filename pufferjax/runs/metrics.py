@@ -6,7 +6,8 @@ epoch               epochs so far
 steps_per_second    training steps of the window over its wall time
 episodes            fresh episodes that ended in the window: begun with a reset, in environments never restarted
 perf, score, episode_return, episode_length
-                    means over those episodes; null if there were none. An episode belongs to all the policies that
+                    means over those episodes; null if there were none, and perf also where the environment does not
+                    say how good an episode is. An episode belongs to all the policies that
                     played it: of L steps in each of N environments, to those of the last L * N steps. Where that is
                     many epochs, the figures tell what these policies could on average, not what the last one can:
                     that is what `evaluate` tells
@@ -75,11 +76,12 @@ def pool(epochs: Sequence[Mapping[str, float]], num_envs: int) -> dict[str, floa
         return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)  # fsum refuses inf - inf
 
     episodes, restarted_episodes = round(total("episodes")), round(total("restarted_episodes"))
-    restarted_perf = finite(total("restarted_perf") / restarted_episodes) if restarted_episodes else None
+    has_perf = "perf" in epochs[0]  # not where nobody said how good an episode is
+    restarted_perf = finite(total("restarted_perf") / restarted_episodes) if restarted_episodes and has_perf else None
     others = [name for name in epochs[0] if name not in ("episodes", *_EPISODE_MEANS, *_LAST_VALUES, *_RESTARTED)]
     return {
         "episodes": episodes,
-        **{name: finite(total(name) / episodes) if episodes else None for name in _EPISODE_MEANS},
+        **{name: finite(total(name) / episodes) if episodes and name in epochs[0] else None for name in _EPISODE_MEANS},
         **{name: finite(sum(float(epoch[name]) for epoch in epochs) / len(epochs)) for name in others},
         **{name: finite(float(epochs[-1][name])) for name in _LAST_VALUES},
         "restarted_share": total("restarted_envs") / len(epochs) / num_envs,

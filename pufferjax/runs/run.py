@@ -17,7 +17,7 @@ from pufferjax.core.config import TrainConfig
 from pufferjax.core.epochs import draws_ahead, make_epochs
 from pufferjax.core.evaluate import evaluate, unseen
 from pufferjax.core.parallel import choose_devices
-from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.policy import ActorCritic, as_policy
 from pufferjax.core.train import check_trainable
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
@@ -120,7 +120,7 @@ def train(
             f"{str(run_dir)!r}: checkpoints are written by processes on their own; start each run without "
             "jax.distributed, or keep what train returns"
         )
-    policy = policy or make_policy(env.spec, config.policy)
+    policy = as_policy(env.spec, policy, config.policy)
     epochs = make_epochs(env, config, mesh_devices, policy, options.overlap)
     sizes = config.sizes(env.spec.num_agents)
     run_config = RunConfig(env.spec.name, dict(env.params), config, options, type(policy).__name__)
@@ -141,7 +141,7 @@ def train(
                     checkpoint = journal.load(train_state)  # before anything is changed: it may be refused
                     reopen(run_dir, run_config)
                 journal.start(checkpoint)
-                loop = Loop(epochs, budget, journal, dashboard)
+                loop = Loop(epochs, budget, journal, dashboard, config.state_set.warmup_max_seconds)
                 loop.begin(train_state, config.hypers(), checkpoint=checkpoint, resume=resume)
                 signals.started()
                 stopped_by = loop.run(signals)
@@ -226,7 +226,8 @@ def _report(summary, checkpoint, dashboard) -> None:
     if checkpoint is not None:
         dashboard.message(f"checkpoint: {checkpoint}")
     if (evaluation := summary["evaluation"]) is not None:
+        perf, reward = evaluation["perf"], evaluation["episode_return"]
+        figure = f"return {number(reward, '.4g')}" if perf is None else f"perf {number(perf, '.4f')}"
         dashboard.message(
-            f"unseen levels: perf {number(evaluation['perf'], '.4f')} over {evaluation['episodes']} fresh episodes, "
-            f"{evaluation['seconds']:.1f} s"
+            f"unseen levels: {figure} over {evaluation['episodes']} fresh episodes, {evaluation['seconds']:.1f} s"
         )

@@ -85,7 +85,7 @@ def play(
 ) -> list[dict[str, float]]:
     """Shows whole fresh episodes on `console`, a terminal, at `fps` steps per second, one after the other.
 
-    Returns for each a dict: perf, score, episode_return, episode_length.
+    Returns for each a dict: perf (None if `env.spec.has_perf` is False), score, episode_return, episode_length.
     """
     policy = as_policy(env, policy)
     step = jax.jit(make_step(env, policy, greedy))
@@ -107,7 +107,10 @@ def play(
                 ended, t, total = bool(ended[0]), t + 1, total + 1
                 time.sleep(max(0.0, due - time.perf_counter()))
             played.append(
-                {name: float(info[name][0]) for name in ("perf", "score", "episode_return", "episode_length")}
+                {
+                    name: float(info[name][0]) if name != "perf" or env.spec.has_perf else None
+                    for name in ("perf", "score", "episode_return", "episode_length")
+                }
             )
             time.sleep(min(_MIN_PAUSE, 5 / fps))
     return played

@@ -32,7 +32,9 @@ def episode_gif(
 ) -> dict:
     """Plays fresh episodes and writes the first solved one (the last one, if none is) to `path`, steps skipped evenly.
 
-    Returns a dict: path, perf, solved, steps, frames. Raises OSError if `path` cannot be written, ValueError if the
+    Returns a dict: path, perf (None if `env.spec.has_perf` is False), solved, steps, frames.
+
+    Raises OSError if `path` cannot be written, ValueError if the
     episodes of `env` never end.
     """
     path = output_path("path", path)
@@ -48,7 +50,7 @@ def episode_gif(
     write_atomically(path, content)
     return {
         "path": str(path),
-        "perf": float(figures["perf"][chosen]),
+        "perf": float(figures["perf"][chosen]) if env.spec.has_perf else None,
         "solved": bool(solved.size),
         "steps": steps,
         "frames": len(shown),

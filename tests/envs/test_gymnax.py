@@ -118,7 +118,7 @@ class ZooState(NamedTuple):
 
 
 class Zoo:
-    """States of many dtypes with two kinds of keys, observations in a dict. The keys' own bits are the randomness."""
+    """States of many dtypes with two kinds of keys, observations in a dict. Every step uses up its typed keys."""
 
     name = "zoo"
     num_actions = 2
@@ -131,20 +131,20 @@ class Zoo:
             jnp.zeros(3, bool),
             jnp.bfloat16(0.1),
             jnp.int4(-8),
-            jnp.stack([key, key]),
+            jax.random.split(key),
             jnp.zeros((0, 2)),
         )
-        return self.observe(state), state
+        return self.observe(state, jnp.zeros((2, 2))), state
 
-    def observe(self, state):
-        return {"x": state.position["x"], "flags": state.flags, "noise": self.noise(state.key)}
-
-    def noise(self, keys):  # f32[2, 2] in [0, 1)
-        return (jax.random.key_data(keys) >> 8).astype(jnp.float32) * 2.0**-24
+    def observe(self, state, noise):
+        return {"x": state.position["x"], "flags": state.flags, "noise": noise}
 
     def step(self, key, state, action, params):
+        parts = jax.vmap(jax.random.split)(state.key)
+        noise = jax.vmap(lambda k: jax.random.uniform(k, 2))(parts[:, 1])
         after = state._replace(
-            position={**state.position, "x": state.position["x"] * 0.5 + self.noise(state.key)[0] * action},
+            position={**state.position, "x": state.position["x"] * 0.5 + noise[0] * action},
+            key=parts[:, 0],
             time=state.time + 1,
             flags=jnp.roll(state.flags, 1) | (action == 1),
             half=-state.half,
@@ -154,7 +154,7 @@ class Zoo:
         _, start = self.reset(key, params)
         ended = terminated | truncated
         state = jax.tree.map(lambda new, old: jnp.where(ended, new, old), start, after)
-        return self.observe(state), state, reward, terminated, truncated, {}
+        return self.observe(state, jnp.where(ended, 0, noise)), state, reward, terminated, truncated, {}
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +171,7 @@ def test_an_adapted_environment_keeps_the_contract():
     envs.check_env(env, num_envs=4, num_steps=40)
 
 
-def test_keys_in_the_state_are_drawn_anew():
+def test_keys_that_every_step_uses_up_are_drawn_anew():
     env = envs.from_gymnax(Zoo())
     assert env.spec.state_bytes == 12 + 4 * 9 + 8 + 8 + 4 + 3 + 2 + 1  # header, observation, and no byte for keys
 

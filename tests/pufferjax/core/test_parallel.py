@@ -64,7 +64,7 @@ def test_two_devices_learn_like_one(train_on_devices):
         # Eight agents in each simulator: traced for two devices, not run.
         env = envs.make("minimal", max_steps=20)
         config = dataclasses.replace(config, total_steps=64 * 8 * 32 * 2, ppo=PPOConfig(minibatch_size=1024))
-        init, _, update = make_parallel(env, config, jax.devices())
+        init, _, _, update = make_parallel(env, config, jax.devices())
         state = jax.eval_shape(init, jax.random.key(0))
         state, _ = jax.eval_shape(update, state, config.hypers(), jnp.float32(0))
         result["agents"] = [state.observations.shape, state.memory.recurrent.shape, state.env_state.shape]

@@ -1,0 +1,45 @@
+"""What a random walk takes for a reward: all above zero, and of the others those that are not the usual one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pufferjax.envs.base import EnvSpec
+from pufferjax.envs.walk import make_random_walk
+
+
+def walk(rewards):
+    """(counts, rewarded) of two environments that both give `rewards` one after the other."""
+    rewards = jnp.asarray(rewards, jnp.float32)
+    spec = EnvSpec("given", (1,), np.dtype(np.uint8), 1, (2,), 1, 2, 0, (("a", "b"),))
+
+    def step(key, state, action):
+        reward = jnp.take(rewards, state[:, 0])
+        ended = jnp.zeros(2, bool)
+        return state, state.at[:, 0].add(1), reward, ended, ended, {}
+
+    _, _, counts, rewarded = make_random_walk(spec, step)(
+        jax.random.key(0), np.zeros((2, 2), np.uint8), len(rewards), 1, 4
+    )
+    return int(counts[0]), int(rewarded[0])
+
+
+@pytest.mark.parametrize(
+    "rewards, rewarded",
+    [
+        ([0, 0, 0, 1, 0, 2], 2),
+        ([1] * 6, 6),
+        ([0] * 6, 0),
+        ([-1] * 6, 0),
+        ([-1, -1, -1, 0, -1, -1], 1),
+        ([0, 0, 0, -1, 0, 0], 1),
+        ([0, *[-1] * 9], 1),  # the first one was not the usual one
+        ([0, 0, *[-1] * 9, 0, -1], 3),  # nor were the first two: -1 is elected with its second vote
+        ([-0.5, -0.5, np.nan, -0.5], 0),
+        ([-1, -1, 3, -1, 0], 2),
+    ],
+)
+def test_of_rewards_the_unusual_ones_count(rewards, rewarded):
+    counts, found = walk(rewards)
+    assert found == rewarded and (counts > 0) == (rewarded > 0)
