@@ -14,6 +14,7 @@ from pufferjax.runs.journal import FRUITLESS_EPOCHS, Journal
 from pufferjax.runs.signals import StopSignals
 
 _SECONDS_BETWEEN_REPORTS = 5  # of the warm-up
+_EPOCHS_BEFORE_FORECAST = 8  # timed ones, before it is said how far the seconds will reach
 
 
 class Loop:
@@ -29,6 +30,7 @@ class Loop:
     ):
         self._epochs, self._budget, self._journal, self._dashboard = epochs, budget, journal, dashboard
         self._warmup_seconds, self._warmup_times = warmup_seconds, None
+        self._timed_epochs = 0
 
     def begin(self, train_state: TrainState, hypers: Hypers, *, checkpoint: Checkpoint | None, resume: bool) -> None:
         """Gets everything ready for the next epoch: the one after `checkpoint`, or else the first one, after the
@@ -97,7 +99,20 @@ class Loop:
         """Takes the figures of an epoch once it has ended; the line of metrics, if it completes one."""
         metrics = figures()
         self._budget.epoch_ended()
+        self._timed_epochs += 1
+        if self._timed_epochs == _EPOCHS_BEFORE_FORECAST:
+            self._tell_shortfall()
         return self._journal.add(metrics, self._budget.elapsed())
+
+    def _tell_shortfall(self) -> None:
+        """A run whose seconds end it early is another run than that of all its steps, not the same one sooner."""
+        share = self._budget.share_that_fits(self._journal.epoch)
+        if share is not None and share < 0.5:
+            self._dashboard.message(
+                f"at this speed about {share:.0%} of total_steps fit into max_seconds: step size and entropy reach their "
+                "ends with the seconds, and the result is that of a shorter run. More seconds, or none, end where a "
+                "faster machine does"
+            )
 
     def _show(self, record: dict | None, last: bool = False) -> None:
         if record is not None:
