@@ -25,7 +25,7 @@ from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.runs.run_config import RunOptions
 
 FRUITLESS_EPOCHS = 10  # in a row without a single update, since none was finite: nothing is learned any more
-CLIPPED_EPOCHS = 20  # in a row with most values held back by their clip: no longer the first epochs' way to a new level
+CLIPPED_EPOCHS = 20  # in a row in which most values were held back by their clip: more than the first epochs need
 
 
 class Journal:
@@ -131,14 +131,17 @@ class Journal:
 
     def _look_for_clipped_values(self, figures: Mapping[str, float]) -> None:
         """Value clipping is in units of the return: where returns are large it is all that moves the values."""
-        self._clipped = self._clipped + 1 if figures["value_clip_fraction"] > 0.5 else 0
+        # The first update of an epoch sees the values of the rollout, and clips nothing.
+        possible = 1 - 1 / max(self._sizes.num_minibatches, 1)
+        self._clipped = self._clipped + 1 if figures["value_clip_fraction"] > 0.5 * possible else 0
         if self._clipped < CLIPPED_EPOCHS or self._has_named_clipped_values:
             return
         self._has_named_clipped_values = True
+        clip = self._settings["ppo.value_clip_eps"]
         self._warn(
-            f"epoch {self.epoch}: in {self._clipped} epochs in a row the value loss of most samples was clipped: returns "
-            f"are large beside ppo.value_clip_eps ({self._settings['ppo.value_clip_eps']:g}), and values follow them "
-            "slowly. Scale the rewards by about 1 / (typical return), or raise ppo.value_clip_eps; see "
+            f"epoch {self.epoch}: in {self._clipped} epochs in a row the value loss of most samples was clipped: "
+            f"returns are large beside ppo.value_clip_eps ({clip:g}), and values follow them slowly. "
+            "Scale the rewards by about 1 / (typical return), or raise ppo.value_clip_eps; see "
             "value_clip_fraction in the metrics; said once"
         )
 

@@ -36,7 +36,7 @@ def test_value_loss_takes_the_worse_of_clipped_and_free():
 def test_value_share_counts_samples_whose_loss_is_the_clipped_one():
     rng = np.random.default_rng(0)
     values, old, returns = rng.normal(size=(3, 64, 16)).astype(np.float32) * np.float32([[[1.0]], [[1.0]], [[3.0]]])
-    old[:, ::2] = values[:, ::2] + rng.uniform(-0.01, 0.01, old[:, ::2].shape)  # within the clip, but for rounding equal
+    old[:, ::2] = values[:, ::2] + rng.uniform(-0.01, 0.01, old[:, ::2].shape)  # the same but for rounding
     num_clipped = 0
     for v, v_old, r in zip(*(x.astype(np.float64).ravel() for x in (values, old, returns)), strict=True):
         clipped = v if abs(v - v_old) <= 0.2 else v_old + 0.2 * np.sign(v - v_old)
