@@ -36,7 +36,10 @@ def test_value_loss_takes_the_worse_of_clipped_and_free():
 def test_value_share_counts_samples_whose_loss_is_the_clipped_one():
     rng = np.random.default_rng(0)
     values, old, returns = rng.normal(size=(3, 64, 16)).astype(np.float32) * np.float32([[[1.0]], [[1.0]], [[3.0]]])
-    old[:, ::2] = values[:, ::2] + rng.uniform(-0.01, 0.01, old[:, ::2].shape)  # the same but for rounding
+    # Half of them within the clip, where rounding decides which of two equal losses is the larger.
+    values[:, ::2] *= 0.1
+    old[:, ::2] = values[:, ::2] + rng.uniform(-0.19, 0.19, old[:, ::2].shape)
+    returns[:, ::2] = values[:, ::2] + 1e-3 * returns[:, ::2]
     num_clipped = 0
     for v, v_old, r in zip(*(x.astype(np.float64).ravel() for x in (values, old, returns)), strict=True):
         clipped = v if abs(v - v_old) <= 0.2 else v_old + 0.2 * np.sign(v - v_old)
