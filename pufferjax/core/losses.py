@@ -16,6 +16,15 @@ def clipped_value_loss(values, old_values, returns, clip_eps):
     return 0.5 * jnp.mean(jnp.maximum(jnp.square(values - returns), jnp.square(clipped - returns)))
 
 
+def clipped_value_share(values, old_values, returns, clip_eps):
+    """f32[]: the share of samples whose value loss above is the clipped one, and so has no gradient; all [T, B]."""
+    clipped = old_values + jnp.clip(values - old_values, -clip_eps, clip_eps)
+    # Within the clip the two are equal, but for rounding.
+    is_beyond = jnp.abs(values - old_values) > clip_eps
+    is_clipped = is_beyond & (jnp.square(clipped - returns) > jnp.square(values - returns))
+    return jnp.mean(is_clipped.astype(jnp.float32))
+
+
 def normalize(x, axis_name=None):
     """Zero mean and unit standard deviation over all elements, of all devices of the mesh axis `axis_name`."""
 

@@ -9,7 +9,7 @@ import optax
 from pufferjax import xla_ops
 from pufferjax.core import distributions
 from pufferjax.core.config import Hypers, TrainConfig
-from pufferjax.core.losses import clipped_policy_loss, clipped_value_loss, normalize
+from pufferjax.core.losses import clipped_policy_loss, clipped_value_loss, clipped_value_share, normalize
 from pufferjax.core.policy import ActorCritic, muon_labels
 from pufferjax.core.types import Transitions
 from pufferjax.core.varying import vary_as
@@ -111,7 +111,8 @@ class LossMetrics:
     value_loss: jax.Array
     entropy: jax.Array
     kl: jax.Array  # mean of q - 1 - log q over ratios q = pi_new / pi_old
-    clip_fraction: jax.Array
+    clip_fraction: jax.Array  # of samples, those whose probability ratio q is beyond the clip
+    value_clip_fraction: jax.Array  # of samples, those whose value has no gradient since it moved too far
     grad_norm: jax.Array  # before clipping
     skipped_updates: jax.Array  # minibatches without an update since it was not finite; their number
 
@@ -168,6 +169,7 @@ def train_on(
             "entropy": entropy,
             "kl": jnp.mean(ratios - 1 - log_ratios),
             "clip_fraction": jnp.mean((jnp.abs(ratios - 1) > hypers.clip_eps).astype(jnp.float32)),
+            "value_clip_fraction": clipped_value_share(values, old_values, returns, hypers.value_clip_eps),
         }
         return loss, (values, ratios, metrics)
 

@@ -25,6 +25,7 @@ from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.runs.run_config import RunOptions
 
 FRUITLESS_EPOCHS = 10  # in a row without a single update, since none was finite: nothing is learned any more
+CLIPPED_EPOCHS = 20  # in a row in which most values were held back by their clip: more than the first epochs need
 
 
 class Journal:
@@ -51,8 +52,9 @@ class Journal:
         self._saved: Path | None = None  # the latest checkpoint, and
         self._saved_epoch: int | None = None  # its epoch
         self._last_attempt = 0.0
-        self._has_warned = self._has_named_bad_rows = False
+        self._has_warned = self._has_named_bad_rows = self._has_named_clipped_values = False
         self._fruitless = 0  # epochs until now in which all updates were skipped
+        self._clipped = 0  # epochs until now in which most values were clipped
         self._last_progress: dict[str, Any] = {}
 
     def __enter__(self):
@@ -88,7 +90,7 @@ class Journal:
         self._last_attempt = progress["seconds"]
         self._window = [{name: float(x) for name, x in epoch.items()} for epoch in progress["window"]]
         self._window_start = -progress["window_seconds"]
-        self._fruitless = progress.get("fruitless", 0)
+        self._fruitless, self._clipped = progress.get("fruitless", 0), progress.get("clipped", 0)
         if progress["jax"] != jax.__version__:
             self._warn(
                 f"the checkpoint was written with JAX {progress['jax']}, this is {jax.__version__}: "
@@ -109,6 +111,7 @@ class Journal:
         self.epoch += 1
         self._window.append({name: float(x) for name, x in metrics.items()})
         self._look_for_bad_rows(self._window[-1])
+        self._look_for_clipped_values(self._window[-1])
         return self._write_line(seconds) if len(self._window) >= self._options.log_interval else None
 
     def _look_for_bad_rows(self, figures: Mapping[str, float]) -> None:
@@ -124,6 +127,22 @@ class Journal:
         self._warn(
             f"epoch {self.epoch}: {rows} NaN or infinite; such rows are not trained on and such updates not made "
             f"({skipped:.0f} of {updates}): see bad_rows and skipped_updates in the metrics; said once"
+        )
+
+    def _look_for_clipped_values(self, figures: Mapping[str, float]) -> None:
+        """Value clipping is in units of the return: where returns are large it is all that moves the values."""
+        # The first update of an epoch sees the values of the rollout, and clips nothing.
+        possible = 1 - 1 / max(self._sizes.num_minibatches, 1)
+        self._clipped = self._clipped + 1 if figures["value_clip_fraction"] > 0.5 * possible else 0
+        if self._clipped < CLIPPED_EPOCHS or self._has_named_clipped_values:
+            return
+        self._has_named_clipped_values = True
+        clip = self._settings["ppo.value_clip_eps"]
+        self._warn(
+            f"epoch {self.epoch}: in {self._clipped} epochs in a row the value loss of most samples was clipped: "
+            f"returns are large beside ppo.value_clip_eps ({clip:g}), and values follow them slowly. "
+            "Scale the rewards by about 1 / (typical return), or raise ppo.value_clip_eps; see "
+            "value_clip_fraction in the metrics; said once"
         )
 
     def is_fruitless(self, more_than: int = FRUITLESS_EPOCHS - 1) -> bool:
@@ -165,6 +184,7 @@ class Journal:
             "window": spelled(self._window),
             "window_seconds": seconds - self._window_start,
             "fruitless": self._fruitless,
+            "clipped": self._clipped,
             "settings": self._settings,
             "jax": jax.__version__,
         }

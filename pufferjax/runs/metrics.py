@@ -11,8 +11,10 @@ perf, score, episode_return, episode_length
                     played it: of L steps in each of N environments, to those of the last L * N steps. Where that is
                     many epochs, the figures tell what these policies could on average, not what the last one can:
                     that is what `evaluate` tells
-loss, policy_loss, value_loss, entropy, kl, clip_fraction, grad_norm
-                    means over the window; null if not finite; 0 while the learner waits for the first reward
+loss, policy_loss, value_loss, entropy, kl, clip_fraction, value_clip_fraction, grad_norm
+                    means over the window; null if not finite; 0 while the learner waits for the first reward.
+                    value_clip_fraction: samples whose value had moved by more than ppo.value_clip_eps towards the
+                    return since the last pass over them, and got no gradient, as a share of all
 bad_rows            rows (the steps of an agent in an epoch) with a reward or an observation that is NaN or infinite, or
                     with what the policy made of one before; mean per epoch over the window. They are not trained on
                     while there are others

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pufferjax.core import distributions
-from pufferjax.core.losses import clipped_policy_loss, clipped_value_loss, normalize
+from pufferjax.core.losses import clipped_policy_loss, clipped_value_loss, clipped_value_share, normalize
 
 
 def test_policy_loss_clips_only_what_would_be_gained():
@@ -31,6 +31,24 @@ def test_value_loss_takes_the_worse_of_clipped_and_free():
     values, old, returns = jnp.array([2.0, 0.1]), jnp.array([0.0, 0.0]), jnp.array([2.0, 1.0])
     # First: clipped to 0.2, error 1.8 although the value is right. Second: inside the clip.
     assert clipped_value_loss(values, old, returns, 0.2) == pytest.approx(0.5 * (1.8**2 + 0.9**2) / 2)
+
+
+def test_value_share_counts_samples_whose_loss_is_the_clipped_one():
+    rng = np.random.default_rng(0)
+    values, old, returns = rng.normal(size=(3, 64, 16)).astype(np.float32) * np.float32([[[1.0]], [[1.0]], [[3.0]]])
+    # Half of them within the clip, where rounding decides which of two equal losses is the larger.
+    values[:, ::2] *= 0.1
+    old[:, ::2] = values[:, ::2] + rng.uniform(-0.19, 0.19, old[:, ::2].shape)
+    returns[:, ::2] = values[:, ::2] + 1e-3 * returns[:, ::2]
+    num_clipped = 0
+    for v, v_old, r in zip(*(x.astype(np.float64).ravel() for x in (values, old, returns)), strict=True):
+        clipped = v if abs(v - v_old) <= 0.2 else v_old + 0.2 * np.sign(v - v_old)
+        num_clipped += (clipped - r) ** 2 > (v - r) ** 2
+    share = clipped_value_share(*map(jnp.asarray, (values, old, returns)), 0.2)
+    assert 200 < num_clipped < 400 and share == num_clipped / values.size
+    # Which are those without a gradient.
+    gradient = jax.grad(clipped_value_loss)(*map(jnp.asarray, (values, old, returns)), 0.2)
+    assert np.mean(np.asarray(gradient) == 0) == share
 
 
 def test_normalize():

@@ -20,7 +20,7 @@ def epoch(**changes):
         "restarted_episodes": 0.0, "restarted_perf": 0.0, "restarted_score": 0.0, "restarted_episode_return": 0.0,
         "restarted_episode_length": 0.0, "restarted_envs": 4.0,
         "loss": 1.0, "policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "kl": 0.0, "clip_fraction": 0.0,
-        "grad_norm": 0.0, "skipped_updates": 0.0, "bad_rows": 0.0, "bad_reward_rows": 0.0,
+        "value_clip_fraction": 0.0, "grad_norm": 0.0, "skipped_updates": 0.0, "bad_rows": 0.0, "bad_reward_rows": 0.0,
         "learning_rate": 0.1, "entropy_coef": 0.0,
         "state_set_size": 3.0, "priority_min": 1.0, "priority_mean": 2.0, "priority_max": 3.0,
         "priority_p10": 1.0, "priority_p50": 2.0, "priority_p90": 3.0, "state_age_p10": 0.0, "state_age_p50": 5.0,
