@@ -78,7 +78,8 @@ class Env:
       -> (state, snapshots u8[N, num_snapshots, S], counts i32[N], rewarded i32[N])`:
       uniformly random actions at simulator speed; the snapshots, taken every `interval` steps, are the last ones
       before each environment's most recent reward, oldest first; rewarded counts its rewards. A reward is one above
-      zero, or of the others one that differs from the usual one: from what most of them in this call were so far.
+      zero, or of the others a rare one (at most one in 16 steps) that differs from the usual one, from what most of
+      them in this call were so far.
     - `render(row u8[S]) -> u8[H, W, 3]`
     - `clock(state) -> (times i32[N], timeless u8[N, S])`: the steps since each episode began, and the rows with that
       set to zero: equal for two states that differ in nothing else, and states that play on alike but for the time

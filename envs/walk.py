@@ -11,6 +11,8 @@ from pufferjax.envs.base import EnvSpec
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
+_RARE = 16  # as in envs/common/random_walk.h
+
 
 def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., Any]:
     """`random_walk` as `pufferjax.envs.base.Env` describes it, over a `step` of that contract with one action head."""
@@ -46,10 +48,11 @@ def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., A
             )(action_keys)
             _, state, reward, terminated, truncated, _ = step(jax.random.fold_in(key_step, t), state, action)
             ended = terminated | truncated
-            # The usual reward: by majority vote (Boyer and Moore) among those that are not above zero.
+            # The usual reward: by majority vote (Boyer and Moore) among those that are not above zero. Another one
+            # counts if it is rare: those since the vote, itself included, are at most one in _RARE of the steps.
             is_other = (reward < usual) | ((reward > usual) & (reward <= 0))
-            is_reward = (reward > 0) | (is_other & (t > 0))
-            unlike += is_reward & is_other
+            unlike += is_other & (t > 0)
+            is_reward = (reward > 0) | (is_other & (t > 0) & (_RARE * unlike <= t - since))
             is_new = is_other & ((t == 0) | (2 * unlike > t - since))
             usual = jnp.where(is_new, reward, usual)
             since, unlike = jnp.where(is_new, t, since), jnp.where(is_new, 0, unlike)

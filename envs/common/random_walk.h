@@ -2,9 +2,10 @@
 //
 // The state is remembered at the start of an episode and before every `interval`-th step from there, the last
 // `num_snapshots` of the episode are kept, and those at hand when a reward comes are the result, oldest first. A reward
-// is one above zero, or of the others one that differs from the usual one.
-// A later reward replaces an earlier one. One step of one environment is a chain of dependent instructions, so a thread
-// walks kAbreast environments at a time; each has its own random stream, so the grouping shows in no result.
+// is one above zero, or of the others a rare one that differs from the usual one: a game whose every step has a reward,
+// now this one and now that, has not met anything yet. A later reward replaces an earlier one. One step of one
+// environment is a chain of dependent instructions, so a thread walks kAbreast environments at a time; each has its own
+// random stream, so the grouping shows in no result.
 #pragma once
 
 #include <cstring>
@@ -49,17 +50,20 @@ struct Walker {
   }
 
   // Whether a reward of step `t` counts. The usual one is found by majority vote (Boyer and Moore), whose count of
-  // votes is made of the steps since it was elected and of the votes against it.
+  // votes is made of the steps since it was elected and of the votes against it; one is rare if those, itself included,
+  // are at most one in kRare of the steps.
+  static constexpr int64_t kRare = 16;
   bool IsUnusual(float reward, int64_t t) {
     if (reward > 0.0f) return true;
     if (!(reward < usual || reward > usual)) return false;
     if (t > 0) ++unlike;
+    const bool is_rare = t > 0 && kRare * unlike <= t - since;
     if (t == 0 || 2 * unlike > t - since) {
       usual = reward;
       since = t;
       unlike = 0;
     }
-    return t > 0;
+    return is_rare;
   }
 
   void KeepSnapshots(const WalkMemory& memory, int64_t stride) {

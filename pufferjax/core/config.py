@@ -160,7 +160,7 @@ class StateSetConfig:
     release_until: float = 0.6  # solve rate at which the restarted share has fallen to 0; >= release_from
     # Random warm-up before training: random actions at simulator speed until this many rewards were met, the last
     # snapshots before each filling the set. 0: none. Its steps are counted and logged. A reward is here one above zero,
-    # or, where there are others, one that is not the usual one.
+    # or, where there are others, a rare one that is not the usual one.
     warmup_rewards: int = 64
     warmup_snapshots: int = 4  # snapshots before each reward of the warm-up, `interval` steps apart; 1 to 1024
     warmup_envs: int = 256  # simulators of the warm-up, 1 to 65536

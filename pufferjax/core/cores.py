@@ -18,7 +18,7 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgr
     """Cores that the control group of this process and those above it allow; None: no limit, or no Linux."""
     limits = []
     with contextlib.suppress(OSError, ValueError):
-        for line in own.read_text().splitlines():
+        for line in own.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":  # version 2
                 folder = root
@@ -38,7 +38,7 @@ def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgr
 
 def _limit(group: Path, names: tuple[str, ...]) -> float | None:
     with contextlib.suppress(OSError, ValueError):
-        quota, period = " ".join((group / name).read_text() for name in names).split()
+        quota, period = " ".join((group / name).read_text(encoding="utf-8") for name in names).split()
         if quota != "max" and float(quota) > 0 and float(period) > 0:
             return float(quota) / float(period)
     return None

@@ -346,7 +346,7 @@ def make_train(env: Env, config: TrainConfig, policy: ActorCritic | None = None)
 
     @usual_promotion()
     def train(key: jax.Array, hypers: Hypers | None = None):
-        hypers = config.hypers() if hypers is None else hypers
+        hypers = check_hypers(config.hypers() if hypers is None else hypers)
         train_state = vary_as(init(key), (key, hypers))
         train_state = warmup(train_state, hypers)
 

@@ -57,8 +57,8 @@ class Budget:
         return by_steps if self._max_seconds is None else min(by_steps, max(0.0, self._max_seconds - self.elapsed()))
 
     def share_that_fits(self, epochs: int) -> float | None:
-        """After so many epochs: how much of `num_epochs` will have been trained when the seconds are spent, at most 1; None
-        while there is no telling."""
+        """After so many epochs: how much of `num_epochs` will have been trained when the seconds are spent, at most 1;
+        None while there is no telling."""
         left = self.seconds_left(epochs)
         return None if left is None else min(1.0, (epochs + left / self._epoch_seconds) / self._num_epochs)
 

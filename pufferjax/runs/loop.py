@@ -109,9 +109,9 @@ class Loop:
         share = self._budget.share_that_fits(self._journal.epoch)
         if share is not None and share < 0.5:
             self._dashboard.message(
-                f"at this speed about {share:.0%} of total_steps fit into max_seconds: step size and entropy reach their "
-                "ends with the seconds, and the result is that of a shorter run. More seconds, or none, end where a "
-                "faster machine does"
+                f"at this speed about {share:.0%} of total_steps fit into max_seconds: step size and entropy reach "
+                "their ends with the seconds, and the result is that of a shorter run. More seconds, or none, end "
+                "where a faster machine does"
             )
 
     def _show(self, record: dict | None, last: bool = False) -> None:

@@ -31,15 +31,19 @@ def walk(rewards):
         ([0, 0, 0, 1, 0, 2], 2),
         ([1] * 6, 6),
         ([0] * 6, 0),
-        ([-1] * 6, 0),
-        ([-1, -1, -1, 0, -1, -1], 1),
-        ([0, 0, 0, -1, 0, 0], 1),
-        ([0, *[-1] * 9], 1),  # the first one was not the usual one
-        ([0, 0, *[-1] * 9, 0, -1], 3),  # nor were the first two: -1 is elected with its second vote
-        ([-0.5, -0.5, np.nan, -0.5], 0),
-        ([-1, -1, 3, -1, 0], 2),
+        ([-1] * 40, 0),
+        ([*[-1] * 16, 0, *[-1] * 6], 1),
+        ([*[-1] * 15, 0, *[-1] * 6], 0),  # one in fifteen is not rare
+        ([*[-1] * 16, 0, *[-1] * 14, 0, -1, 0], 1),  # the second comes too soon after the first
+        ([*[-1] * 16, 0, *[-1] * 15, 0], 2),
+        ([*[0] * 20, -1, 0, 0], 1),
+        ([0, 0, *[-1] * 50], 0),  # -1 is elected with its second vote
+        ([0, 0, *[-1] * 30, 0], 1),  # and then 0 is rare
+        ([0, -0.5] * 40, 0),  # now this, now that: none is usual
+        ([*[-0.5] * 30, np.nan, -0.5], 0),
+        ([*[-1] * 17, 3, -1, 0], 2),
     ],
 )
-def test_of_rewards_the_unusual_ones_count(rewards, rewarded):
+def test_of_rewards_the_rare_ones_count(rewards, rewarded):
     counts, found = walk(rewards)
     assert found == rewarded and (counts > 0) == (rewarded > 0)

@@ -163,7 +163,7 @@ def test_a_signal_before_the_first_epoch_acts_at_once(tmp_path, monkeypatch, tin
     before = signal.getsignal(number)
     options = {"seed": 3, "run_dir": tmp_path / "run", "devices": 1, "show": False}
 
-    def walk(self, train_state, hypers):
+    def walk(self, *arguments):
         signal.raise_signal(number)
         pytest.fail("it went on")
 
