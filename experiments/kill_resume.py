@@ -27,7 +27,7 @@ LOG_INTERVAL = 3  # epochs: most checkpoints fall between two lines of metrics
 
 
 def make_run(epochs: int):
-    """The environment and the configuration of the run."""
+    """The environment and the configuration of the run: a small one, of some milliseconds an epoch."""
     import pufferjax
 
     config = pufferjax.TrainConfig(

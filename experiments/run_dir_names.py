@@ -19,6 +19,8 @@ import time
 import unicodedata
 from pathlib import Path
 
+from kill_resume import make_run
+
 RESULT = Path(__file__).parent / "results" / "run_dir_names.json"
 SPECIAL = "[]*?\\{}!~$%#&'\"`^|<>:;=+@,. ()-\n\t"
 TIMES = ("wall_seconds", "steps_per_second")
@@ -47,23 +49,6 @@ def _character(generator: random.Random) -> str:
             return character
 
 
-def make_run():
-    """The environment and the configuration of the runs."""
-    import pufferjax
-
-    config = pufferjax.TrainConfig(
-        total_steps=256 * 8,
-        num_envs=16,
-        horizon=16,
-        policy=pufferjax.PolicyConfig(hidden_size=8, num_layers=1, encoder_layers=0),
-        ppo=pufferjax.PPOConfig(optimizer="adam", minibatch_size=64),
-        state_set=pufferjax.StateSetConfig(
-            capacity=32, interval=8, warmup_envs=4, warmup_rewards=4, release_from=2, release_until=3
-        ),
-    )
-    return pufferjax.envs.make("maze", size=5, num_mazes=64), config
-
-
 def use(run_dir: Path) -> dict:
     """Half of a run in `run_dir`, its other half resumed, loaded and evaluated: the figures of all that."""
     import dataclasses
@@ -72,7 +57,7 @@ def use(run_dir: Path) -> dict:
 
     import pufferjax
 
-    env, config = make_run()
+    env, config = make_run(epochs=8)
     options = {"seed": 3, "run_dir": run_dir, "devices": 1, "eval_episodes": 20, "show": False}
     pufferjax.train(env, dataclasses.replace(config, total_steps=256 * 4), **options)
     result = pufferjax.train(env, config, resume=True, **options)

@@ -3,6 +3,8 @@
 import json
 import textwrap
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import pufferjax
@@ -87,3 +89,26 @@ def train_on_devices(run_on_devices):
         return json.loads(run_on_devices(DEVICES_PRELUDE + textwrap.dedent(source), count, arguments))
 
     return run
+
+
+@pytest.fixture
+def timed_game():
+    """`timed_game(steps, reward)`: a game with gymnax's interface that shows noise and gives `reward(action)` in each
+    of its steps."""
+
+    class TimedGame:
+        num_actions = 2
+
+        def __init__(self, steps, reward):
+            self._steps, self._reward = steps, reward
+
+        def reset(self, key, params=None):
+            return jnp.zeros(2), {"time": jnp.int32(0)}
+
+        def step(self, key, state, action, params=None):
+            time = state["time"] + 1
+            over = time >= self._steps
+            reward = jnp.asarray(self._reward(action)).astype(jnp.float32)
+            return jax.random.uniform(key, 2), {"time": jnp.where(over, 0, time)}, reward, jnp.bool_(False), over, {}
+
+    return TimedGame

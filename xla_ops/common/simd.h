@@ -35,8 +35,7 @@ PJX_INLINE void Prefetch(const void* address) {
 #endif
 }
 
-// 16 floats: one AVX-512 register, two of AVX2, four of SSE or NEON. Need not be aligned.
-typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
+// Numbers in the widest vector of any level.
 constexpr int64_t kLanes = 16;
 
 // What a kernel must know of the level it is compiled for: vectors of one register each, Values in one and Floats and

@@ -142,18 +142,28 @@ PJX_KERNEL(Forward, (const Layer& layer, const ForwardArrays& arrays, int64_t be
   }
 })
 
-// kernel [H, 3H] in panels of H rows.
-PJX_KERNEL(PackWeights, (const float* kernel, int64_t hidden, float* weights), {
+// Between a kernel [H, 3H] and panels of H rows: body(where in the kernel, where in the panels, how many units there
+// are) for every vector of the panels.
+template <typename Level, typename Body>
+PJX_INLINE void ForVectors(int64_t hidden, const Body& body) {
   constexpr int64_t kUnits = kLevelLanes<Level>;
+  int64_t in_panels = 0;
   for (int64_t unit = 0; unit < hidden; unit += kUnits) {
     const int64_t count = std::min(kUnits, hidden - unit);
-    for (int64_t k = 0; k < hidden; ++k) {
-      for (int64_t part = 0; part < 3; ++part, weights += kUnits) {
-        std::memcpy(weights, kernel + (3 * k + part) * hidden + unit, count * sizeof(float));
-        std::memset(weights + count, 0, (kUnits - count) * sizeof(float));
-      }
-    }
+    for (int64_t row = 0; row < 3 * hidden; ++row, in_panels += kUnits) body(row * hidden + unit, in_panels, count);
   }
+}
+
+PJX_KERNEL(PackWeights, (const float* kernel, int64_t hidden, float* panels), {
+  ForVectors<Level>(hidden, [&](int64_t from, int64_t to, int64_t count) {
+    std::memcpy(panels + to, kernel + from, count * sizeof(float));
+    std::memset(panels + to + count, 0, (kLevelLanes<Level> - count) * sizeof(float));
+  });
+})
+PJX_KERNEL(UnpackWeights, (const float* panels, int64_t hidden, float* kernel), {
+  ForVectors<Level>(hidden, [&](int64_t to, int64_t from, int64_t count) {
+    std::memcpy(kernel + to, panels + from, count * sizeof(float));
+  });
 })
 
 // --- backward --------------------------------------------------------------------------------------------------------
@@ -354,19 +364,6 @@ PJX_KERNEL(PackTransposed, (const float* kernel, int64_t hidden, float* transpos
       for (int64_t j = 0; j < hidden; ++j) {
         const int64_t k = (j / kUnits * 3 + part) * kUnits + j % kUnits;
         column[k * kWidth] = kernel[(3 * i + part) * hidden + j];
-      }
-    }
-  }
-})
-
-// Panels of H rows back to [H, 3H].
-PJX_KERNEL(UnpackWeights, (const float* panels, int64_t hidden, float* kernel), {
-  constexpr int64_t kUnits = kLevelLanes<Level>;
-  for (int64_t unit = 0; unit < hidden; unit += kUnits) {
-    const int64_t count = std::min(kUnits, hidden - unit);
-    for (int64_t k = 0; k < hidden; ++k) {
-      for (int64_t part = 0; part < 3; ++part, panels += kUnits) {
-        std::memcpy(kernel + (3 * k + part) * hidden + unit, panels, count * sizeof(float));
       }
     }
   }

@@ -4,7 +4,6 @@ import copy
 import pickle
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,37 +17,22 @@ STRICT = {
 }
 
 
-class Line:
-    """Two actions, eight steps; the reward is the action."""
-
-    num_actions = 2
-
-    def reset(self, key, params=None):
-        return jnp.zeros(2), {"time": jnp.int32(0)}
-
-    def step(self, key, state, action, params=None):
-        time = state["time"] + 1
-        over = time >= 8
-        state = {"time": jnp.where(over, 0, time)}
-        return jax.random.uniform(key, 2), state, action.astype(jnp.float32), jnp.bool_(False), over, {}
-
-
 @pytest.mark.parametrize("mode", STRICT)
 @pytest.mark.parametrize("native", [True, False])
-def test_training_is_traced_under_strict_settings(mode, native, tiny_env, tiny_config):
+def test_training_is_traced_under_strict_settings(mode, native, tiny_env, tiny_config, timed_game):
     """The warm-up, the state set and its walks, on native and JAX environments; with native calls, and their twins
     (both are traced)."""
     with STRICT[mode]():
-        env = tiny_env if native else envs.from_gymnax(Line(), max_episode_steps=8)
+        env = tiny_env if native else envs.from_gymnax(timed_game(8, lambda action: action), max_episode_steps=8)
         jax.jit(pufferjax.make_train(env, tiny_config())).lower(jax.random.key(0))
         state = env.stagger(jax.random.key(1), env.reset(jax.random.key(0), 4)[1])
         env.step(jax.random.key(2), state, np.zeros(4, np.int32))
         env.random_walk(jax.random.key(3), state, 8, 4, 2)
 
 
-def test_walks_and_checks_in_64_bits(tiny_env):
+def test_walks_and_checks_in_64_bits(tiny_env, timed_game):
     with jax.enable_x64(True):
-        env = envs.from_gymnax(Line(), max_episode_steps=8)
+        env = envs.from_gymnax(timed_game(8, lambda action: action), max_episode_steps=8)
         envs.check_env(env, num_envs=2)
         for each in (env, tiny_env):
             outputs = each.random_walk(jax.random.key(0), each.reset(jax.random.key(0), 2)[1], 16, 4, 2)
@@ -69,13 +53,15 @@ def test_a_training_function_inside_shard_map_with_its_checks(tiny_env, tiny_con
     assert metrics["loss"].shape == (2, 8)
 
 
-def test_an_environment_is_pickled_by_name(tiny_env, monkeypatch):
+def test_an_environment_is_pickled_by_name(tiny_env, timed_game, monkeypatch):
     again = pickle.loads(pickle.dumps(tiny_env))
     assert again.spec == tiny_env.spec and again.params == tiny_env.params
     assert copy.copy(tiny_env) is tiny_env and copy.deepcopy(tiny_env) is tiny_env
-    own = envs.from_gymnax(Line(), max_episode_steps=8, name="own")
+    own = envs.from_gymnax(timed_game(8, lambda action: action), max_episode_steps=8, name="own")
     with pytest.raises(TypeError, match=r"own cannot be pickled: .* let envs.register know it"):
         pickle.dumps(own)
     monkeypatch.setattr(envs, "_FACTORIES", dict(envs._FACTORIES))
-    envs.register("own", lambda limit=8: envs.from_gymnax(Line(), max_episode_steps=limit))
+    envs.register(
+        "own", lambda limit=8: envs.from_gymnax(timed_game(8, lambda action: action), max_episode_steps=limit)
+    )
     assert pickle.loads(pickle.dumps(envs.make("own", limit=9))).spec.max_episode_steps == 9

@@ -34,26 +34,12 @@ def test_a_walk_in_parts_is_the_same_walk(tiny_env, tiny_config):
     )
 
 
-class NeverPositive:
-    """-1 in every step, for twenty steps."""
-
-    num_actions = 2
-
-    def reset(self, key, params=None):
-        return jnp.zeros(1), {"time": jnp.int32(0)}
-
-    def step(self, key, state, action, params=None):
-        time = state["time"] + 1
-        state = {"time": jnp.where(time >= 20, 0, time)}
-        return jnp.ones(1), state, jnp.float32(-1), jnp.bool_(False), time >= 20, {}
-
-
-def test_a_warm_up_without_rewards_ends_by_the_clock(tiny_config, capsys):
+def test_a_warm_up_without_rewards_ends_by_the_clock(tiny_config, timed_game, capsys):
     config = tiny_config()
     for overlap, seconds in ((False, 7.0), (True, 0.5)):
         state_set = dataclasses.replace(config.state_set, warmup_max_seconds=seconds)
         started, run = time.perf_counter(), dataclasses.replace(config, state_set=state_set)
-        env = envs.from_gymnax(NeverPositive(), max_episode_steps=20)
+        env = envs.from_gymnax(timed_game(20, lambda action: -1), max_episode_steps=20)
         result = pufferjax.train(env, run, eval_episodes=0, devices=1, overlap=overlap)
         assert result.summary["warmup_rewards"] == 0 and result.summary["warmup_steps"] > 0
         assert time.perf_counter() - started < 100  # the whole walk would take hours

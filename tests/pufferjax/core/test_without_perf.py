@@ -10,26 +10,12 @@ import pufferjax
 from pufferjax import envs
 
 
-class Balance:
-    """+1 for each of ten steps."""
-
-    num_actions = 2
-
-    def reset(self, key, params=None):
-        return jnp.zeros(1), {"time": jnp.int32(0)}
-
-    def step(self, key, state, action, params=None):
-        time = state["time"] + 1
-        state = {"time": jnp.where(time >= 10, 0, time)}
-        return jnp.ones(1), state, jnp.float32(1), jnp.bool_(False), time >= 10, {}
-
-
-def test_without_perf_there_is_no_solve_rate(tiny_config, tmp_path, capsys):
+def test_without_perf_there_is_no_solve_rate(tiny_config, timed_game, tmp_path, capsys):
     state_set = dataclasses.replace(tiny_config().state_set, release_from=0.3, release_until=0.6)
     config = dataclasses.replace(tiny_config(state_set=state_set), total_steps=4096)
     runs = {}
     for name, perf in (("none", None), ("clipped", lambda x: jnp.clip(x, 0, 1))):
-        env = envs.from_gymnax(Balance(), max_episode_steps=10, perf=perf)
+        env = envs.from_gymnax(timed_game(10, lambda action: 1), max_episode_steps=10, perf=perf)
         assert env.spec.has_perf == (perf is not None)
         options = {"run_dir": tmp_path / name, "eval_episodes": 20, "devices": 1, "print_interval_seconds": 0}
         runs[name] = pufferjax.train(env, config, **options), capsys.readouterr().out
