@@ -37,7 +37,7 @@ PJX_KERNEL(MultiplyAddsAt, (int64_t turns, float factor, float* result, int64_t*
 inline double MultiplyAddSpeed(double seconds) {
   using Clock = std::chrono::steady_clock;
   volatile float factor = 0.5f;  // unknown to the compiler
-  volatile float sink = 0.0f;
+  [[maybe_unused]] volatile float sink = 0.0f;
   const auto begin = Clock::now();
   for (int64_t turns = 0;;) {
     constexpr int64_t kTurns = 1 << 16;
