@@ -11,7 +11,7 @@ from pufferjax.envs.base import EnvSpec
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
-_RARE = 16  # as in envs/common/random_walk.h
+_RARE = 16  # as in envs/common/reward_vote.h
 
 
 def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,11 +1,10 @@
 // Uniformly random actions without observations or a policy: where do they meet a reward, and from which states?
 //
 // The state is remembered at the start of an episode and before every `interval`-th step from there, the last
-// `num_snapshots` of the episode are kept, and those at hand when a reward comes are the result, oldest first. A reward
-// is one above zero, or of the others a rare one that differs from the usual one: a game whose every step has a reward,
-// now this one and now that, has not met anything yet. A later reward replaces an earlier one. One step of one
-// environment is a chain of dependent instructions, so a thread walks kAbreast environments at a time; each has its own
-// random stream, so the grouping shows in no result.
+// `num_snapshots` of the episode are kept, and those at hand when a reward comes are the result, oldest first; what
+// counts as a reward is in reward_vote.h. A later reward replaces an earlier one. One step of one environment is a
+// chain of dependent instructions, so a thread walks kAbreast environments at a time; each has its own random stream,
+// so the grouping shows in no result.
 #pragma once
 
 #include <cstring>
@@ -13,6 +12,7 @@
 
 #include "envs/common/cpu_handlers.h"
 #include "envs/common/cpu_rows.h"
+#include "envs/common/reward_vote.h"
 #include "xla_ops/common/ffi.h"
 
 namespace pjx {
@@ -29,9 +29,7 @@ struct Walker {
   int64_t remembered = 0;     // in the ring, of this episode
   int32_t count = 0;          // of the snapshots that are the result
   int32_t rewarded = 0;
-  float usual = 0;     // reward, at most zero
-  int64_t since = 0;   // the step it was elected in
-  int64_t unlike = 0;  // rewards since then, at most zero, that were others
+  RewardVote vote;
   uint8_t* ring;       // [capacity, stride]
   uint8_t* snapshots;  // [capacity, stride], the result
   Philox random;
@@ -47,23 +45,6 @@ struct Walker {
     if (++slot == memory.capacity) slot = 0;
     remembered = std::min(remembered + 1, memory.capacity);
     next_snapshot += memory.interval;
-  }
-
-  // Whether a reward of step `t` counts. The usual one is found by majority vote (Boyer and Moore), whose count of
-  // votes is made of the steps since it was elected and of the votes against it; one is rare if those, itself included,
-  // are at most one in kRare of the steps.
-  static constexpr int64_t kRare = 16;
-  bool IsUnusual(float reward, int64_t t) {
-    if (reward > 0.0f) return true;
-    if (!(reward < usual || reward > usual)) return false;
-    if (t > 0) ++unlike;
-    const bool is_rare = t > 0 && kRare * unlike <= t - since;
-    if (t == 0 || 2 * unlike > t - since) {
-      usual = reward;
-      since = t;
-      unlike = 0;
-    }
-    return is_rare;
   }
 
   void KeepSnapshots(const WalkMemory& memory, int64_t stride) {
@@ -112,9 +93,9 @@ void WalkAbreast(const EnvBatch<E>& batch, Walker<E>* walkers, int width, int64_
         }
         float rewards[E::kNumAgents];
         const auto outcome = E::Step(*w.state, params, action, w.random, rewards);
-        bool unusual = false;
-        for (const float reward : rewards) unusual |= w.IsUnusual(reward, t + k);
-        if (unusual) w.KeepSnapshots(memory, stride);
+        bool is_reward = false;
+        for (const float reward : rewards) is_reward |= w.vote.Counts(reward, t + k);
+        if (is_reward) w.KeepSnapshots(memory, stride);
         if (outcome.terminated || outcome.truncated) {
           E::Reset(*w.state, batch.params, w.random);
           w.slot = w.remembered = 0;

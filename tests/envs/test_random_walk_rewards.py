@@ -1,5 +1,7 @@
 """What a random walk takes for a reward: all above zero, and of the others those that are not the usual one."""
 
+import ctypes
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,13 @@ def walk(rewards):
     return int(counts[0]), int(rewarded[0])
 
 
+@pytest.fixture(scope="module")
+def native(compile_for_host):
+    library = compile_for_host("rewards_on_host.cc")
+    library.CountRewards.restype = ctypes.c_int64
+    return library
+
+
 @pytest.mark.parametrize(
     "rewards, rewarded",
     [
@@ -44,6 +53,8 @@ def walk(rewards):
         ([*[-1] * 17, 3, -1, 0], 2),
     ],
 )
-def test_of_rewards_the_rare_ones_count(rewards, rewarded):
+def test_of_rewards_the_rare_ones_count(rewards, rewarded, native):
     counts, found = walk(rewards)
     assert found == rewarded and (counts > 0) == (rewarded > 0)
+    array = np.asarray(rewards, np.float32)
+    assert native.CountRewards(array.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(array.size)) == rewarded
