@@ -12,10 +12,10 @@ namespace pjx {
 
 namespace {
 
-template <bool kHasFirst, int kEntities>
+template <bool kHasFirst, int kEntities, bool kSaves>
 __global__ void __launch_bounds__(EntityForwardGrid::kThreads, 3)
     Forward(const __grid_constant__ EntityForwardArgs args) {
-  using Block = EntityForwardBlock<kHasFirst, kEntities>;
+  using Block = EntityForwardBlock<kHasFirst, kEntities, kSaves>;
   __shared__ typename Block::Shared shared;
   Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, shared);
 }
@@ -102,8 +102,10 @@ ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOp
     return Launch(op, stream, kernel, args.blocks(), EntityForwardGrid::kThreads, args);
   }
   PlanForward(&args);
-  return Launch(op, stream, sizes.entities <= 8 ? Forward<kHasFirst, 8> : Forward<kHasFirst, 16>, args.blocks(),
-                EntityForwardGrid::kThreads, args);
+  const auto kernel = sizes.entities <= 8
+                          ? (winner == nullptr ? Forward<kHasFirst, 8, false> : Forward<kHasFirst, 8, true>)
+                          : (winner == nullptr ? Forward<kHasFirst, 16, false> : Forward<kHasFirst, 16, true>);
+  return Launch(op, stream, kernel, args.blocks(), EntityForwardGrid::kThreads, args);
 }
 
 // As EntityBackwardCpu, except that a winner that is no entity's number passes no cotangent on.
