@@ -1,5 +1,7 @@
 // A warp of GPU threads, or a loop over its lanes that stands in for it on the host: what team.h is for a block. Lanes
-// exchange values through the functions here alone, so a phase of a warp waits for nobody.
+// exchange values through the functions here, so a phase of a warp waits for nobody; or through shared memory that no
+// other warp touches, with a Sync between the phase that writes it and one that reads it, and between that and the next
+// that writes it.
 #pragma once
 
 #include <cmath>
@@ -39,6 +41,16 @@ PJX_HD int LowestBit(uint32_t bits) {
 #endif
 }
 
+PJX_HD int CountBits(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  int count = 0;
+  for (; bits != 0; bits &= bits - 1) ++count;
+  return count;
+#endif
+}
+
 // A lane's share of the matrices of MultiplyAdd; two bfloat16 to a word, the first in its lower half.
 struct LeftFragment {
   uint32_t of[4];
@@ -61,6 +73,12 @@ struct Warp {
     phase(static_cast<int>(threadIdx.x % kLanes));
 #else
     for (int i = 0; i < kLanes; ++i) phase(backwards ? kLanes - 1 - i : i);
+#endif
+  }
+
+  PJX_HD void Sync() const {
+#ifdef __CUDA_ARCH__
+    __syncwarp();
 #endif
   }
 
