@@ -1,5 +1,6 @@
 """Phase: every handler of an op once, those that need scratch memory included, against the pure-JAX twin on the CPU."""
 
+import functools
 from typing import Any
 
 import jax
@@ -47,10 +48,11 @@ CHECKS = (
 
 def items(dry_run: bool) -> list[Item]:
     names = dict.fromkeys(CHECKS) if not dry_run else {(op, OPS[op].tiny): None for op, _ in CHECKS}
-    return [
-        Item("handlers", f"{op} {'x'.join(map(str, size))}", lambda context, op=op, size=size: _check(context, op, size))
-        for op, size in names
-    ]  # fmt: skip
+    return [Item("handlers", name_of(op, size), functools.partial(_check, op=op, size=size)) for op, size in names]
+
+
+def name_of(op: str, size: tuple) -> str:
+    return f"{op} {'x'.join(map(str, size))}"
 
 
 def _check(context: Context, op: str, size: tuple) -> dict[str, Any]:
