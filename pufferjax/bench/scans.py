@@ -68,4 +68,5 @@ def calls_in_loops(text: str, target: str) -> int:
 
 
 def num_bytes(tree: Any) -> int:
-    return sum(x.nbytes for x in jax.tree.leaves(tree))
+    """Of arrays, or of shapes and types."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -13,7 +13,7 @@ _sender: Sender
 
 def pytest_configure():
     global _sender
-    _sender = Sender(order()["descriptor"])
+    _sender = Sender(order()["events"])
 
 
 def pytest_collection_modifyitems(config, items):
