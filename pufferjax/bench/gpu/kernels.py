@@ -6,6 +6,7 @@ multiply-adds, at their measured rate (float32; products over bfloat16 have anot
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import tempfile
 import time
@@ -20,7 +21,6 @@ from pufferjax.bench import scans, timing
 from pufferjax.bench.gpu.handlers import make_case, name_of, native_or_twin, op_of
 from pufferjax.bench.gpu.items import Context, Item
 from pufferjax.bench.ops import OPS
-from pufferjax.xla_ops import OP_TARGETS
 
 # (entry of OPS, size, what of it): "forward" or a "gradient" entry as they are; "backward": its cotangents alone.
 TIMINGS = (
@@ -73,35 +73,54 @@ def _time(context: Context, op: str, size: tuple, what: str) -> dict[str, Any]:
     case, impl = make_case(op, size), native_or_twin(context, op)
     with jax.default_device(context.device):
         operands = case.operands(np.random.default_rng(0))
-        runs = {}
-        for each in dict.fromkeys((impl, "reference")):
-            run: Callable[..., Any] = functools.partial(case.run, each)
-            runs[each] = _backward(run, operands) if what == "backward" else (run, operands)
+
+        def part(impl):
+            run = functools.partial(case.run, impl)
+            return _backward(run, operands) if what == "backward" else (run, operands)
+
+        run, its_operands = part(impl)
+        moved = scans.num_bytes(its_operands) + scans.num_bytes(jax.eval_shape(run, *its_operands))
         flops = None if what == "backward" else case.flops
-        run, operands = runs[impl]
-        moved = scans.num_bytes(operands) + scans.num_bytes(jax.eval_shape(run, *operands))
         floor = _floor(context, moved, flops)
-        rotated = 0 if context.dry_run else _ROTATED_BYTES
-        sets = {each: scans.operand_sets(operands, rotated) for each, (_, operands) in runs.items()}
-        calls = {each: max(4, len(sets[each])) if each == "native" else 2 for each in sets}
-        wanted = 4 if context.dry_run else min(400, max(8, int(_PROGRAM_SECONDS / max(3 * floor, 5e-6))))
-        compiled = _compile(
-            {each: (runs[each][0], sets[each], calls[each], -(-wanted // calls[each])) for each in sets}
-        )
-        figures = {"floor_us": 1e6 * floor, "bytes": moved, "flops": flops, "operand_sets": len(sets[impl])}
-        figures |= {"target": impl, "calls": calls[impl] * rounds[impl]}
-        target = OP_TARGETS[op_of(op)][0]
-        if impl == "native" and scans.calls_in_loops(compiled[impl].as_text(), target) < calls[impl]:
-            raise RuntimeError(f"XLA merged the calls of {target}, or took them out of the loop: nothing was timed")
-        for each, program in compiled.items():
-            run = functools.partial(program, sets[each])
-            times = [t / (calls[each] * rounds[each]) for t in timing.in_a_row(run, 2, 5)]
-            figures |= {f"{each}_us": 1e6 * float(np.median(times)), f"{each}_us_least": 1e6 * min(times)}
+        calls = 8 if context.dry_run else min(400, max(8, int(_PROGRAM_SECONDS / max(3 * floor, 5e-6))))
+        programs = {"reference": _plain_program(*part("reference"), calls)}
+        figures = {"runs_as": impl, "floor_us": 1e6 * floor, "bytes": moved, "flops": flops}
+        if impl == "native":
+            sets = scans.operand_sets(its_operands, 0 if context.dry_run else _ROTATED_BYTES)
+            programs["native"] = _native_program(run, sets, -(-calls // len(sets)))
+            figures["operand_sets"] = len(sets)
+        compiled = _compile(programs)
+        if impl == "native":
+            found = scans.count_calls(compiled[impl].as_text(), f"pufferjax.{op_of(op)}")
+            if found < len(sets):
+                raise RuntimeError(f"{found} calls are left of {len(sets)}: nothing was timed")
+        for each, program in programs.items():
+            times = timing.in_a_row(functools.partial(compiled[each], program.operands), 2, 5)
+            figures[f"{each}_us"] = 1e6 * float(np.median(times)) / program.calls
+            figures[f"{each}_us_least"] = 1e6 * min(times) / program.calls
         figures["share_of_floor"] = figures["floor_us"] / figures[f"{impl}_us"]
         if impl == "native":
             figures["twin_over_native"] = figures["reference_us"] / figures["native_us"]
-        figures["kernels_us"] = _kernels(lambda: compiled[impl](sets[impl]), figures["calls"])
+        program = programs[impl]
+        figures["kernels_us"] = _kernels(functools.partial(compiled[impl], program.operands), program.calls)
         return figures
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """Many calls: function(operands)."""
+
+    function: Callable[[Any], Any]
+    operands: Any
+    calls: int
+
+
+def _native_program(run, sets, rounds) -> _Program:
+    return _Program(scans.native_calls(run, sets, rounds), sets, rounds * len(sets))
+
+
+def _plain_program(run, operands, calls) -> _Program:
+    return _Program(scans.plain_calls(run, operands, calls), operands, calls)
 
 
 def _backward(run, operands):
@@ -123,9 +142,9 @@ def _floor(context: Context, moved: int, flops: int | None) -> float:
     return max(moved / roof["gb_per_second"] / 1e9, (flops or 0) / roof["tflops"] / 1e12)
 
 
-def _compile(programs: dict[str, tuple]) -> dict[str, Any]:
+def _compile(programs: dict[str, _Program]) -> dict[str, Any]:
     """Both at the same time: XLA leaves Python's lock while it compiles."""
-    lowered = {each: jax.jit(scans.chained(*parts)).lower(parts[1]) for each, parts in programs.items()}
+    lowered = {each: jax.jit(program.function).lower(program.operands) for each, program in programs.items()}
     with concurrent.futures.ThreadPoolExecutor() as threads:
         return dict(zip(lowered, threads.map(lambda program: program.compile(), lowered.values()), strict=True))
 
