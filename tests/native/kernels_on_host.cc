@@ -81,10 +81,13 @@ void EntityForward(const EntityForwardArgs& args, bool backwards) {
 template <bool kHasFirst>
 void EntityForward(EntityForwardArgs* args, bool backwards) {
   PlanForward(args);
-  if (args->arrays.sizes.entities <= 8) {
-    EntityForward<EntityForwardBlock<kHasFirst, 8>>(*args, backwards);
+  const bool is_small = args->arrays.sizes.entities <= 8;
+  if (args->winner == nullptr) {
+    (is_small ? EntityForward<EntityForwardBlock<kHasFirst, 8, false>>
+              : EntityForward<EntityForwardBlock<kHasFirst, 16, false>>)(*args, backwards);
   } else {
-    EntityForward<EntityForwardBlock<kHasFirst, 16>>(*args, backwards);
+    (is_small ? EntityForward<EntityForwardBlock<kHasFirst, 8, true>>
+              : EntityForward<EntityForwardBlock<kHasFirst, 16, true>>)(*args, backwards);
   }
 }
 

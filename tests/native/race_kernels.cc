@@ -194,7 +194,7 @@ void Entities() {
   using ToInputs = EntityToInputs<kHasFirst>;
   EntityOperands<kHasFirst> small_turns(kTensorDepth), small_beside(kTensorDepth), turns(18), beside(18);
   EntitiesForward<EntityTensorBlock<kHasFirst, 3, true>>(&small_turns, &small_beside, "the maximum by tensor cores");
-  EntitiesForward<EntityForwardBlock<kHasFirst, 16>>(&turns, &beside, "the maximum over entities");
+  EntitiesForward<EntityForwardBlock<kHasFirst, 16, true>>(&turns, &beside, "the maximum over entities");
   const EntityBackwardArgs one = turns.Backward(), other = beside.Backward();
   typename ToInputs::Shared shared;
   for (int64_t block = 0; block < one.parts; ++block) {

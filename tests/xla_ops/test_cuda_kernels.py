@@ -451,6 +451,9 @@ class Entities:
         compare = np.testing.assert_allclose if tolerance else np.testing.assert_array_equal
         compare(y, forward[0], **tolerance)
         np.testing.assert_array_equal(self.winner, forward[1])
+        alone, winner = self.forward(kernels, saves=False)
+        np.testing.assert_array_equal(alone, y)
+        assert (winner.view(np.uint8) == 0xCD).all()  # untouched
         for got, expected in zip(self.backward(kernels), bars, strict=True):
             compare(got.astype(np.float32), expected.astype(np.float32), **tolerance)
 
@@ -581,11 +584,13 @@ def test_parts_of_rows_are_added_in_order(kernels):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=5e-5)
 
 
-def test_without_winners_to_save(kernels):
-    entities = Entities(5, 9, 4, 16, 33)
-    y, winner = entities.forward(kernels, saves=False)
-    np.testing.assert_array_equal(y, entities.on_the_cpu()[0][0])
-    assert (winner.view(np.uint8) == 0xCD).all()  # untouched
+def test_zeros_of_both_signs_are_equal(kernels):
+    """A product that underflows is -0; the later 0 is not larger."""
+    entities = Entities(1, 3, 4, None, 2, has_mask=False)
+    entities.x[:] = np.float32([0, 0, 0, 1]) * np.float32([[[-1e-30], [1e-30], [0]]])
+    entities.weight[:] = np.float32([1e-30, 2e-30])
+    entities.assert_as_on_the_cpu(kernels)
+    assert not entities.winner.any()
 
 
 @pytest.mark.parametrize("num_units", [None, 16])
