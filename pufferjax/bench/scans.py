@@ -1,6 +1,8 @@
 """The time of a call on a device, from many calls inside one program: what Python takes to dispatch does not count."""
 
-from collections.abc import Callable, Sequence
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -23,9 +25,17 @@ def operand_sets(first: tuple, rotate_bytes: float) -> list[tuple]:
     return [first, *(jax.tree.map(lambda x, by=by: rolled(x, by), first) for by in range(1, count))]
 
 
-def native_calls(run: Callable[..., Any], sets: Sequence[tuple], rounds: int) -> Callable[[Any], Any]:
-    """A function of the sets: `rounds` rounds of a call run(*operands) of a native op with each of them; the results of
-    the last one.
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """A program of many calls of an op: function(operands)."""
+
+    function: Callable[[Any], Any]
+    operands: Any
+    count: int
+
+
+def native_calls(run: Callable[..., Any], sets: Sequence[tuple], rounds: int) -> Calls:
+    """`rounds` rounds of a call run(*operands) of a native op with each of the sets; the results of the last one.
 
     The custom calls are traced as having side effects. Otherwise XLA would make one of all that have equal operands.
     """
@@ -43,11 +53,11 @@ def native_calls(run: Callable[..., Any], sets: Sequence[tuple], rounds: int) ->
         with mock.patch.object(jax.ffi, "ffi_call", marked):
             return jax.lax.fori_loop(0, rounds, one_round, _zeros(run, sets[0]))
 
-    return program
+    return Calls(program, list(sets), rounds * len(sets))
 
 
-def plain_calls(run: Callable[..., Any], operands: tuple, rounds: int) -> Callable[[Any], Any]:
-    """A function of the operands: `rounds` calls run(*operands) of an op in plain JAX; the results of the last one.
+def plain_calls(run: Callable[..., Any], operands: tuple, count: int) -> Calls:
+    """`count` calls run(*operands) of an op in plain JAX; the results of the last one.
 
     The smallest operand of each call depends on all results of the call before, by a number that is 0 in fact, so that
     XLA neither takes a call out of the loop nor leaves a part of one out.
@@ -63,9 +73,16 @@ def plain_calls(run: Callable[..., Any], operands: tuple, rounds: int) -> Callab
             leaves[smallest] = leaves[smallest] + jnp.asarray(seen, leaves[smallest].dtype)
             return run(*structure.unflatten(leaves))
 
-        return jax.lax.fori_loop(0, rounds, one, _zeros(run, operands))
+        return jax.lax.fori_loop(0, count, one, _zeros(run, operands))
 
-    return program
+    return Calls(program, operands, count)
+
+
+def compiled(programs: Mapping[str, Calls]) -> dict[str, Any]:
+    """The compiled programs. All at the same time: XLA leaves Python's lock while it compiles."""
+    lowered = {name: jax.jit(calls.function).lower(calls.operands) for name, calls in programs.items()}
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return dict(zip(lowered, threads.map(lambda program: program.compile(), lowered.values()), strict=True))
 
 
 def _zeros(run, operands):

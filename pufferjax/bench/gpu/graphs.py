@@ -40,7 +40,7 @@ CALLS = 3  # the first may record what later ones replay
 
 
 def items(dry_run: bool) -> list[Item]:
-    checks = CHECKS if not dry_run else [(op, OPS[op].tiny) for op in ("gae_vtrace", "entity_encoder gradient")]
+    checks = CHECKS if not dry_run else [(op, OPS[op].tiny) for op in ("gae_vtrace",)]
     found = [Item("graphs", name_of(op, size), functools.partial(_op, op=op, size=size)) for op, size in checks]
     names = ("maze",) if dry_run else envs.names()
     return found + [Item("graphs", name, functools.partial(_simulator, name=name)) for name in names]

@@ -4,9 +4,7 @@ The floor is the longer of two times: that of the bytes which must be moved, at 
 multiply-adds, at their measured rate (float32; products over bfloat16 have another unit, so theirs do not count).
 """
 
-import concurrent.futures
 import contextlib
-import dataclasses
 import functools
 import tempfile
 import time
@@ -18,9 +16,9 @@ import jax
 import numpy as np
 
 from pufferjax.bench import scans, timing
-from pufferjax.bench.gpu.handlers import make_case, name_of, native_or_twin, op_of
+from pufferjax.bench.gpu.handlers import make_case, name_of, native_or_twin
 from pufferjax.bench.gpu.items import Context, Item
-from pufferjax.bench.ops import OPS
+from pufferjax.bench.ops import OPS, public_op
 
 # (entry of OPS, size, what of it): "forward" or a "gradient" entry as they are; "backward": its cotangents alone.
 TIMINGS = (
@@ -57,6 +55,7 @@ TIMINGS = (
 _ASSUMED = {"gb_per_second": 3000.0, "tflops": 60.0}  # where the machine's are not measured
 _ROTATED_BYTES = 128e6  # more than twice the second-level cache of an H100
 _PROGRAM_SECONDS = 4e-3  # aimed at, if an op takes three times its floor
+_MOST_TWIN_CALLS = 24  # a twin may take a hundred times as long
 
 
 def items(dry_run: bool) -> list[Item]:
@@ -83,44 +82,27 @@ def _time(context: Context, op: str, size: tuple, what: str) -> dict[str, Any]:
         flops = None if what == "backward" else case.flops
         floor = _floor(context, moved, flops)
         calls = 8 if context.dry_run else min(400, max(8, int(_PROGRAM_SECONDS / max(3 * floor, 5e-6))))
-        programs = {"reference": _plain_program(*part("reference"), calls)}
+        programs = {"reference": scans.plain_calls(*part("reference"), min(calls, _MOST_TWIN_CALLS))}
         figures = {"runs_as": impl, "floor_us": 1e6 * floor, "bytes": moved, "flops": flops}
         if impl == "native":
             sets = scans.operand_sets(its_operands, 0 if context.dry_run else _ROTATED_BYTES)
-            programs["native"] = _native_program(run, sets, -(-calls // len(sets)))
+            programs["native"] = scans.native_calls(run, sets, -(-calls // len(sets)))
             figures["operand_sets"] = len(sets)
-        compiled = _compile(programs)
+        compiled = scans.compiled(programs)
         if impl == "native":
-            found = scans.count_calls(compiled[impl].as_text(), f"pufferjax.{op_of(op)}")
+            found = scans.count_calls(compiled[impl].as_text(), f"pufferjax.{public_op(op)}")
             if found < len(sets):
                 raise RuntimeError(f"{found} calls are left of {len(sets)}: nothing was timed")
         for each, program in programs.items():
             times = timing.in_a_row(functools.partial(compiled[each], program.operands), 2, 5)
-            figures[f"{each}_us"] = 1e6 * float(np.median(times)) / program.calls
-            figures[f"{each}_us_least"] = 1e6 * min(times) / program.calls
+            figures[f"{each}_us"] = 1e6 * float(np.median(times)) / program.count
+            figures[f"{each}_us_least"] = 1e6 * min(times) / program.count
         figures["share_of_floor"] = figures["floor_us"] / figures[f"{impl}_us"]
         if impl == "native":
             figures["twin_over_native"] = figures["reference_us"] / figures["native_us"]
         program = programs[impl]
-        figures["kernels_us"] = _kernels(functools.partial(compiled[impl], program.operands), program.calls)
+        figures["kernels_us"] = _kernels(functools.partial(compiled[impl], program.operands), program.count)
         return figures
-
-
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    """Many calls: function(operands)."""
-
-    function: Callable[[Any], Any]
-    operands: Any
-    calls: int
-
-
-def _native_program(run, sets, rounds) -> _Program:
-    return _Program(scans.native_calls(run, sets, rounds), sets, rounds * len(sets))
-
-
-def _plain_program(run, operands, calls) -> _Program:
-    return _Program(scans.plain_calls(run, operands, calls), operands, calls)
 
 
 def _backward(run, operands):
@@ -140,13 +122,6 @@ def _backward(run, operands):
 def _floor(context: Context, moved: int, flops: int | None) -> float:
     roof = {**_ASSUMED, **{name: context.facts[name] for name in _ASSUMED if name in context.facts}}
     return max(moved / roof["gb_per_second"] / 1e9, (flops or 0) / roof["tflops"] / 1e12)
-
-
-def _compile(programs: dict[str, _Program]) -> dict[str, Any]:
-    """Both at the same time: XLA leaves Python's lock while it compiles."""
-    lowered = {each: jax.jit(program.function).lower(program.operands) for each, program in programs.items()}
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        return dict(zip(lowered, threads.map(lambda program: program.compile(), lowered.values()), strict=True))
 
 
 def _kernels(run: Callable[[], Any], calls: int, most: int = 6) -> dict[str, float] | str:

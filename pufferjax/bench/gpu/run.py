@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +72,33 @@ class _Bench:
 
     def run(self, phases: set[str], tests: Path | None) -> None:
         """Runs the stages that have one of `phases`, and that of the machine."""
-        chosen = [stage for stage, (its, _) in _STAGES.items() if stage == "machine" or phases & set(its)]
-        total, used = sum(_STAGES[stage][1] for stage in chosen), 0
-        for stage in chosen:
-            used += _STAGES[stage][1]
-            wanted = phases & set(_STAGES[stage][0])
-            self._run_stage(self._jobs(stage, wanted, tests), self._start + self._seconds * used / total)
+        stages = _STAGES if not self._dry_run else {"all": (PHASES, 1)}
+        phases = phases | {"machine"}
+        chosen = [([phase for phase in its if phase in phases], share) for its, share in stages.values()]
+        chosen = [(its, share) for its, share in chosen if its]
+        total, used = sum(share for _, share in chosen), 0
+        for its, share in chosen:
+            used += share
+            self._run_stage(self._jobs(its, tests), self._start + self._seconds * used / total)
             if not self.has_device:
                 return
 
-    def _jobs(self, stage: str, phases: set[str], tests: Path | None) -> list[_Job]:
+    def _jobs(self, phases: Sequence[str], tests: Path | None) -> list[_Job]:
         """What a stage does: functions of (add, deadline), which may run side by side."""
-        if stage != "compared":
-            if stage == "ncu":
-                return [functools.partial(self._with_tool, tools.measure, self._group("profiled"))]
-            return [functools.partial(self._run_group, self._group(stage))]
-        groups = [self._group(phase) for phase in ("handlers", "simulators") if phase in phases]
-        groups += self._graphs() if "graphs" in phases else []
-        groups += self._tests(tests) if "tests" in phases else []
+        own = [phase for phase in phases if phase not in ("tests", "graphs", "sanitizer", "ncu")]
+        groups = [self._group(phase) for phase in own]
+        if "graphs" in phases:
+            groups += self._graphs()
+        if self._dry_run and groups:  # one child for all: most of the time of a small one goes into its start
+            groups = [Group([item for group in groups for item in group.items], [x.phases[0] for x in groups])]
+        if "tests" in phases:
+            groups += self._tests(tests)
         jobs: list[_Job] = [functools.partial(self._run_group, group) for group in groups]
         for tool in tools.SANITIZERS if "sanitizer" in phases else ():
-            group = self._group("handlers")
-            jobs.append(functools.partial(self._with_tool, functools.partial(tools.sanitize, tool), group))
+            run = functools.partial(tools.sanitize, tool)
+            jobs.append(functools.partial(self._with_tool, run, self._group("handlers")))
+        if "ncu" in phases:
+            jobs.append(functools.partial(self._with_tool, tools.measure, self._group("profiled")))
         return jobs
 
     def _group(self, phase: str, **options: Any) -> Group:

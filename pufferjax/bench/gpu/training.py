@@ -41,12 +41,15 @@ def items(dry_run: bool) -> list[Item]:
         "maze 35, 64 x 2, replay .4, 16384 envs": ("maze", 35, _LARGE, True),
         "breakout": ("breakout", None, {}, None),
     }
-    goals = {"maze 15 to .9": (15, (0.5, 0.9), 60.0), "maze 35 to .87": (35, (0.25, 0.5, 0.87), 150.0)}
-    if dry_run:
+    goals = {
+        "maze 15 to .9": ("maze", 15, (0.5, 0.9), 60.0),
+        "maze 35 to .87": ("maze", 35, (0.25, 0.5, 0.87), 150.0),
+    }
+    if dry_run:  # without a state set: a tenth of the programs to compile
         rates = {"breakout": rates["breakout"]}
-        goals = {"maze 15 to .9": (5, (0.01, 0.9), 20.0)}
+        goals = {"breakout to 0": ("breakout", None, (0.0,), 20.0)}
     found = [Item("training", name, functools.partial(_rate, *case), 90.0) for name, case in rates.items()]
-    found += [Item("training", name, functools.partial(_goal, *case), case[2] + 30) for name, case in goals.items()]
+    found += [Item("training", name, functools.partial(_goal, *case), case[3] + 30) for name, case in goals.items()]
     # The headline first: the rate, then the goals; what else there is to tell, last.
     order = ["maze 35, overlap", *goals, *rates]
     return sorted(found, key=lambda item: order.index(item.name))
@@ -111,8 +114,9 @@ class _Training:
 
 def _rate(name: str, size: int | None, changes: dict[str, Any], overlap: bool | None, context: Context):
     env, config = preset(name, size, changes, context.dry_run)
-    # Before the first reward training would wait, and there would be nothing to measure.
-    config = dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, wait_for_reward=False))
+    if config.state_set.fraction > 0:
+        # Before the first reward training would wait, and there would be nothing to measure.
+        config = dataclasses.replace(config, ppo=dataclasses.replace(config.ppo, wait_for_reward=False))
     run = _Training(context, env, config, overlap, None)
     for _ in range(4):
         metrics = run.advance()
@@ -147,12 +151,12 @@ def _starting(run: _Training) -> dict[str, Any]:
     }
 
 
-def _goal(size: int, goals: tuple[float, ...], limit: float, context: Context) -> dict[str, Any]:
+def _goal(name: str, size: int | None, goals: tuple[float, ...], limit: float, context: Context) -> dict[str, Any]:
     """Trains until the solve rate of fresh episodes has reached the last goal, and a row at each of them."""
-    env, config = preset("maze", size, {}, context.dry_run)
+    env, config = preset(name, size, {}, context.dry_run)
     seconds = min(limit, context.seconds_left() - (1 if context.dry_run else _EVALUATION_SECONDS))
-    run = _Training(context, env, config, True, max(1.0, seconds))
-    left, best = list(goals), 0.0
+    run = _Training(context, env, config, None, max(1.0, seconds))
+    left, best = list(goals), -1.0
     window: collections.deque[tuple[float, float]] = collections.deque()
     while run.budget.spent(run.epoch) is None and left:
         metrics = run.advance()
@@ -162,8 +166,8 @@ def _goal(size: int, goals: tuple[float, ...], limit: float, context: Context) -
         while sum(count for _, count in window) - window[0][1] >= _WINDOW:
             window.popleft()
         episodes = sum(count for _, count in window)
-        rate = sum(solved for solved, _ in window) / max(1.0, episodes)
-        best = max(best, rate if episodes >= (1 if context.dry_run else _WINDOW) else 0.0)
+        if episodes >= (0 if context.dry_run else _WINDOW):
+            best = max(best, sum(solved for solved, _ in window) / max(1.0, episodes))
         while left and best >= left[0]:
             context.emit(f"perf {left.pop(0):g}", seconds=run.elapsed(), steps=run.epoch * run.sizes.batch_size)
     run.last()
