@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,11 +34,19 @@ _load_errors: dict[str, str] = {}
 
 def _load() -> None:
     for platform, (module_name, ffi_platform) in _MODULES.items():
+        name = f"pufferjax.xla_ops.{module_name}"
+        _targets[platform] = frozenset()
         try:
-            module = importlib.import_module(f"pufferjax.xla_ops.{module_name}")
-        except ImportError as error:  # not built, or built against something that is not here
+            module = importlib.import_module(name)
+        except ImportError as error:
             _load_errors[platform] = str(error)
-            _targets[platform] = frozenset()
+            if not (isinstance(error, ModuleNotFoundError) and error.name == name):
+                warnings.warn(
+                    f"pufferjax's native module {module_name} is there but cannot be loaded: {error}. Its ops run as "
+                    "their pure-JAX twins, many times slower; `pufferjax doctor` says what to do",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             continue
         registrations = module.registrations()
         for target, capsule in registrations.items():

@@ -11,10 +11,6 @@ template <>
 struct xla::ffi::CtxBinding<cudaStream_t> {
   using Ctx = xla::ffi::PlatformStream<cudaStream_t>;
 };
-template <>
-struct xla::ffi::CtxBinding<xla::ffi::ScratchAllocator> {
-  using Ctx = xla::ffi::ScratchAllocator;
-};
 
 namespace pjx {
 

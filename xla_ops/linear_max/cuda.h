@@ -110,9 +110,9 @@ ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOp
 
 // As EntityBackwardCpu, except that a winner that is no entity's number passes no cotangent on.
 template <bool kHasFirst>
-ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, ffi::ScratchAllocator& allocator,
-                              const EntityOperands& operands, const ffi::AnyBuffer& winner,
-                              const ffi::Buffer<ffi::F32>& y_bar, const EntityCotangents& cotangents) {
+ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, const EntityOperands& operands,
+                              const ffi::AnyBuffer& winner, const ffi::Buffer<ffi::F32>& y_bar,
+                              const EntityCotangents& cotangents, ffi::ResultBuffer<ffi::F32>& scratch) {
   EntitySizes sizes;
   auto error = CheckEntityBackward(op, operands, winner, y_bar, cotangents, &sizes);
   if (error.failure()) return error;
@@ -135,15 +135,11 @@ ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, ffi::ScratchA
   args.w1_bar = kHasFirst ? (*cotangents.w1)->typed_data() : nullptr;
   args.b1_bar = kHasFirst ? (*cotangents.b1)->typed_data() : nullptr;
   args.parts = NumEntityParts(sizes, lanes.count, sums_size);
-  const int64_t blocks = lanes.count * args.parts, bytes = blocks * sums_size * static_cast<int64_t>(sizeof(float));
-  if (bytes > 0) {
-    const std::optional<void*> memory = allocator.Allocate(static_cast<size_t>(bytes), /*alignment=*/256);
-    if (!memory) {
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                        std::string(op) + ": no " + std::to_string(bytes) + " bytes of device memory for sums");
-    }
-    args.sums = static_cast<float*>(*memory);
+  const int64_t blocks = lanes.count * args.parts, sums = blocks * sums_size;
+  if (static_cast<int64_t>(scratch->element_count()) < sums) {
+    return InvalidArgument(op, ": scratch has ", scratch->element_count(), " elements, expected at least ", sums);
   }
+  args.sums = scratch->typed_data();
   error = Launch(op, stream, ToInputs<kHasFirst>, blocks, EntityToInputs<kHasFirst>::kThreads, args);
   if (error.failure()) return error;
   error = Launch(op, stream, ToWeights<kHasFirst>, blocks * EntityToWeightsGrid(sizes).per_part(),

@@ -27,6 +27,8 @@ __global__ void __launch_bounds__(ManyBlocks::kScanThreads)
   ManyBlocks::ScanTiles(Team<ManyBlocks::kScanThreads>{}, operands, scratch, blockIdx.x, is_second, shared);
 }
 
+using Scratch = ffi::ResultBuffer<ffi::U8>;
+
 constexpr int kDrawThreads = 128;
 
 __global__ void __launch_bounds__(kDrawThreads)
@@ -35,16 +37,12 @@ __global__ void __launch_bounds__(kDrawThreads)
   if (index < num_draws) ManyBlocks::Draw(operands, scratch, index);
 }
 
-ffi::Error SampleManyBlocks(const char* op, cudaStream_t stream, ffi::ScratchAllocator& allocator,
-                            const SampleOperands& operands, int64_t lanes) {
+ffi::Error SampleManyBlocks(const char* op, cudaStream_t stream, Scratch& memory, const SampleOperands& operands,
+                            int64_t lanes) {
   const int64_t tiles = ManyBlocks::Tiles(operands.capacity), num_draws = lanes * operands.num_samples;
   const int64_t bytes = ManyBlocks::ScratchBytes(lanes, tiles);
-  const std::optional<void*> memory = allocator.Allocate(static_cast<size_t>(bytes), /*alignment=*/256);
-  if (!memory) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      std::string(op) + ": no " + std::to_string(bytes) + " bytes of device memory for sums");
-  }
-  const ManyBlocks::Scratch scratch = ManyBlocks::Divide(*memory, lanes, tiles);
+  if (auto error = CheckCounts(op, {{"scratch", memory->element_count(), bytes}}); error.failure()) return error;
+  const ManyBlocks::Scratch scratch = ManyBlocks::Divide(memory->typed_data(), lanes, tiles);
   auto error = CudaError(op, cudaMemsetAsync(scratch.states, 0, lanes * sizeof(ManyBlocks::State), stream));
   if (error.failure()) return error;
   error = Launch(op, stream, FindTop, lanes * ManyBlocks::TopBlocks(operands.capacity), ManyBlocks::kThreads, operands,
@@ -59,19 +57,25 @@ ffi::Error SampleManyBlocks(const char* op, cudaStream_t stream, ffi::ScratchAll
   return Launch(op, stream, Draw, CeilDivide(num_draws, kDrawThreads), kDrawThreads, operands, scratch, num_draws);
 }
 
-ffi::Error RunOnStream(cudaStream_t stream, ffi::ScratchAllocator& allocator, const SampleOperands& operands,
-                       int64_t lanes) {
+ffi::Error RunOnStream(cudaStream_t stream, Scratch& memory, const SampleOperands& operands, int64_t lanes) {
   const char* op = "prioritized_sample";
   if (lanes == 0 || operands.num_samples == 0) return ffi::Error::Success();
   if (OneBlock::Suits(operands.capacity, operands.num_samples)) {
     return Launch(op, stream, SampleOneBlock, lanes, OneBlock::kThreads, operands);
   }
-  return SampleManyBlocks(op, stream, allocator, operands, lanes);
+  return SampleManyBlocks(op, stream, memory, operands, lanes);
 }
 
-// Not declared compatible with CUDA graphs: a graph that is replayed would use the scratch memory of its first run.
-PJX_REGISTER("pufferjax.prioritized_sample",
-             HandlerOf<PrioritizedSample<RunOnStream, cudaStream_t, ffi::ScratchAllocator>>);
+// The operands and results of cpu.cc's handler, and memory for sums.
+ffi::Error SampleWithScratch(cudaStream_t stream, ffi::Buffer<ffi::U32> words, ffi::Buffer<ffi::F32> priorities,
+                             ffi::Buffer<ffi::S32> size, ffi::Buffer<ffi::F32> alpha,
+                             ffi::ResultBuffer<ffi::S32> indices, ffi::ResultBuffer<ffi::F32> relative,
+                             Scratch scratch)  // [..., bytes], none where one block does it all
+{
+  return PrioritizedSample<RunOnStream, cudaStream_t, Scratch&>(stream, scratch, words, priorities, size, alpha, indices,
+                                                                relative);
+}
+PJX_REGISTER("pufferjax.prioritized_sample.scratch", HandlerOf<SampleWithScratch, ffi::Traits::kCmdBufferCompatible>);
 
 }  // namespace
 }  // namespace pjx
