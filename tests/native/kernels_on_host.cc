@@ -6,6 +6,7 @@
 
 #include "xla_ops/gae_vtrace/column.h"
 #include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
@@ -102,24 +103,41 @@ void EntityTensorForward(EntityForwardArgs* args, bool backwards) {
   }
 }
 
+template <bool kHasFirst, int kVectors>
+void EntityBackwardByRows(const EntityBackwardArgs& args, bool backwards) {
+  using Rows = EntityBackwardRows<kHasFirst, kVectors>;
+  const auto shared = SharedMemory<typename Rows::Shared>();
+  Blocks(args.arrays.lanes.count * args.parts, backwards,
+         [&](int64_t block) { Rows(args, block).Run(Team<Rows::kThreads>{backwards}, *shared); });
+}
+
 template <bool kHasFirst>
-void EntityBackward(const EntityBackwardArgs& args, bool backwards) {
+void EntityBackwardOfAnySize(const EntityBackwardArgs& args, bool backwards) {
   using ToInputs = EntityToInputs<kHasFirst>;
   using Grid = EntityToWeightsGrid;
   const auto shared = SharedMemory<typename ToInputs::Shared>();
-  const auto parts_shared = SharedMemory<EntityAddParts::Shared>();
-  const EntitySizes& sizes = args.arrays.sizes;
   const int64_t blocks = args.arrays.lanes.count * args.parts;
   Blocks(blocks, backwards,
          [&](int64_t block) { ToInputs(args, block).Run(Team<ToInputs::kThreads>{backwards}, *shared); });
-  Blocks(blocks * Grid(sizes).per_part(), backwards, [&](int64_t block) {
+  Blocks(blocks * Grid(args.arrays.sizes).per_part(), backwards, [&](int64_t block) {
     Blocks(Grid::kThreads, backwards,
            [&](int64_t thread) { EntityToWeights<kHasFirst>(args, block, static_cast<int>(thread)); });
   });
+}
+
+template <bool kHasFirst>
+void EntityBackward(const EntityBackwardArgs& args, bool by_rows, bool backwards) {
+  const EntitySizes& sizes = args.arrays.sizes;
+  if (!by_rows) {
+    EntityBackwardOfAnySize<kHasFirst>(args, backwards);
+  } else if (sizes.hidden <= 128) {
+    EntityBackwardByRows<kHasFirst, 4>(args, backwards);
+  } else {
+    EntityBackwardByRows<kHasFirst, 8>(args, backwards);
+  }
+  const auto shared = SharedMemory<EntityAddParts::Shared>();
   Blocks(args.arrays.lanes.count * EntityAddParts::BlocksPerLane(EntitySums(sizes, kHasFirst).size), backwards,
-         [&](int64_t block) {
-           EntityAddParts::Run(Team<EntityAddParts::kThreads>{backwards}, args, block, *parts_shared);
-         });
+         [&](int64_t block) { EntityAddParts::Run(Team<EntityAddParts::kThreads>{backwards}, args, block, *shared); });
 }
 
 struct OneHotCall {
@@ -256,9 +274,11 @@ int64_t entity_forward(const EntityCall* call, int64_t passes, float* y, char* w
 
 bool suits_tensor_cores(int64_t features, int64_t units) { return SuitsTensorCores({1, 1, features, units, 1}); }
 
+bool suits_backward_rows(const EntityCall* call) { return SuitsBackwardRows(call->sizes); }
+
 // The number of parts; 0 if a pass has written outside its scratch memory.
 int64_t entity_backward(const EntityCall* call, char* x_bar, float* weight_bar, float* bias_bar, float* w1_bar,
-                        float* b1_bar, bool backwards) {
+                        float* b1_bar, bool by_rows, bool backwards) {
   const EntitySizes& sizes = call->sizes;
   const bool has_first = call->has_first != 0;
   const int64_t lanes = LanesOf(call->lanes, call->num_axes).count, size = EntitySums(sizes, has_first).size;
@@ -274,7 +294,7 @@ int64_t entity_backward(const EntityCall* call, char* x_bar, float* weight_bar, 
                                 b1_bar,
                                 reinterpret_cast<float*>(memory.data()),
                                 parts};
-  (has_first ? EntityBackward<true> : EntityBackward<false>)(args, backwards);
+  (has_first ? EntityBackward<true> : EntityBackward<false>)(args, by_rows, backwards);
   for (int64_t i = lanes * parts * size; i < static_cast<int64_t>(memory.size()); ++i) {
     if (memory[i] != 0xFFFFFFFF) return 0;
   }

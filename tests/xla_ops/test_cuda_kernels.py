@@ -38,7 +38,12 @@ pytestmark = pytest.mark.skipif(
 def kernels(compile_for_host):
     """The kernels' bodies as a ctypes library."""
     loaded = compile_for_host("kernels_on_host.cc")
-    for function in (loaded.sample_many_blocks, loaded.one_block_suits, loaded.suits_tensor_cores):
+    for function in (
+        loaded.sample_many_blocks,
+        loaded.one_block_suits,
+        loaded.suits_tensor_cores,
+        loaded.suits_backward_rows,
+    ):
         function.restype = ctypes.c_bool
     loaded.entity_forward.restype = loaded.entity_backward.restype = ctypes.c_int64
     return loaded
@@ -518,13 +523,18 @@ class Entities:
 
         return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.forward_results()))
 
-    def backward(self, kernels):
+    def suits_rows(self, kernels):
+        """Whether the backward kernel that works row by row takes these sizes; else there is the one of any size."""
+        return kernels.suits_backward_rows(self.call()[0])
+
+    def backward(self, kernels, *, by_rows=None):
         call, self.kept = self.call()
+        by_rows = self.suits_rows(kernels) if by_rows is None else by_rows
 
         def run(results, backwards):
             pointers = [ctypes.c_void_p(r.ctypes.data) for r in results]
             pointers += [None] * (5 - len(pointers))
-            self.parts = kernels.entity_backward(call, *pointers, backwards)
+            self.parts = kernels.entity_backward(call, *pointers, ctypes.c_bool(by_rows), backwards)
             assert self.parts > 0, "scratch memory overrun"
 
         return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.backward_results()))
@@ -538,8 +548,9 @@ class Entities:
         alone, winner = self.forward(kernels, saves=False)
         np.testing.assert_array_equal(alone, y)
         assert (winner.view(np.uint8) == 0xCD).all()  # untouched
-        for got, expected in zip(self.backward(kernels), bars, strict=True):
-            compare(got.astype(np.float32), expected.astype(np.float32), **tolerance)
+        for by_rows in (False, True)[: 1 + self.suits_rows(kernels)]:
+            for got, expected in zip(self.backward(kernels, by_rows=by_rows), bars, strict=True):
+                compare(got.astype(np.float32), expected.astype(np.float32), **tolerance)
 
 
 @pytest.mark.parametrize(
@@ -548,6 +559,9 @@ class Entities:
         ((1, 1, 1, None, 1), False),
         ((6, 17, 4, 16, 33), True),
         ((5, 40, 13, 16, 130), False),  # three tiles of entities, two blocks of columns
+        ((3, 2_100, 3, 7, 250), False),  # winners in several windows of entities
+        ((11, 90, 15, 16, 128), False),  # more winners than are looked at together, and more rows than warps
+        ((9, 90, 13, None, 256), True),
         ((3, 257, 2, 5, 7), True),  # winners are u16
         ((20, 7, 21, 35, 150), True),  # small tiles; features and units in several chunks; two parts of rows
         ((3, 9, 5, 20, 10), True),  # units in two chunks, features in one

@@ -31,6 +31,16 @@ class PerThread {
 template <typename T>
 using PerLane = PerThread<T, 32>;
 
+PJX_HD int CountBits(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  int count = 0;
+  for (; bits != 0; bits &= bits - 1) ++count;
+  return count;
+#endif
+}
+
 PJX_HD int LowestBit(uint32_t bits) {
 #ifdef __CUDA_ARCH__
   return __ffs(static_cast<int>(bits)) - 1;
@@ -82,6 +92,13 @@ struct Warp {
 #endif
   }
 
+  // Each, whose writes to memory all lanes see in the next phase.
+  template <typename Phase>
+  PJX_HD void EachAndWait(const Phase& phase) const {
+    Each(phase);
+    Sync();
+  }
+
   // Bit i: whether holds(i).
   template <typename Holds>
   PJX_HD uint32_t Ballot(const Holds& holds) const {
@@ -104,6 +121,32 @@ struct Warp {
     decltype(offer(0)) offered[kLanes];
     for (int i = 0; i < kLanes; ++i) offered[i] = offer(i);
     Each([&](int lane) { take(lane, offered[from(lane)]); });
+#endif
+  }
+
+  // take(lane, bits) in every lane, bit i: whether value(i) == value(lane).
+  template <typename Value, typename Take>
+  PJX_HD void Match(const Value& value, const Take& take) const {
+#ifdef __CUDA_ARCH__
+    const int lane = static_cast<int>(threadIdx.x % kLanes);
+    take(lane, __match_any_sync(0xFFFFFFFFu, value(lane)));
+#else
+    decltype(value(0)) values[kLanes];
+    for (int i = 0; i < kLanes; ++i) values[i] = value(i);
+    Each([&](int lane) {
+      uint32_t bits = 0;
+      for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(values[i] == values[lane]) << i;
+      take(lane, bits);
+    });
+#endif
+  }
+
+  // By any lane, in a phase: the bits of `value` are set in *cell, which is shared by the warp.
+  PJX_HD void Or(uint32_t* cell, uint32_t value) const {
+#ifdef __CUDA_ARCH__
+    atomicOr(cell, value);
+#else
+    *cell |= value;
 #endif
   }
 
