@@ -31,16 +31,6 @@ class PerThread {
 template <typename T>
 using PerLane = PerThread<T, 32>;
 
-PJX_HD int CountBits(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __popc(bits);
-#else
-  int count = 0;
-  for (; bits != 0; bits &= bits - 1) ++count;
-  return count;
-#endif
-}
-
 PJX_HD int LowestBit(uint32_t bits) {
 #ifdef __CUDA_ARCH__
   return __ffs(static_cast<int>(bits)) - 1;
