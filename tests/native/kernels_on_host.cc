@@ -197,14 +197,13 @@ bool sample_many_blocks(const SampleOperands* operands, int64_t lanes, bool back
   auto& scan_shared = *reinterpret_cast<M::ScanShared*>(shared_memory.data());
   Blocks(lanes * M::TopBlocks(o.capacity), backwards,
          [&](int64_t block) { M::FindTop(Team<M::kThreads>{backwards}, o, scratch, block); });
-  for (const bool is_second : {false, true}) {
-    Blocks(lanes * tiles, backwards,
-           [&](int64_t block) { M::SumTile(Team<M::kThreads>{backwards}, o, scratch, block, is_second, tile_shared); });
-    Blocks(lanes, backwards, [&](int64_t lane) {
-      M::ScanTiles(Team<M::kScanThreads>{backwards}, o, scratch, lane, is_second, scan_shared);
-    });
+  for (int round = 0; round < M::Rounds(o.capacity); ++round) {
+    Blocks(M::SumBlocks(lanes, tiles, round), backwards,
+           [&](int64_t block) { M::SumTiles(Team<M::kThreads>{backwards}, o, scratch, block, round, tile_shared); });
+    Blocks(lanes, backwards,
+           [&](int64_t lane) { M::ScanTiles(Team<M::kScanThreads>{backwards}, o, scratch, lane, round, scan_shared); });
   }
-  Blocks(lanes * o.num_samples, backwards, [&](int64_t draw) { M::Draw(o, scratch, draw); });
+  Blocks(lanes * o.num_samples, backwards, [&](int64_t draw) { M::Draw(Warp{0, backwards}, o, scratch, draw); });
   for (size_t i = bytes / 8; i < memory.size(); ++i) {
     if (memory[i] != 0xABABABABABABABAB) return false;
   }

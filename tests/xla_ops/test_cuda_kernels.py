@@ -145,13 +145,24 @@ def test_draws_have_the_bits_of_the_cpu(kernels, way, capacity):
 
 @pytest.mark.parametrize("capacity", [65_537, 4_300_000])
 def test_draws_from_many_have_the_bits_of_the_cpu(kernels, capacity):
-    """4.3 million: more than 1,024 tiles, so that the scan over the tiles carries from one round to the next."""
+    """4.3 million: more than 1,024 tiles, so that a thread of the scan over the tiles has several, and a sample."""
     for priorities in itertools.islice(odd_priorities(capacity), 4 if capacity < 1e6 else 1):
         alphas = (1.0, 0.6) if capacity < 1e6 else (1.0,)
         assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [capacity - 3] * len(alphas), alphas))
     spike = np.full(capacity, 1.5 * 2.0**-46, np.float32)
     spike[7] = 1
     assert_as_on_the_cpu(kernels, "many blocks", lanes_of(spike, [capacity], [1.0]))
+
+
+@pytest.mark.parametrize("others", [0.6, 1.5 * 2.0**-46, 0.0, -1.0])
+def test_the_largest_may_be_outside_the_sample(kernels, others):
+    """Of this many, one line in 32 is looked at; with the second value the weights then also need more bits."""
+    priorities = np.full(4_200_000, others, np.float32)
+    priorities[32:1024] = 0.9
+    assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [len(priorities)], [1.0]))
+    priorities[32:1024] = others
+    priorities[40] = 1
+    assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [len(priorities)], [1.0]))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -317,8 +328,8 @@ def mingru_operands(num_steps, batch, hidden, has_reset, seed=0):
 )
 def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset):
     operands, bars = mingru_operands(num_steps, batch, hidden, has_reset)
-    y, h_last = mingru._cell(*operands)
-    saved_y, h, projected = mingru._cell_saved(*operands)
+    y, h_last = mingru._cell(*operands, "highest")
+    saved_y, h, projected = mingru._cell_saved(*operands, "highest")
     np.testing.assert_array_equal(y, saved_y)
     np.testing.assert_array_equal(h_last, h[-1])
 
@@ -327,7 +338,7 @@ def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset
         value, pull = jax.vjp(lambda *v: mingru_layer_reference(*v, reset), x, kernel, h0)
         return *value, *pull(bars)
 
-    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars)
+    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars, "highest")
     for one, other in zip(got, twin(*operands, *bars), strict=True):
         # Sigmoids to 4e-7; states and cotangents carry what they are off from step to step.
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
@@ -353,9 +364,9 @@ def test_a_reset_of_a_cell_lets_nothing_pass(cells_on_host):
     (x, kernel, h0, _), (y_bar, h_last_bar) = mingru_operands(20, 2, 3, has_reset=False)
     reset = jnp.zeros((20, 2), bool).at[10].set(True)
     operands = (x, kernel, jnp.full_like(h0, np.nan), reset)
-    y, h, projected = mingru._cell_saved(*operands)
+    y, h, projected = mingru._cell_saved(*operands, "highest")
     assert np.isnan(h[:10]).all() and np.isfinite(y[10:]).all()
-    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar)
+    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar, "highest")
     np.testing.assert_array_equal(h0_bar, 0.0)
     assert np.isfinite(x_bar[10:]).all()
 
