@@ -250,7 +250,8 @@ def test_advantages_have_the_bits_of_the_cpu(kernels, lanes, num_steps, num_envs
 
 
 @pytest.mark.parametrize(
-    ("lanes", "num_steps", "flags", "group"), [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 50, 4, 2)]
+    ("lanes", "num_steps", "flags", "group"),
+    [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 32, 3, 2), (2, 50, 4, 2)],
 )
 @pytest.mark.parametrize("with_resets", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
@@ -324,7 +325,15 @@ def mingru_operands(num_steps, batch, hidden, has_reset, seed=0):
 
 @pytest.mark.parametrize(
     ("num_steps", "batch", "hidden", "has_reset"),
-    [(1, 2, 3, True), (7, 3, 5, False), (8, 1, 33, True), (9, 4, 1, True), (25, 3, 6, True), (3, 0, 2, False)],
+    [
+        (1, 2, 3, True),
+        (7, 3, 5, False),
+        (8, 1, 33, True),
+        (9, 4, 1, True),
+        (16, 3, 6, True),
+        (25, 3, 6, True),
+        (3, 0, 2, False),
+    ],
 )
 def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset):
     operands, bars = mingru_operands(num_steps, batch, hidden, has_reset)
