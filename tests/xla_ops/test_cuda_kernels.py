@@ -298,16 +298,20 @@ def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, 
 def cells_on_host(kernels, monkeypatch):
     """The kernels in the place of their handlers, for arrays with leading axes, as vmap brings them, or without."""
 
-    def native_call(target, results, *operands):
+    def native_call(target, results, *operands, aliases=None):
         projected, x, h0, reset, *others = map(np.asarray, operands)
         sizes = pack(int(np.prod(x.shape[:-3])), *x.shape[-3:])
         operands = (projected, x, h0, reset if reset.size else None, *others)
 
         def run(arrays, backwards):
+            given = list(operands)
+            for operand, result in (aliases or {}).items():
+                arrays[result][...] = given[operand]
+                given[operand] = arrays[result]
             if target == mingru.TARGET_CELL:
-                kernels.mingru_cell(sizes, pack(*operands, *arrays, int(arrays[1].size != h0.size)), backwards)
+                kernels.mingru_cell(sizes, pack(*given, *arrays, int(arrays[1].size != h0.size)), backwards)
             else:
-                kernels.mingru_cell_backward(sizes, pack(*operands, *arrays), backwards)
+                kernels.mingru_cell_backward(sizes, pack(*given, *arrays), backwards)
 
         return [jnp.asarray(x) for x in both_orders(run, *((r.shape, r.dtype) for r in results))]
 

@@ -42,7 +42,7 @@ struct CellForwardOperands {
   const float *projected, *x;  // [lanes, T, B, 3H], [lanes, T, B, H]
   const float* h0;             // [lanes, B, H]
   const bool* reset;           // [lanes, T, B] or null
-  float *y, *h;                // [lanes, T, B, H]; h without `keeps` [lanes, B, H]
+  float *y, *h;                // [lanes, T, B, H]; h without `keeps` [lanes, B, H], and it may be h0
   int64_t keeps;               // 0: h is the last state, else all of them
 };
 
