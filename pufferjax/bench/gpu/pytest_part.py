@@ -7,6 +7,7 @@ from pufferjax.bench.gpu.child import Sender, order
 
 PHASE = "tests"
 _LIMIT = 120.0  # seconds for one test
+_LONGEST = 600  # characters of an error in its row
 
 _sender: Sender
 
@@ -30,7 +31,7 @@ def pytest_runtest_logstart(nodeid, location):
 def pytest_runtest_logreport(report):
     if report.failed:
         lines = [line for line in str(report.longrepr).splitlines() if line.strip()]
-        error = next((line for line in reversed(lines) if line.startswith("E ")), lines[-1] if lines else "")
+        error = " | ".join(line[1:].strip() for line in lines if line.startswith("E "))[:_LONGEST] or lines[-1:]
         _sender.row(PHASE, report.nodeid, "failed", seconds=report.duration, error=error, trace="\n".join(lines[-60:]))
     elif report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
