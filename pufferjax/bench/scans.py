@@ -23,7 +23,8 @@ def operand_sets(first: tuple, rotate_bytes: float) -> list[tuple]:
         is_key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
         return x if is_key or x.ndim == 0 else jnp.roll(x, by, 0)
 
-    return [first, *(jax.tree.map(lambda x, by=by: rolled(x, by), first) for by in range(1, count))]
+    roll = jax.jit(lambda operands, by: jax.tree.map(lambda x: rolled(x, by), operands))
+    return [first, *(roll(first, by) for by in range(1, count))]
 
 
 @dataclasses.dataclass(frozen=True)

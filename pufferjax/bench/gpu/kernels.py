@@ -4,7 +4,6 @@ The floor is the longer of two times: that of the bytes which must be moved, at 
 multiply-adds, at their measured rate (float32; products over bfloat16 have another unit, so theirs do not count).
 """
 
-import contextlib
 import functools
 import tempfile
 import time
@@ -135,18 +134,20 @@ def _kernels(run: Callable[[], Any], calls: int, most: int = 6) -> dict[str, flo
             (path,) = Path(folder).rglob("*.xplane.pb")
             found = jax.profiler.ProfileData.from_file(str(path))
             totals: dict[str, float] = {}
+            lines = []
             for plane in found.planes:
                 if not plane.name.startswith("/device:GPU"):
                     continue
                 for line in plane.lines:
+                    lines.append(line.name)
                     if not line.name.startswith("Stream"):
                         continue
                     for event in line.events:
                         totals[event.name] = totals.get(event.name, 0.0) + event.duration_ns
     except Exception as error:  # a tool of its own, which a container may forbid
         return f"no profile: {type(error).__name__}: {error}"[:300]
+    if not totals:
+        return f"no kernel in the profile, whose lines are {lines}"[:300]
     longest = sorted(totals.items(), key=lambda entry: -entry[1])[:most]
     seconds = round(time.perf_counter() - start, 2)
-    with contextlib.suppress(ZeroDivisionError):
-        return {name[:80]: round(total / calls / 1000, 3) for name, total in longest} | {"profile_seconds": seconds}
-    return {}
+    return {name[:80]: round(total / calls / 1000, 3) for name, total in longest} | {"profile_seconds": seconds}
