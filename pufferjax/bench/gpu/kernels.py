@@ -78,7 +78,7 @@ def _time(context: Context, op: str, size: tuple, what: str) -> dict[str, Any]:
 
         run, its_operands = part(impl)
         moved = scans.num_bytes(its_operands) + scans.num_bytes(jax.eval_shape(run, *its_operands))
-        flops = None if what == "backward" else case.flops
+        flops = case.backward_flops if what == "backward" else case.flops
         floor = _floor(context, moved, flops)
         calls = 8 if context.dry_run else min(400, max(8, int(_PROGRAM_SECONDS / max(3 * floor, 5e-6))))
         programs = {"reference": scans.plain_calls(*part("reference"), min(calls, _MOST_TWIN_CALLS))}
