@@ -6,10 +6,12 @@
 
 #include "xla_ops/gae_vtrace/column.h"
 #include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
 #include "xla_ops/mingru_layer/column.h"
+#include "xla_ops/one_hot_linear/kernels.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -41,7 +43,7 @@ void RecurrenceBackward(const RecurrenceSizes& sizes, const void* operands, bool
   Blocks(sizes.all_columns(), backwards, [&](int64_t column) { BackwardColumn(sizes, o, column); });
 }
 
-struct EntityOperand {
+struct LaneOperand {
   const void* data;
   const int64_t* sizes;  // along the lanes' axes
 };
@@ -51,10 +53,10 @@ struct EntityCall {
   int64_t num_axes;
   const int64_t* lanes;  // sizes of those axes
   int64_t is_bfloat16, has_first;
-  EntityOperand x, mask, w1, b1, weight, bias, winner, y_bar;
+  LaneOperand x, mask, w1, b1, weight, bias, winner, y_bar;
 
   template <typename T>
-  LaneArray<const T> Of(const EntityOperand& operand, int64_t block) const {
+  LaneArray<const T> Of(const LaneOperand& operand, int64_t block) const {
     return ArrayOfLanes(static_cast<const T*>(operand.data), operand.sizes, LanesOf(lanes, num_axes), block);
   }
   EntityArrays Arrays() const {
@@ -101,24 +103,63 @@ void EntityTensorForward(EntityForwardArgs* args, bool backwards) {
   }
 }
 
+template <bool kHasFirst, int kVectors>
+void EntityBackwardByRows(const EntityBackwardArgs& args, bool backwards) {
+  using Rows = EntityBackwardRows<kHasFirst, kVectors>;
+  const auto shared = SharedMemory<typename Rows::Shared>();
+  Blocks(args.arrays.lanes.count * args.parts, backwards,
+         [&](int64_t block) { Rows(args, block).Run(Team<Rows::kThreads>{backwards}, *shared); });
+}
+
 template <bool kHasFirst>
-void EntityBackward(const EntityBackwardArgs& args, bool backwards) {
+void EntityBackwardOfAnySize(const EntityBackwardArgs& args, bool backwards) {
   using ToInputs = EntityToInputs<kHasFirst>;
   using Grid = EntityToWeightsGrid;
   const auto shared = SharedMemory<typename ToInputs::Shared>();
-  const auto parts_shared = SharedMemory<EntityAddParts::Shared>();
-  const EntitySizes& sizes = args.arrays.sizes;
   const int64_t blocks = args.arrays.lanes.count * args.parts;
   Blocks(blocks, backwards,
          [&](int64_t block) { ToInputs(args, block).Run(Team<ToInputs::kThreads>{backwards}, *shared); });
-  Blocks(blocks * Grid(sizes).per_part(), backwards, [&](int64_t block) {
+  Blocks(blocks * Grid(args.arrays.sizes).per_part(), backwards, [&](int64_t block) {
     Blocks(Grid::kThreads, backwards,
            [&](int64_t thread) { EntityToWeights<kHasFirst>(args, block, static_cast<int>(thread)); });
   });
+}
+
+template <bool kHasFirst>
+void EntityBackward(const EntityBackwardArgs& args, bool by_rows, bool backwards) {
+  const EntitySizes& sizes = args.arrays.sizes;
+  if (!by_rows) {
+    EntityBackwardOfAnySize<kHasFirst>(args, backwards);
+  } else if (sizes.hidden <= 128) {
+    EntityBackwardByRows<kHasFirst, 4>(args, backwards);
+  } else {
+    EntityBackwardByRows<kHasFirst, 8>(args, backwards);
+  }
+  const auto shared = SharedMemory<EntityAddParts::Shared>();
   Blocks(args.arrays.lanes.count * EntityAddParts::BlocksPerLane(EntitySums(sizes, kHasFirst).size), backwards,
-         [&](int64_t block) {
-           EntityAddParts::Run(Team<EntityAddParts::kThreads>{backwards}, args, block, *parts_shared);
-         });
+         [&](int64_t block) { EntityAddParts::Run(Team<EntityAddParts::kThreads>{backwards}, args, block, *shared); });
+}
+
+struct OneHotCall {
+  OneHotSizes sizes;
+  int64_t num_axes;
+  const int64_t* lanes;  // sizes of those axes
+  LaneOperand x, weight, bias, cotangent;
+
+  Lanes AllLanes() const { return LanesOf(lanes, num_axes); }
+  template <typename T>
+  LaneArray<const T> Of(const LaneOperand& operand, int64_t block) const {
+    return ArrayOfLanes(static_cast<const T*>(operand.data), operand.sizes, AllLanes(), block);
+  }
+  LaneArray<const uint8_t> X() const { return Of<uint8_t>(x, sizes.num_rows * sizes.num_cells); }
+  bool IsAligned() const { return sizes.num_hidden % HiddenTiles::kVec == 0; }
+};
+
+template <typename Block, typename Args>
+void OneHotBlocks(const Args& args, bool backwards) {
+  const auto shared = SharedMemory<typename Block::Shared>();
+  Blocks(Block::Blocks(args), backwards,
+         [&](int64_t block) { Block::Run(Team<Block::kThreads>{backwards}, args, block, *shared); });
 }
 
 }  // namespace
@@ -190,6 +231,35 @@ void mingru_cell_backward(const MingruSizes* sizes, const CellBackwardOperands* 
   Blocks(sizes->all_columns(), backwards, [&](int64_t column) { CellBackwardColumn(*sizes, *operands, column); });
 }
 
+void one_hot_forward(const OneHotCall* call, float* y, bool backwards) {
+  const OneHotSizes& sizes = call->sizes;
+  const OneHotForwardArgs args{sizes,
+                               call->AllLanes(),
+                               call->X(),
+                               call->Of<float>(call->weight, sizes.table()),
+                               call->Of<float>(call->bias, sizes.num_hidden),
+                               y};
+  (call->IsAligned() ? OneHotBlocks<OneHotForward<true>, OneHotForwardArgs>
+                     : OneHotBlocks<OneHotForward<false>, OneHotForwardArgs>)(args, backwards);
+}
+
+void one_hot_backward(const OneHotCall* call, int64_t num_parts, float* dweight, float* dbias, float* sums,
+                      bool backwards) {
+  const OneHotSizes& sizes = call->sizes;
+  const OneHotBackwardArgs args{sizes,
+                                call->AllLanes(),
+                                num_parts,
+                                call->X(),
+                                call->Of<float>(call->cotangent, sizes.num_rows * sizes.num_hidden),
+                                sums,
+                                dweight,
+                                dbias};
+  (call->IsAligned() ? OneHotBlocks<OneHotPartSums<true>, OneHotBackwardArgs>
+                     : OneHotBlocks<OneHotPartSums<false>, OneHotBackwardArgs>)(args, backwards);
+  Blocks(args.lanes.count * OneHotAddParts::Size(args), backwards,
+         [&](int64_t index) { OneHotAddParts::Run(args, index); });
+}
+
 // How many rows a block has, so that a test can tell that they are not one turn's. `passes` over bfloat16 parts; 0: the
 // exact kernel.
 int64_t entity_forward(const EntityCall* call, int64_t passes, float* y, char* winner, bool backwards) {
@@ -204,9 +274,11 @@ int64_t entity_forward(const EntityCall* call, int64_t passes, float* y, char* w
 
 bool suits_tensor_cores(int64_t features, int64_t units) { return SuitsTensorCores({1, 1, features, units, 1}); }
 
+bool suits_backward_rows(const EntityCall* call) { return SuitsBackwardRows(call->sizes); }
+
 // The number of parts; 0 if a pass has written outside its scratch memory.
 int64_t entity_backward(const EntityCall* call, char* x_bar, float* weight_bar, float* bias_bar, float* w1_bar,
-                        float* b1_bar, bool backwards) {
+                        float* b1_bar, bool by_rows, bool backwards) {
   const EntitySizes& sizes = call->sizes;
   const bool has_first = call->has_first != 0;
   const int64_t lanes = LanesOf(call->lanes, call->num_axes).count, size = EntitySums(sizes, has_first).size;
@@ -222,7 +294,7 @@ int64_t entity_backward(const EntityCall* call, char* x_bar, float* weight_bar, 
                                 b1_bar,
                                 reinterpret_cast<float*>(memory.data()),
                                 parts};
-  (has_first ? EntityBackward<true> : EntityBackward<false>)(args, backwards);
+  (has_first ? EntityBackward<true> : EntityBackward<false>)(args, by_rows, backwards);
   for (int64_t i = lanes * parts * size; i < static_cast<int64_t>(memory.size()); ++i) {
     if (memory[i] != 0xFFFFFFFF) return 0;
   }

@@ -6,10 +6,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <vector>
 
 #include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/prioritized_sample/kernels.h"
@@ -189,19 +191,25 @@ void EntitiesForward(Operands* turns, Operands* beside, const char* what) {
   Expect(turns->y == beside->y && turns->winner == beside->winner, what);
 }
 
+template <typename Backward, typename Operands>
+void EntitiesBackward(Operands* turns, Operands* beside, const char* what) {
+  const EntityBackwardArgs one = turns->Backward(), other = beside->Backward();
+  const auto shared = std::make_unique<typename Backward::Shared>();
+  for (int64_t block = 0; block < one.parts; ++block) {
+    Backward(one, block).Run(Team<Backward::kThreads>{}, *shared);
+    Threads<Backward::kThreads>().Run([&](const auto& team) { Backward(other, block).Run(team, *shared); });
+  }
+  Expect(turns->x_bar == beside->x_bar && turns->sums == beside->sums, what);
+}
+
 template <bool kHasFirst>
 void Entities() {
-  using ToInputs = EntityToInputs<kHasFirst>;
   EntityOperands<kHasFirst> small_turns(kTensorDepth), small_beside(kTensorDepth), turns(18), beside(18);
   EntitiesForward<EntityTensorBlock<kHasFirst, 3, true>>(&small_turns, &small_beside, "the maximum by tensor cores");
   EntitiesForward<EntityForwardBlock<kHasFirst, 16, true>>(&turns, &beside, "the maximum over entities");
+  EntitiesBackward<EntityBackwardRows<kHasFirst, 4>>(&small_turns, &small_beside, "the cotangents by rows");
+  EntitiesBackward<EntityToInputs<kHasFirst>>(&turns, &beside, "the cotangents of entities");
   const EntityBackwardArgs one = turns.Backward(), other = beside.Backward();
-  typename ToInputs::Shared shared;
-  for (int64_t block = 0; block < one.parts; ++block) {
-    ToInputs(one, block).Run(Team<ToInputs::kThreads>{}, shared);
-    Threads<ToInputs::kThreads>().Run([&](const auto& team) { ToInputs(other, block).Run(team, shared); });
-  }
-  Expect(turns.x_bar == beside.x_bar && turns.sums == beside.sums, "the cotangents of entities");
   EntityAddParts::Shared parts_shared;
   EntityAddParts::Run(Team<EntityAddParts::kThreads>{}, one, 0, parts_shared);
   Threads<EntityAddParts::kThreads>().Run([&](const auto& team) { EntityAddParts::Run(team, other, 0, parts_shared); });

@@ -21,16 +21,27 @@ inline ffi::Error CudaError(const char* op, cudaError_t error) {
 
 inline int64_t CeilDivide(int64_t total, int64_t part) { return (total + part - 1) / part; }
 
-// kernel<<<blocks, threads>>>(arguments...); nothing where there are no blocks.
+// kernel<<<blocks, threads, shared_bytes>>>(arguments...); nothing where there are no blocks. With `shared_bytes`,
+// which may be more than the 48 KiB of static shared memory, the kernel declares `extern __shared__`.
 template <typename... Parameters, typename... Arguments>
-ffi::Error Launch(const char* op, cudaStream_t stream, void (*kernel)(Parameters...), int64_t blocks, int threads,
-                  const Arguments&... arguments) {
+ffi::Error LaunchWithShared(const char* op, cudaStream_t stream, void (*kernel)(Parameters...), int64_t blocks,
+                            int threads, int shared_bytes, const Arguments&... arguments) {
   if (blocks == 0) return ffi::Error::Success();
   if (blocks > std::numeric_limits<int32_t>::max()) {
     return InvalidArgument(op, ": too large for one launch: ", blocks, " blocks of ", threads, " threads");
   }
-  kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(arguments...);
+  if (shared_bytes > 48 * 1024) {
+    const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) return CudaError(op, error);
+  }
+  kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(arguments...);
   return CudaError(op, cudaGetLastError());
+}
+
+template <typename... Parameters, typename... Arguments>
+ffi::Error Launch(const char* op, cudaStream_t stream, void (*kernel)(Parameters...), int64_t blocks, int threads,
+                  const Arguments&... arguments) {
+  return LaunchWithShared(op, stream, kernel, blocks, threads, 0, arguments...);
 }
 
 constexpr int kColumnThreads = 64;  // small, so that a few thousand columns reach every multiprocessor

@@ -1,5 +1,7 @@
 // A warp of GPU threads, or a loop over its lanes that stands in for it on the host: what team.h is for a block. Lanes
-// exchange values through the functions here alone, so a phase of a warp waits for nobody.
+// exchange values through the functions here, so a phase of a warp waits for nobody; or through shared memory that no
+// other warp touches, with a Sync between the phase that writes it and one that reads it, and between that and the next
+// that writes it.
 #pragma once
 
 #include <cmath>
@@ -39,6 +41,16 @@ PJX_HD int LowestBit(uint32_t bits) {
 #endif
 }
 
+PJX_HD int CountBits(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  int count = 0;
+  for (; bits != 0; bits &= bits - 1) ++count;
+  return count;
+#endif
+}
+
 // A lane's share of the matrices of MultiplyAdd; two bfloat16 to a word, the first in its lower half.
 struct LeftFragment {
   uint32_t of[4];
@@ -64,6 +76,19 @@ struct Warp {
 #endif
   }
 
+  PJX_HD void Sync() const {
+#ifdef __CUDA_ARCH__
+    __syncwarp();
+#endif
+  }
+
+  // Each, whose writes to memory all lanes see in the next phase.
+  template <typename Phase>
+  PJX_HD void EachAndWait(const Phase& phase) const {
+    Each(phase);
+    Sync();
+  }
+
   // Bit i: whether holds(i).
   template <typename Holds>
   PJX_HD uint32_t Ballot(const Holds& holds) const {
@@ -86,6 +111,32 @@ struct Warp {
     decltype(offer(0)) offered[kLanes];
     for (int i = 0; i < kLanes; ++i) offered[i] = offer(i);
     Each([&](int lane) { take(lane, offered[from(lane)]); });
+#endif
+  }
+
+  // take(lane, bits) in every lane, bit i: whether value(i) == value(lane).
+  template <typename Value, typename Take>
+  PJX_HD void Match(const Value& value, const Take& take) const {
+#ifdef __CUDA_ARCH__
+    const int lane = static_cast<int>(threadIdx.x % kLanes);
+    take(lane, __match_any_sync(0xFFFFFFFFu, value(lane)));
+#else
+    decltype(value(0)) values[kLanes];
+    for (int i = 0; i < kLanes; ++i) values[i] = value(i);
+    Each([&](int lane) {
+      uint32_t bits = 0;
+      for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(values[i] == values[lane]) << i;
+      take(lane, bits);
+    });
+#endif
+  }
+
+  // By any lane, in a phase: the bits of `value` are set in *cell, which is shared by the warp.
+  PJX_HD void Or(uint32_t* cell, uint32_t value) const {
+#ifdef __CUDA_ARCH__
+    atomicOr(cell, value);
+#else
+    *cell |= value;
 #endif
   }
 

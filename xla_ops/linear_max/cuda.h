@@ -1,9 +1,11 @@
 // Calls that linear_max and entity_encoder have in common on the GPU. The bodies of the kernels are in
-// forward_kernel.h, tensor_kernel.h and backward_kernels.h; each op compiles the kernels that it launches.
+// forward_kernel.h, tensor_kernel.h, backward_rows.h and backward_kernels.h; each op compiles the kernels that it
+// launches.
 #pragma once
 
 #include "xla_ops/common/cuda.h"
 #include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_max/shapes.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
@@ -40,6 +42,14 @@ template <bool kHasFirst>
 __global__ void __launch_bounds__(EntityToWeightsGrid::kThreads, 3)
     ToWeights(const __grid_constant__ EntityBackwardArgs args) {
   EntityToWeights<kHasFirst>(args, blockIdx.x, static_cast<int>(threadIdx.x));
+}
+
+template <bool kHasFirst, int kVectors>
+__global__ void __launch_bounds__(EntityBackwardRows<kHasFirst, kVectors>::kThreads)
+    BackwardRows(const __grid_constant__ EntityBackwardArgs args) {
+  using Block = EntityBackwardRows<kHasFirst, kVectors>;
+  extern __shared__ __align__(16) char memory[];
+  Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, *reinterpret_cast<typename Block::Shared*>(memory));
 }
 
 __global__ void __launch_bounds__(EntityAddParts::kThreads) AddParts(const __grid_constant__ EntityBackwardArgs args) {
@@ -108,6 +118,13 @@ ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOp
   return Launch(op, stream, kernel, args.blocks(), EntityForwardGrid::kThreads, args);
 }
 
+template <bool kHasFirst, int kVectors>
+ffi::Error LaunchBackwardRows(const char* op, cudaStream_t stream, int64_t blocks, const EntityBackwardArgs& args) {
+  using Block = EntityBackwardRows<kHasFirst, kVectors>;
+  return LaunchWithShared(op, stream, BackwardRows<kHasFirst, kVectors>, blocks, Block::kThreads,
+                          static_cast<int>(sizeof(typename Block::Shared)), args);
+}
+
 // As EntityBackwardCpu, except that a winner that is no entity's number passes no cotangent on.
 template <bool kHasFirst>
 ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, const EntityOperands& operands,
@@ -140,10 +157,15 @@ ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, const EntityO
     return InvalidArgument(op, ": scratch has ", scratch->element_count(), " elements, expected at least ", sums);
   }
   args.sums = scratch->typed_data();
-  error = Launch(op, stream, ToInputs<kHasFirst>, blocks, EntityToInputs<kHasFirst>::kThreads, args);
-  if (error.failure()) return error;
-  error = Launch(op, stream, ToWeights<kHasFirst>, blocks * EntityToWeightsGrid(sizes).per_part(),
-                 EntityToWeightsGrid::kThreads, args);
+  if (SuitsBackwardRows(sizes)) {
+    error = sizes.hidden <= 128 ? LaunchBackwardRows<kHasFirst, 4>(op, stream, blocks, args)
+                                : LaunchBackwardRows<kHasFirst, 8>(op, stream, blocks, args);
+  } else {
+    error = Launch(op, stream, ToInputs<kHasFirst>, blocks, EntityToInputs<kHasFirst>::kThreads, args);
+    if (error.failure()) return error;
+    error = Launch(op, stream, ToWeights<kHasFirst>, blocks * EntityToWeightsGrid(sizes).per_part(),
+                   EntityToWeightsGrid::kThreads, args);
+  }
   if (error.failure()) return error;
   return Launch(op, stream, AddParts, lanes.count * EntityAddParts::BlocksPerLane(sums_size), EntityAddParts::kThreads,
                 args);
