@@ -3,6 +3,8 @@
 // launches.
 #pragma once
 
+#include <new>
+
 #include "xla_ops/common/cuda.h"
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/backward_rows.h"
@@ -45,11 +47,16 @@ __global__ void __launch_bounds__(EntityToWeightsGrid::kThreads, 3)
 }
 
 template <bool kHasFirst, int kVectors>
-__global__ void __launch_bounds__(EntityBackwardRows<kHasFirst, kVectors>::kThreads)
+__global__ void __launch_bounds__(EntityBackwardRows<kHasFirst, kVectors>::kThreads, kVectors == 4 ? 2 : 1)
     BackwardRows(const __grid_constant__ EntityBackwardArgs args) {
   using Block = EntityBackwardRows<kHasFirst, kVectors>;
   extern __shared__ __align__(16) char memory[];
-  Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, *reinterpret_cast<typename Block::Shared*>(memory));
+  // Where the block's rows lie is read from shared memory when it is needed: the registers are taken by sums.
+  __shared__ __align__(16) char block[sizeof(Block)];
+  if (threadIdx.x == 0) new (block) Block(args, blockIdx.x);
+  __syncthreads();
+  reinterpret_cast<const Block*>(block)->Run(Team<Block::kThreads>{},
+                                             *reinterpret_cast<typename Block::Shared*>(memory));
 }
 
 __global__ void __launch_bounds__(EntityAddParts::kThreads) AddParts(const __grid_constant__ EntityBackwardArgs args) {
