@@ -90,7 +90,7 @@ $(VENV)/.lint: $(VENV)/.installed
 # One architecture, so that CI spends its time on one; `make cuda CMAKE_CUDA_ARCHITECTURES="80;86;89;90;100;120"` for all.
 CMAKE_CUDA_ARCHITECTURES ?= 80
 
-cuda: $(VENV)/.installed  ## compile every CUDA source where nvcc is found; nothing is run
+cuda: $(VENV)/.installed  ## compile every CUDA source where nvcc is found, import the module; no kernel is run
 ifeq ($(shell command -v nvcc),)
 	@echo "nvcc not found: CUDA sources not compiled"
 else
@@ -99,6 +99,7 @@ else
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/cuda --target _cuda
+	$(BIN)/python tests/packaging/check_cuda_targets.py build/cuda
 endif
 
 # With a GPU: its JAX and the CUDA module, built for that GPU, go into $(VENV) first.

@@ -190,6 +190,9 @@ struct Boxoban : SimulatorDefaults {
     return reinterpret_cast<uintptr_t>(p.levels) + static_cast<uint64_t>(s.level) * sizeof(Level);
   }
 
+  static const Level*& SharedData(Params& p) { return p.levels; }
+  static int64_t SharedBytes(const Params& p) { return static_cast<int64_t>(p.num_levels) * sizeof(Level); }
+
   // --- trust ---------------------------------------------------------------------------------------------------------
   // What step and observe need so as never to leave their memory, whatever bytes the caller calls a state.
   PJX_HD static bool IsSafe(const State& s, const Params& p) { return s.level < p.num_levels && IsInside(s.agent); }

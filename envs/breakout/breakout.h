@@ -27,6 +27,7 @@
 #include <cstring>
 
 #include "envs/common/simulator.h"
+#include "envs/common/sine.h"
 #include "xla_ops/common/cpu_level.h"
 
 #ifdef PJX_X86_LEVELS
@@ -85,28 +86,6 @@ struct Breakout : SimulatorDefaults {
   PJX_HD static int PointsOfRow(int row) { return 7 - 3 * (row / 2); }
   PJX_HD static float Min(float a, float b) { return a < b ? a : b; }
   PJX_HD static float Max(float a, float b) { return a > b ? a : b; }
-
-  // Taylor polynomials, off by less than 2e-7 for |x| <= 1.6, the range of bounces.
-  PJX_HD static float Sin(float x) {
-    const float y = x * x;
-    float sum = -1.0f / 39916800.0f;
-    sum = sum * y + 1.0f / 362880.0f;
-    sum = sum * y - 1.0f / 5040.0f;
-    sum = sum * y + 1.0f / 120.0f;
-    sum = sum * y - 1.0f / 6.0f;
-    sum = sum * y + 1.0f;
-    return sum * x;
-  }
-  PJX_HD static float Cos(float x) {
-    const float y = x * x;
-    float sum = 1.0f / 479001600.0f;
-    sum = sum * y - 1.0f / 3628800.0f;
-    sum = sum * y + 1.0f / 40320.0f;
-    sum = sum * y - 1.0f / 720.0f;
-    sum = sum * y + 1.0f / 24.0f;
-    sum = sum * y - 0.5f;
-    return sum * y + 1.0f;
-  }
 
   PJX_HD static void StartRound(State& s) {
     s.ball_x = kStartX, s.ball_y = kStartY;

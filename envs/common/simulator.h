@@ -21,6 +21,10 @@
 // and in one that begins anew the state in which its episode ended: what a simulator leaves standing outlives the
 // episode. A simulator may also offer ReadsSoon(state, params), the address from which Step and Observe will read about
 // 128 bytes; it is asked a few rows ahead, before the row is checked.
+//
+// A simulator whose parameters point to host memory, say to levels that all environments share, tells the GPU's
+// executor of it, which then works on a copy: SharedData(Params&) is a reference to that pointer, SharedBytes(const
+// Params&) says how many bytes are behind it (0: none). They are host code. Without them parameters hold no pointer.
 #pragma once
 
 #include <cstring>
@@ -72,7 +76,8 @@ PJX_HD int64_t StateBytes(const typename E::Params& p) {
   return static_cast<int64_t>(sizeof(typename E::State)) + E::ExtraStateBytes(p);
 }
 
-// Fills `params` from the integers Python passed, or returns the reason they are refused. One specialisation per env.
+// Fills `params` from the integers Python passed, or returns the reason they are refused. One specialisation per
+// simulator, in a header beside it: the CPU's and the GPU's module both need it.
 template <typename E>
 std::string ParseParams(const int64_t* values, int64_t count, typename E::Params* params);
 
@@ -168,6 +173,8 @@ template <typename E>
 using IsSafe = As<bool, decltype(E::IsSafe(std::as_const(AnyState<E>()), AnyParams<E>()))>;
 template <typename E>
 using Impossible = As<const char*, decltype(E::Impossible(std::as_const(AnyState<E>()), AnyParams<E>()))>;
+template <typename E>
+using SharedData = As<const void*, decltype(E::SharedData(std::declval<typename E::Params&>()))>;
 template <typename E>
 using ReadsSoon = As<uintptr_t, decltype(E::ReadsSoon(std::as_const(AnyState<E>()), AnyParams<E>()))>;
 

@@ -200,10 +200,11 @@ struct G2048 : SimulatorDefaults {
     uint32_t merged[3];
     Push(m, merged);
     m = Turned(Flipped(m, is_reversed), is_transposed);
-    const bool has_changed = memcmp(m.at, before.at, sizeof m.at) != 0;
+    uint32_t changed = 0;
+    for (int k = 0; k < 4; ++k) changed |= m.at[k] ^ before.at[k];
     int32_t units = -500;
     bool is_over = false;
-    if (has_changed) {
+    if (changed) {
       units = 0;
       uint32_t score = 0;
       for (uint32_t exponents : merged) {

@@ -239,6 +239,9 @@ struct Maze : SimulatorDefaults {
     return reinterpret_cast<uintptr_t>(p.levels) + static_cast<uint64_t>(s.level) * p.level_bytes + s.y * p.stride;
   }
 
+  static const uint8_t*& SharedData(Params& p) { return p.levels; }
+  static int64_t SharedBytes(const Params& p) { return static_cast<int64_t>(p.num_mazes) * p.level_bytes; }
+
   // --- trust ---------------------------------------------------------------------------------------------------------
   // What step and observe need so as never to leave their memory, whatever bytes the caller calls a state.
   PJX_HD static bool IsSafe(const State& s, const Params& p) {

@@ -14,6 +14,7 @@
 #include <cmath>
 
 #include "envs/common/simulator.h"
+#include "envs/common/sine.h"
 
 namespace pjx {
 
@@ -116,8 +117,9 @@ struct Minimal : SimulatorDefaults {
     agent.heading += static_cast<float>(turn - kNumTurns / 2) / 12.0f;
     if (agent.heading > kPi) agent.heading -= 2 * kPi;
     if (agent.heading < -kPi) agent.heading += 2 * kPi;
-    agent.x = Clip(agent.x + agent.speed * std::cos(agent.heading), kMargin, kWidth - kMargin);
-    agent.y = Clip(agent.y + agent.speed * std::sin(agent.heading), kMargin, kHeight - kMargin);
+    const Direction way = DirectionOf(agent.heading);
+    agent.x = Clip(agent.x + agent.speed * way.cos, kMargin, kWidth - kMargin);
+    agent.y = Clip(agent.y + agent.speed * way.sin, kMargin, kHeight - kMargin);
     agent.speed = Clip(agent.speed + static_cast<float>(speedup - kNumSpeedups / 2), 0.0f, kMaxSpeed);
   }
 

@@ -1,8 +1,10 @@
 """The minimal environment once more, slowly: NumPy over all simulators, written from the rules in minimal.h. For tests.
 
-Randomness is the same Philox stream, so what is drawn agrees bit for bit with the native simulator; positions agree to
-the accuracy of sine and cosine.
+Randomness is the same Philox stream, and sine and cosine are the polynomials of envs/common/sine.h: what is drawn, and
+where agents are, agree bit for bit with the native simulator.
 """
+
+import math
 
 import numpy as np
 
@@ -11,6 +13,24 @@ from pufferjax.envs.maze.reference import Philox
 WIDTH, HEIGHT, MARGIN, REACH, COOLDOWN = 1080, 720, 16, 32, 30
 _PI = np.float32(np.pi)
 _F32 = np.float32
+
+
+def _polynomial(y: np.ndarray, *coefficients: float) -> np.ndarray:
+    total = np.full_like(y, coefficients[0])
+    for coefficient in coefficients[1:]:
+        total = total * y + _F32(coefficient)
+    return total
+
+
+def direction(angle: np.ndarray) -> np.ndarray:
+    """Cosine and sine f32[N, 2] of angles in [-pi, pi]."""
+    size = abs(angle)
+    is_backwards = size > _PI / 2
+    x = np.where(is_backwards, _PI - size, size).astype(_F32)
+    y = x * x
+    cos = _polynomial(y, *(_F32((-1) ** k) / _F32(math.factorial(2 * k)) for k in range(6, -1, -1)))
+    sin = x * _polynomial(y, *(_F32((-1) ** k) / _F32(math.factorial(2 * k + 1)) for k in range(5, -1, -1)))
+    return np.stack([np.where(is_backwards, -cos, cos), np.where(angle < 0, -sin, sin)], axis=1)
 
 
 class Minimal:
@@ -70,9 +90,9 @@ class Minimal:
         heading = self.heading[:, agent] + (turn - 4).astype(_F32) / _F32(12)
         heading = np.where(heading > _PI, heading - 2 * _PI, np.where(heading < -_PI, heading + 2 * _PI, heading))
         speed = self.speed[:, agent].copy()
-        direction = np.stack([np.cos(heading), np.sin(heading)], axis=1)
+        way = direction(heading)
         limit = np.array([WIDTH - MARGIN, HEIGHT - MARGIN], np.float32)
-        self.xy[:, agent] = np.clip(self.xy[:, agent] + speed[:, None] * direction, _F32(MARGIN), limit)
+        self.xy[:, agent] = np.clip(self.xy[:, agent] + speed[:, None] * way, _F32(MARGIN), limit)
         self.heading[:, agent] = heading
         self.speed[:, agent] = np.clip(speed + (speedup - 2).astype(_F32), 0, 20)
 

@@ -1,18 +1,8 @@
-// The password on the CPU: parameter checks and registration.
+// The password on the CPU: registration.
 #include "envs/common/vec_env.h"
-#include "envs/password/password.h"
+#include "envs/password/params.h"
 
 namespace pjx {
-
-template <>
-std::string ParseParams<Password>(const int64_t* values, int64_t count, Password::Params* params) {
-  const std::string error = CheckParams("password", values, count, {{"length", 1, Password::kMaxLength}});
-  if (!error.empty()) return error;
-  params->length = static_cast<uint32_t>(values[0]);
-  params->Derive();
-  return "";
-}
-
 namespace {
 
 const RegisteredEnv<Password> kRegistered("password");

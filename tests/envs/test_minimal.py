@@ -94,12 +94,20 @@ def test_reference_agrees_over_a_hundred_thousand_agent_steps():
         np.testing.assert_array_equal(records["agents"]["waited"], twin.waited)
         np.testing.assert_array_equal(records["targets"]["cooldown"], twin.cooldown)
         np.testing.assert_array_equal(records["agents"]["speed"], twin.speed)
-        # Sine and cosine differ in the last bit, which adds up over an episode: 1e-3 px of 1080.
+        np.testing.assert_array_equal(records["agents"]["heading"], twin.heading)
+        for axis, name in enumerate("xy"):
+            np.testing.assert_array_equal(records["agents"][name], twin.xy[:, :K, axis])
+            np.testing.assert_array_equal(records["targets"][name], twin.xy[:, K:, axis])
         np.testing.assert_allclose(observations[t], obs, atol=1e-6)
-        np.testing.assert_array_equal(records["targets"]["x"], twin.xy[:, K:, 0])
     assert not terminated.any() and truncated.sum() > 100 * K and rewards.sum() > 500
     places = unpacked["agents"]
     assert (places["x"] == 16).any() and (places["x"] == 1064).any() and (places["y"] == 704).any()
+
+
+def test_sine_and_cosine_are_accurate():
+    angles = np.linspace(-np.pi, np.pi, 100_001).astype(np.float32)
+    expected = np.stack([np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))], axis=1)
+    np.testing.assert_allclose(reference.direction(angles), expected, rtol=0, atol=4e-7)
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,11 @@
+// Breakout on the GPU: registration.
+#include "envs/breakout/params.h"
+#include "envs/common/vec_env.cuh"
+
+namespace pjx {
+namespace {
+
+const RegisteredCudaEnv<Breakout> kRegistered("breakout");
+
+}  // namespace
+}  // namespace pjx

@@ -1,0 +1,174 @@
+"""Children with time limits: starts them, passes on what they send, and goes on after one that crashed or hung."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pufferjax.bench.gpu.child import ORDER
+
+START_LIMIT = 90.0  # seconds until the first item of a child begins
+_TAIL = 2000  # characters of a child's output that a failure quotes
+
+
+@dataclasses.dataclass
+class Group:
+    """Items that children run one after the other.
+
+    command: None: `pufferjax.bench.gpu.child`. environment: beside that of this process. unknown_items: the child says
+    what it runs; `items` is then empty.
+    """
+
+    items: list[tuple[str, str]]
+    phases: list[str]
+    command: Sequence[str] | None = None
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    unknown_items: str | None = None  # the phase they belong to
+    suffix: str = ""  # of the names of the items in the report
+    order: dict[str, Any] = dataclasses.field(default_factory=dict)  # more of what the child is told
+
+
+def run_group(
+    group: Group,
+    add: Callable[..., None],
+    *,
+    deadline: float,
+    dry_run: bool,
+    facts: dict[str, Any],
+    restarts: int = 12,
+) -> str:
+    """Runs the items until `deadline` (of `time.time`); add(phase, item, status, **figures) gets every row, at once.
+    The end of the output of the last child."""
+    done: list[tuple[str, str]] = []
+    left = list(group.items)
+    output = ""
+    for _ in range(restarts):
+        if not (left or group.unknown_items) or time.time() >= deadline - 1:
+            break
+        asked = {
+            "phases": group.phases,
+            "items": left,
+            "done": [item for _, item in done],
+            "dry_run": dry_run,
+            "facts": facts,
+            "deadline": deadline,
+            **group.order,
+        }
+        ended = _run_child(group, asked, add, deadline)
+        output = ended.output
+        done += ended.done
+        left = [item for item in left if item not in ended.done]
+        if ended.lost is not None:
+            phase, item = ended.lost
+            done.append(ended.lost)
+            left = [other for other in left if other != ended.lost]
+            # An item that was stopped because the phase's time is over did nothing wrong.
+            status = "skipped" if ended.is_over else "failed"
+            add(phase, item + group.suffix, status, error=ended.reason, output=ended.output)
+        elif not ended.done:  # it died before it began anything: the next one would too
+            phase = group.unknown_items or group.phases[0]
+            add(phase, f"start{group.suffix}", "failed", error=ended.reason, output=ended.output)
+            break
+        elif group.unknown_items:
+            break
+    for phase, item in left:
+        add(phase, item + group.suffix, "skipped", error="no time left")
+    return output
+
+
+@dataclasses.dataclass
+class _Ended:
+    done: list[tuple[str, str]]
+    lost: tuple[str, str] | None  # the item it was at
+    reason: str
+    is_over: bool  # whether the deadline ended it
+    output: str
+
+
+def _run_child(group: Group, asked: dict[str, Any], add: Callable[..., None], deadline: float) -> _Ended:
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as output:
+        environment = {**os.environ, **group.environment, ORDER: json.dumps({**asked, "descriptor": writing})}
+        command = group.command
+        if command is None:
+            command = [sys.executable, "-P", "-m", "pufferjax.bench.gpu.child"]
+            environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # the same package as in this process
+        process = subprocess.Popen(
+            list(command), env=environment, pass_fds=[writing], stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        os.close(writing)
+        try:
+            return _follow(process, reading, output, group, add, deadline)
+        finally:
+            os.close(reading)
+            _kill(process)
+
+
+def _follow(process, reading: int, output, group: Group, add, deadline: float) -> _Ended:
+    done: list[tuple[str, str]] = []
+    at, limit, rest = None, time.time() + START_LIMIT, b""
+    reason, is_over = "", False
+    with selectors.DefaultSelector() as selector:
+        selector.register(reading, selectors.EVENT_READ)
+        while True:
+            wait = min(limit, deadline) - time.time()
+            if wait <= 0:
+                is_over = deadline <= limit
+                reason = "stopped: the time of its phase was over" if is_over else "hung: it outran its time limit"
+                _kill(process)
+                break
+            if not selector.select(wait):
+                continue
+            data = os.read(reading, 65536)
+            if not data:
+                reason = _how_it_ended(process.wait())
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            for event in map(json.loads, lines):
+                if "begin" in event:
+                    at, limit = tuple(event["begin"]), time.time() + event["limit"]
+                elif "row" in event:
+                    phase, item, status, figures = event["row"]
+                    add(phase, item + group.suffix, status, **figures)
+                else:
+                    done.append(tuple(event["end"]))
+                    at, limit = None, time.time() + START_LIMIT
+    output.seek(0, os.SEEK_END)
+    output.seek(max(0, output.tell() - _TAIL))
+    return _Ended(done, at, reason, is_over, output.read().decode(errors="replace"))
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"its process ended with status {status}"
+    with contextlib.suppress(ValueError):
+        return f"its process was killed by {signal.Signals(-status).name}"
+    return f"its process was killed by signal {-status}"
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """With all it started: it leads a process group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def cache_environment(folder: Path) -> dict[str, str]:
+    """Children share what they compile, and the memory of the GPU."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }

@@ -1,0 +1,56 @@
+"""Imports a built CUDA module and compares what it registers with what the sources promise. Needs no GPU.
+
+    python tests/packaging/check_cuda_targets.py build/cuda
+
+A module with an undefined symbol links, but cannot be imported; one from which a source was left out can, and what is
+missing would run as something else on a GPU, or not at all.
+"""
+
+import argparse
+import importlib.util
+import itertools
+from pathlib import Path
+
+from pufferjax import envs, xla_ops
+from pufferjax.xla_ops import ffi
+
+ENV_FUNCTIONS = ("reset", "step", "observe", "restore", "stagger", "clock")
+# Ops that have no kernels: the heap lives on the host; the twin of the other is what a GPU runs.
+WITHOUT_KERNELS = ("one_hot_linear", "state_heap_insert", "state_heap_rescore")
+
+
+def promised() -> set[str]:
+    targets = {f"pufferjax.{env}.{function}" for env, function in itertools.product(envs.names(), ENV_FUNCTIONS)}
+    for op in set(xla_ops.OP_TARGETS) - set(WITHOUT_KERNELS):
+        targets.update(xla_ops.ALTERNATIVE_TARGETS.get(op, xla_ops.OP_TARGETS[op]))
+    return targets
+
+
+def check(module_file: Path) -> None:
+    spec = importlib.util.spec_from_file_location("_cuda", module_file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    registered = set(module.registrations())
+    if missing := sorted(promised() - registered):
+        raise SystemExit(f"{module_file} lacks {', '.join(missing)}")
+    # A handler of its own on the GPU is one that the CPU has too, or a form that only GPUs use.
+    known = promised() | {target for target in registered if ffi.has_native(target, "cpu")}
+    if unknown := sorted(registered - known):
+        raise SystemExit(f"{module_file} registers {', '.join(unknown)}, which no op or simulator names")
+    if stale := [op for op in WITHOUT_KERNELS if registered & set(xla_ops.OP_TARGETS[op])]:
+        raise SystemExit(f"{', '.join(stale)} has kernels: strike it off WITHOUT_KERNELS")
+    print(f"{module_file}: imported; {len(registered)} targets, none of those promised is missing")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=Path, help="the folder that holds _cuda.*.so")
+    build = parser.parse_args().build
+    modules = sorted(build.glob("_cuda.*.so"))
+    if len(modules) != 1:
+        raise SystemExit(f"there must be one _cuda.*.so in {build}, found {len(modules)}")
+    check(modules[0])
+
+
+if __name__ == "__main__":
+    main()
