@@ -37,6 +37,7 @@ ALTERNATIVE_TARGETS = {
     ),
     "linear_max": ("pufferjax.linear_max", "pufferjax.linear_max.fwd", "pufferjax.linear_max.bwd.scratch"),
     "mingru_layer": ("pufferjax.mingru_layer.cell", "pufferjax.mingru_layer.cell.bwd"),
+    "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd.scratch"),
     "prioritized_sample": ("pufferjax.prioritized_sample.scratch",),
 }
 

@@ -56,6 +56,6 @@ ffi::Error RandomWalk(OpenCall<CpuEnvCall> open, ffi::ThreadPool pool,
 template class EnvHandlers<CpuEnvCall>;
 
 CpuEnvHandlers::CpuEnvHandlers(OpenCall<CpuEnvCall> open)
-    : EnvHandlers(open), random_walk(BindRest(RandomWalk, open)) {}
+    : EnvHandlers(open, {}), random_walk(BindRest(RandomWalk, open, {})) {}
 
 }  // namespace pjx

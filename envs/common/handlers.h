@@ -42,20 +42,21 @@ using OpenCall = ffi::Error (*)(const char* name, typename Call::Context& contex
 
 // The handler that calls `function`, whose parameters after the first are read as HandlerOf reads them (ffi.h).
 template <typename First, typename... Rest>
-std::unique_ptr<ffi::Ffi> BindRest(ffi::Error (*function)(First, Rest...), First first) {
-  return ffi::Ffi::BindTo([=](Rest... rest) { return function(first, rest...); });
+std::unique_ptr<ffi::Ffi> BindRest(ffi::Error (*function)(First, Rest...), First first,
+                                   std::initializer_list<ffi::Traits> traits) {
+  return ffi::Ffi::BindTo([=](Rest... rest) { return function(first, rest...); }, traits);
 }
 
 template <typename Call>
 class EnvHandlers {
  public:
-  explicit EnvHandlers(OpenCall<Call> open)
-      : reset(BindRest(Reset, open)),
-        step(BindRest(Step, open)),
-        observe(BindRest(Observe, open)),
-        restore(BindRest(Restore, open)),
-        stagger(BindRest(Stagger, open)),
-        clock(BindRest(Clock, open)) {}
+  EnvHandlers(OpenCall<Call> open, std::initializer_list<ffi::Traits> traits)
+      : reset(BindRest(Reset, open, traits)),
+        step(BindRest(Step, open, traits)),
+        observe(BindRest(Observe, open, traits)),
+        restore(BindRest(Restore, open, traits)),
+        stagger(BindRest(Stagger, open, traits)),
+        clock(BindRest(Clock, open, traits)) {}
 
   const std::unique_ptr<ffi::Ffi> reset, step, observe, restore, stagger, clock;
 
@@ -210,17 +211,23 @@ class EnvHandlers {
   }
 };
 
-// Makes them known by the names that Python calls. `own` gives this simulator's.
+// Makes them known by the names that Python calls, which it returns. `own` gives this simulator's.
 template <typename Handlers, const Handlers& (*own)()>
-void RegisterHandlers(const std::string& env) {
-  const std::string prefix = "pufferjax." + env + ".";
-  auto& table = pjx::Handlers();
-  table[prefix + "reset"] = [](XLA_FFI_CallFrame* frame) { return own().reset->Call(frame); };
-  table[prefix + "step"] = [](XLA_FFI_CallFrame* frame) { return own().step->Call(frame); };
-  table[prefix + "observe"] = [](XLA_FFI_CallFrame* frame) { return own().observe->Call(frame); };
-  table[prefix + "restore"] = [](XLA_FFI_CallFrame* frame) { return own().restore->Call(frame); };
-  table[prefix + "stagger"] = [](XLA_FFI_CallFrame* frame) { return own().stagger->Call(frame); };
-  table[prefix + "clock"] = [](XLA_FFI_CallFrame* frame) { return own().clock->Call(frame); };
+std::vector<std::string> RegisterHandlers(const std::string& env) {
+  const std::pair<const char*, Handler*> functions[] = {
+      {"reset", [](XLA_FFI_CallFrame* frame) { return own().reset->Call(frame); }},
+      {"step", [](XLA_FFI_CallFrame* frame) { return own().step->Call(frame); }},
+      {"observe", [](XLA_FFI_CallFrame* frame) { return own().observe->Call(frame); }},
+      {"restore", [](XLA_FFI_CallFrame* frame) { return own().restore->Call(frame); }},
+      {"stagger", [](XLA_FFI_CallFrame* frame) { return own().stagger->Call(frame); }},
+      {"clock", [](XLA_FFI_CallFrame* frame) { return own().clock->Call(frame); }},
+  };
+  std::vector<std::string> targets;
+  for (const auto& [function, handler] : functions) {
+    targets.push_back("pufferjax." + env + "." + function);
+    pjx::Handlers()[targets.back()] = handler;
+  }
+  return targets;
 }
 
 }  // namespace pjx

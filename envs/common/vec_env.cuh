@@ -1,55 +1,14 @@
 // The executor on the GPU: one thread per environment, over the same simulator headers and with the same random streams
 // as on the CPU (vec_env.h), on XLA's stream. What a thread does, and what it makes of bad values, is in env_rows.h.
-// The handlers are not declared compatible with CUDA graphs: the first call on a device may allocate and copy.
+// All handlers can be recorded into CUDA graphs: what they need on the device is there before (shared_data.cuh).
 #pragma once
-
-#include <map>
-#include <mutex>
 
 #include "envs/common/env_rows.h"
 #include "envs/common/handlers.h"
+#include "envs/common/shared_data.cuh"
 #include "xla_ops/common/cuda.h"
 
 namespace pjx {
-
-// The copy of an array of the host on the current device, made at the first call for it and kept for the life of the
-// process, as is the array.
-inline ffi::Error CopyOnDevice(const char* call, cudaStream_t stream, const void* array, int64_t bytes,
-                               const void** copy) {
-  static std::mutex mutex;
-  static std::map<std::pair<int, const void*>, void*> copies;
-  int device;
-  if (auto e = CudaError(call, cudaGetDevice(&device)); e.failure()) return e;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto found = copies.find({device, array});
-  if (found == copies.end()) {
-    void* memory = nullptr;
-    if (auto e = CudaError(call, cudaMalloc(&memory, bytes)); e.failure()) return e;
-    cudaError_t error = cudaMemcpyAsync(memory, array, bytes, cudaMemcpyHostToDevice, stream);
-    if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
-    if (error != cudaSuccess) {
-      cudaFree(memory);
-      return CudaError(call, error);
-    }
-    found = copies.emplace(std::make_pair(device, array), memory).first;
-  }
-  *copy = found->second;
-  return ffi::Error::Success();
-}
-
-// Makes parameters that point to memory of the host point to a copy on the current device.
-template <typename E>
-ffi::Error MoveToDevice(const char* call, cudaStream_t stream, typename E::Params* params) {
-  if constexpr (contract::kOffers<contract::SharedData, E>) {
-    auto& data = E::SharedData(*params);
-    const int64_t bytes = E::SharedBytes(*params);
-    if (bytes == 0) return ffi::Error::Success();
-    const void* copy = nullptr;
-    if (auto e = CopyOnDevice(call, stream, data, bytes, &copy); e.failure()) return e;
-    data = static_cast<std::decay_t<decltype(data)>>(copy);
-  }
-  return ffi::Error::Success();
-}
 
 namespace device {
 
@@ -147,7 +106,7 @@ class EnvsOnStream final : public EnvCall<cudaStream_t> {
   template <typename Kernel, typename... Arguments>
   ffi::Error Run(Kernel* kernel, int64_t threads, const Arguments&... arguments) const {
     EnvRows<E> envs{batch_.params, batch_.num_envs, batch_.stride};
-    if (auto e = MoveToDevice<E>(name_, stream_, &envs.params); e.failure()) return e;
+    if (auto e = MoveToDevice<E>(name_, &envs.params); e.failure()) return e;
     const int64_t blocks = CeilDivide(threads, device::kThreads);
     return Launch(name_, stream_, kernel, blocks, device::kThreads, envs, threads, arguments...);
   }
@@ -161,14 +120,19 @@ using CudaEnvHandlers = EnvHandlers<EnvCall<cudaStream_t>>;
 
 template <typename E>
 const CudaEnvHandlers& CudaHandlersOf() {
-  static const CudaEnvHandlers handlers(EnvsOnStream<E>::Open);
+  static const CudaEnvHandlers handlers(EnvsOnStream<E>::Open, {ffi::Traits::kCmdBufferCompatible});
   return handlers;
 }
 
 // At namespace scope: the kernels of the simulator E for the one that Python knows as `env`.
 template <typename E>
 struct RegisteredCudaEnv {
-  explicit RegisteredCudaEnv(const std::string& env) { RegisterHandlers<CudaEnvHandlers, CudaHandlersOf<E>>(env); }
+  explicit RegisteredCudaEnv(const std::string& env) {
+    const auto targets = RegisterHandlers<CudaEnvHandlers, CudaHandlersOf<E>>(env);
+    if constexpr (contract::kOffers<contract::SharedData, E>) {
+      for (const std::string& target : targets) Initializers()[target] = InitializerOf<CopySharedData<E>>;
+    }
+  }
 };
 
 }  // namespace pjx

@@ -1,15 +1,16 @@
 """The time of a call on a device, from many calls inside one program: what Python takes to dispatch does not count."""
 
-import re
-from collections.abc import Callable, Sequence
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
-from pufferjax.bench import timing
-
 MAX_SETS = 8
+_NEVER = 113  # a number that no op here returns as its first; XLA does not know that
 
 
 def operand_sets(first: tuple, rotate_bytes: float) -> list[tuple]:
@@ -24,48 +25,75 @@ def operand_sets(first: tuple, rotate_bytes: float) -> list[tuple]:
     return [first, *(jax.tree.map(lambda x, by=by: rolled(x, by), first) for by in range(1, count))]
 
 
-def chained(run: Callable[..., Any], sets: Sequence[tuple], calls: int, rounds: int) -> Callable[[Any], Any]:
-    """A function of the sets: `rounds` times `calls` calls run(*operands), with the sets by turns; its last results.
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """A program of many calls of an op: function(operands)."""
 
-    A barrier lets no call begin before the one before it has ended, so that XLA neither merges two of them nor takes
-    one out of the loop; the results of a call are what the next one waits for, so that none is left out.
+    function: Callable[[Any], Any]
+    operands: Any
+    count: int
+
+
+def native_calls(run: Callable[..., Any], sets: Sequence[tuple], rounds: int) -> Calls:
+    """`rounds` rounds of a call run(*operands) of a native op with each of the sets; the results of the last one.
+
+    The custom calls are traced as having side effects. Otherwise XLA would make one of all that have equal operands.
     """
+    plain = jax.ffi.ffi_call
+
+    def marked(*args, **kwargs):
+        return plain(*args, **kwargs, has_side_effect=True)
 
     def program(sets):
-        def one(results, operands):
-            operands, _ = jax.lax.optimization_barrier((operands, results))
-            return run(*operands)
-
         def one_round(_, results):
-            for call in range(calls):
-                results = one(results, sets[call % len(sets)])
+            for operands in sets:
+                results = run(*operands)
             return results
 
-        shapes = jax.eval_shape(run, *sets[0])
-        return jax.lax.fori_loop(0, rounds, one_round, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        with mock.patch.object(jax.ffi, "ffi_call", marked):
+            return jax.lax.fori_loop(0, rounds, one_round, _zeros(run, sets[0]))
 
-    return program
-
-
-def seconds_per_call(
-    run: Callable[..., Any], sets: Sequence[tuple], calls: int, rounds: int, repeats: int = 5, target: str | None = None
-) -> list[float]:
-    """Seconds per call in each of `repeats` runs of `rounds` x `calls` calls. target: of the native call that each of
-    them must make; RuntimeError if XLA has merged them or taken them out of the loop."""
-    compiled = jax.jit(chained(run, sets, calls, rounds)).lower(sets).compile()
-    if target is not None:
-        found = calls_in_loops(compiled.as_text(), target)
-        if found < calls:
-            raise RuntimeError(f"{found} calls of {target} are left in the loop, not {calls}: nothing was timed")
-    return [t / (calls * rounds) for t in timing.in_a_row(lambda: compiled(sets), 2, repeats)]
+    return Calls(program, list(sets), rounds * len(sets))
 
 
-def calls_in_loops(text: str, target: str) -> int:
-    """How many calls of targets that begin with `target` a compiled program has, outside its entry computation."""
-    entry = re.search(r"^ENTRY .*?^}", text, re.MULTILINE | re.DOTALL)
-    called = re.compile(rf'custom_call_target="{re.escape(target)}')
-    return len(called.findall(text)) - (len(called.findall(entry[0])) if entry else 0)
+def plain_calls(run: Callable[..., Any], operands: tuple, count: int) -> Calls:
+    """`count` calls run(*operands) of an op in plain JAX; the results of the last one.
+
+    The smallest operand of each call depends on all results of the call before, by a number that is 0 in fact, so that
+    XLA neither takes a call out of the loop nor leaves a part of one out.
+    """
+    leaves = jax.tree.leaves(operands)
+    of_floats = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.floating)]
+    smallest = min(of_floats, key=lambda i: leaves[i].size)
+
+    def program(operands):
+        def one(_, results):
+            seen = sum(jnp.sum(x[(0,) * x.ndim] == _NEVER) for x in jax.tree.leaves(results) if x.size)
+            leaves, structure = jax.tree.flatten(operands)
+            leaves[smallest] = leaves[smallest] + jnp.asarray(seen, leaves[smallest].dtype)
+            return run(*structure.unflatten(leaves))
+
+        return jax.lax.fori_loop(0, count, one, _zeros(run, operands))
+
+    return Calls(program, operands, count)
+
+
+def compiled(programs: Mapping[str, Calls]) -> dict[str, Any]:
+    """The compiled programs. All at the same time: XLA leaves Python's lock while it compiles."""
+    lowered = {name: jax.jit(calls.function).lower(calls.operands) for name, calls in programs.items()}
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return dict(zip(lowered, threads.map(lambda program: program.compile(), lowered.values()), strict=True))
+
+
+def _zeros(run, operands):
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, *operands))
+
+
+def count_calls(text: str, target: str) -> int:
+    """How many calls of targets that begin with `target` the text of a compiled program has."""
+    return text.count(f'custom_call_target="{target}')
 
 
 def num_bytes(tree: Any) -> int:
-    return sum(x.nbytes for x in jax.tree.leaves(tree))
+    """Of arrays, or of shapes and types."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

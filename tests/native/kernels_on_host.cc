@@ -12,6 +12,7 @@
 #include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
 #include "xla_ops/mingru_layer/column.h"
+#include "xla_ops/one_hot_linear/kernels.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -43,7 +44,7 @@ void RecurrenceBackward(const RecurrenceSizes& sizes, const void* operands, bool
   Blocks(sizes.all_columns(), backwards, [&](int64_t column) { BackwardColumn(sizes, o, column); });
 }
 
-struct EntityOperand {
+struct LaneOperand {
   const void* data;
   const int64_t* sizes;  // along the lanes' axes
 };
@@ -53,10 +54,10 @@ struct EntityCall {
   int64_t num_axes;
   const int64_t* lanes;  // sizes of those axes
   int64_t is_bfloat16, has_first;
-  EntityOperand x, mask, w1, b1, weight, bias, winner, y_bar;
+  LaneOperand x, mask, w1, b1, weight, bias, winner, y_bar;
 
   template <typename T>
-  LaneArray<const T> Of(const EntityOperand& operand, int64_t block) const {
+  LaneArray<const T> Of(const LaneOperand& operand, int64_t block) const {
     return ArrayOfLanes(static_cast<const T*>(operand.data), operand.sizes, LanesOf(lanes, num_axes), block);
   }
   EntityArrays Arrays() const {
@@ -147,6 +148,28 @@ void EntityBackward(const EntityBackwardArgs& args, bool by_rows, bool backwards
          [&](int64_t block) { EntityAddParts::Run(Team<EntityAddParts::kThreads>{backwards}, args, block, *shared); });
 }
 
+struct OneHotCall {
+  OneHotSizes sizes;
+  int64_t num_axes;
+  const int64_t* lanes;  // sizes of those axes
+  LaneOperand x, weight, bias, cotangent;
+
+  Lanes AllLanes() const { return LanesOf(lanes, num_axes); }
+  template <typename T>
+  LaneArray<const T> Of(const LaneOperand& operand, int64_t block) const {
+    return ArrayOfLanes(static_cast<const T*>(operand.data), operand.sizes, AllLanes(), block);
+  }
+  LaneArray<const uint8_t> X() const { return Of<uint8_t>(x, sizes.num_rows * sizes.num_cells); }
+  bool IsAligned() const { return sizes.num_hidden % HiddenTiles::kVec == 0; }
+};
+
+template <typename Block, typename Args>
+void OneHotBlocks(const Args& args, bool backwards) {
+  const auto shared = SharedMemory<typename Block::Shared>();
+  Blocks(Block::Blocks(args), backwards,
+         [&](int64_t block) { Block::Run(Team<Block::kThreads>{backwards}, args, block, *shared); });
+}
+
 }  // namespace
 }  // namespace pjx
 
@@ -214,6 +237,35 @@ void mingru_cell(const MingruSizes* sizes, const CellForwardOperands* operands, 
 
 void mingru_cell_backward(const MingruSizes* sizes, const CellBackwardOperands* operands, bool backwards) {
   Blocks(sizes->all_columns(), backwards, [&](int64_t column) { CellBackwardColumn(*sizes, *operands, column); });
+}
+
+void one_hot_forward(const OneHotCall* call, float* y, bool backwards) {
+  const OneHotSizes& sizes = call->sizes;
+  const OneHotForwardArgs args{sizes,
+                               call->AllLanes(),
+                               call->X(),
+                               call->Of<float>(call->weight, sizes.table()),
+                               call->Of<float>(call->bias, sizes.num_hidden),
+                               y};
+  (call->IsAligned() ? OneHotBlocks<OneHotForward<true>, OneHotForwardArgs>
+                     : OneHotBlocks<OneHotForward<false>, OneHotForwardArgs>)(args, backwards);
+}
+
+void one_hot_backward(const OneHotCall* call, int64_t num_parts, float* dweight, float* dbias, float* sums,
+                      bool backwards) {
+  const OneHotSizes& sizes = call->sizes;
+  const OneHotBackwardArgs args{sizes,
+                                call->AllLanes(),
+                                num_parts,
+                                call->X(),
+                                call->Of<float>(call->cotangent, sizes.num_rows * sizes.num_hidden),
+                                sums,
+                                dweight,
+                                dbias};
+  (call->IsAligned() ? OneHotBlocks<OneHotPartSums<true>, OneHotBackwardArgs>
+                     : OneHotBlocks<OneHotPartSums<false>, OneHotBackwardArgs>)(args, backwards);
+  Blocks(args.lanes.count * OneHotAddParts::Size(args), backwards,
+         [&](int64_t index) { OneHotAddParts::Run(args, index); });
 }
 
 // How many rows a block has, so that a test can tell that they are not one turn's. `passes` over bfloat16 parts; 0: the

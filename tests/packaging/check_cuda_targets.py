@@ -15,6 +15,8 @@ from pufferjax import envs, xla_ops
 from pufferjax.xla_ops import ffi
 
 ENV_FUNCTIONS = ("reset", "step", "observe", "restore", "stagger", "clock")
+# Simulators whose levels are copied to a device before anything is executed there.
+WITH_LEVELS = ("maze", "boxoban")
 # Ops that have no kernels: the heap lives on the host; the twin of the other is what a GPU runs.
 WITHOUT_KERNELS = ("one_hot_linear", "state_heap_insert", "state_heap_rescore")
 
@@ -30,13 +32,18 @@ def check(module_file: Path) -> None:
     spec = importlib.util.spec_from_file_location("_cuda", module_file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    registered = set(module.registrations())
+    registrations = module.registrations()
+    registered = set(registrations)
     if missing := sorted(promised() - registered):
         raise SystemExit(f"{module_file} lacks {', '.join(missing)}")
     # A handler of its own on the GPU is one that the CPU has too, or a form that only GPUs use.
     known = promised() | {target for target in registered if ffi.has_native(target, "cpu")}
     if unknown := sorted(registered - known):
         raise SystemExit(f"{module_file} registers {', '.join(unknown)}, which no op or simulator names")
+    for env, function in itertools.product(WITH_LEVELS, ENV_FUNCTIONS):
+        stages = registrations[f"pufferjax.{env}.{function}"]
+        if not isinstance(stages, dict) or set(stages) != {"initialize", "execute"}:
+            raise SystemExit(f"{module_file}: nothing copies the levels of {env} before {function}")
     if stale := [op for op in WITHOUT_KERNELS if registered & set(xla_ops.OP_TARGETS[op])]:
         raise SystemExit(f"{', '.join(stale)} has kernels: strike it off WITHOUT_KERNELS")
     print(f"{module_file}: imported; {len(registered)} targets, none of those promised is missing")

@@ -24,6 +24,7 @@ from pufferjax.xla_ops.linear_recurrence.op import TARGET as RECURRENCE
 from pufferjax.xla_ops.linear_recurrence.op import TARGET_BACKWARD as RECURRENCE_BACKWARD
 from pufferjax.xla_ops.mingru_layer import op as mingru
 from pufferjax.xla_ops.mingru_layer.reference import mingru_layer_reference
+from pufferjax.xla_ops.one_hot_linear import op as one_hot
 from pufferjax.xla_ops.prioritized_sample.op import TARGET as SAMPLE
 from pufferjax.xla_ops.prioritized_sample.reference import prioritized_sample_reference
 
@@ -358,6 +359,89 @@ def test_a_reset_of_a_cell_lets_nothing_pass(cells_on_host):
     x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar)
     np.testing.assert_array_equal(h0_bar, 0.0)
     assert np.isfinite(x_bar[10:]).all()
+
+
+# --- one_hot_linear ---------------------------------------------------------------------------------------------------
+
+
+def one_hot_operands(rows, cells, codes, hidden, lanes=(), shared=()):
+    """x, weight, bias and the cotangent of y, each with `lanes` in front, of size 1 if its name is in `shared`."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (rows, cells), "weight": (cells, codes, hidden), "bias": (hidden,), "cotangent": (rows, hidden)}
+    shapes = {name: ((1,) * len(lanes) if name in shared else lanes) + shape for name, shape in shapes.items()}
+    x = rng.integers(1, codes + 1, shapes["x"]) * (rng.random(shapes["x"]) < 0.6)
+    return x.astype(np.uint8), *(rng.normal(size=shape).astype(np.float32) for shape in list(shapes.values())[1:])
+
+
+def one_hot_on_host(kernels, operands, num_parts, lanes=()):
+    """y, dweight, dbias."""
+    x, weight, *_ = operands
+    cells, codes, hidden = weight.shape[-3:]
+    rows, count = x.shape[-2], len(lanes)
+    axes = [np.array(operand.shape[:count], np.int64) for operand in operands]
+    fields = [field for pair in zip(operands, axes, strict=True) for field in pair]
+    call = pack(rows, cells, codes, hidden, count, np.array(lanes, np.int64), *fields)
+    pointers = lambda results: [ctypes.c_void_p(r.ctypes.data) for r in results]  # noqa: E731
+
+    def forward(results, backwards):
+        kernels.one_hot_forward(call, *pointers(results), backwards)
+
+    def backward(results, backwards):
+        kernels.one_hot_backward(call, ctypes.c_int64(num_parts), *pointers(results), backwards)
+
+    shapes = [weight.shape[-3:], (hidden,), (num_parts, cells * codes + 1, hidden)]
+    (y,) = both_orders(forward, ((*lanes, rows, hidden), np.float32))
+    return y, *both_orders(backward, *(((*lanes, *shape), np.float32) for shape in shapes))[:2]
+
+
+def dense_gradients(x, cotangent, codes):
+    code = (x[..., None] == np.arange(1, codes + 1)).astype(np.float64)
+    return np.einsum("...rck,...rh->...ckh", code, cotangent.astype(np.float64)), cotangent.astype(np.float64).sum(-2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_parts"),
+    [
+        ((0, 4, 2, 8), 1),
+        ((1, 1, 1, 1), 1),
+        ((3, 0, 2, 8), 2),  # more parts than rows have any use for, and no cells
+        ((65, 7, 5, 5), 1),
+        ((130, 34, 3, 68), 3),
+        ((3, 130, 9, 130), 1),  # two lists of cells, two chunks of codes, three tiles
+        ((5, 3, 255, 16), 1),
+        ((7, 2, 3, 0), 1),
+    ],
+    ids=str,
+)
+def test_one_hot_layers_match_the_cpu(kernels, sizes, num_parts):
+    operands = one_hot_operands(*sizes)
+    x, weight, bias, cotangent = operands
+    y, dweight, dbias = one_hot_on_host(kernels, operands, num_parts)
+    expected = ffi.native_call(one_hot.TARGET_FWD, [jax.ShapeDtypeStruct(y.shape, jnp.float32)], x, weight, bias)[0]
+    np.testing.assert_array_equal(y, expected)  # the same sums in the same order
+    for one, other in zip((dweight, dbias), dense_gradients(x, cotangent, sizes[2]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=6e-7 * (sizes[0] + 1))
+
+
+@pytest.mark.parametrize("shared", [(), ("weight", "bias"), ("x",), ("cotangent", "bias")])
+def test_one_hot_layers_of_lanes(kernels, shared):
+    """As vmap brings them: an operand that it does not map has size 1 on its axis."""
+    lanes = (2, 3)
+    operands = one_hot_operands(20, 6, 3, 12, lanes, shared)
+    got = one_hot_on_host(kernels, operands, 2, lanes)
+    for lane in np.ndindex(*lanes):
+        own = [np.broadcast_to(v, (*lanes, *v.shape[2:]))[lane] for v in operands]
+        for one, other in zip(got, one_hot_on_host(kernels, [v.copy() for v in own], 2), strict=True):
+            np.testing.assert_array_equal(one[lane], other)
+
+
+def test_codes_above_k_contribute_nothing(kernels):
+    x, *others = one_hot_operands(70, 9, 3, 8)
+    bad = np.where(x == 0, np.uint8(4), x)
+    bad[0, 0] = 255
+    x[0, 0] = 0
+    for one, other in zip(*(one_hot_on_host(kernels, (v, *others), 1) for v in (bad, x)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # --- linear_max and entity_encoder ------------------------------------------------------------------------------------

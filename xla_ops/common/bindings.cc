@@ -15,9 +15,16 @@ namespace py = pybind11;
 PYBIND11_MODULE(PJX_MODULE_NAME, module) {
   module.doc() = "pufferjax's native handlers; use pufferjax.xla_ops and pufferjax.envs, not this module.";
   module.def("registrations", [] {
+    const auto capsule = [](pjx::Handler* handler) { return py::capsule(reinterpret_cast<void*>(handler)); };
     py::dict table;
-    for (const auto& [target, handler] : pjx::Handlers())
-      table[target.c_str()] = py::capsule(reinterpret_cast<void*>(handler));
+    for (const auto& [target, handler] : pjx::Handlers()) table[target.c_str()] = capsule(handler);
+    // A target of several stages is a dict of them, as jax.ffi.register_ffi_target takes it.
+    for (const auto& [target, initializer] : pjx::Initializers()) {
+      py::dict stages;
+      stages["initialize"] = capsule(initializer);
+      stages["execute"] = table[target.c_str()];
+      table[target.c_str()] = stages;
+    }
     return table;
   });
   module.def("instruction_set", [] { return std::string(pjx::NameOf(pjx::LevelInUse())); });

@@ -35,6 +35,14 @@ XLA_FFI_Error* HandlerOf(XLA_FFI_CallFrame* frame) {
   return handler->Call(frame);
 }
 
+// Likewise the handler of the stage before execution.
+template <auto function>
+XLA_FFI_Error* InitializerOf(XLA_FFI_CallFrame* frame) {
+  constexpr auto stage = ffi::ExecutionStage::kInitialize;
+  static const auto* handler = ffi::Ffi::BindTo<decltype(function), stage>(function).release();
+  return handler->Call(frame);
+}
+
 // A part of an error's text: words or a number.
 class TextPart {
  public:

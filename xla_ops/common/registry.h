@@ -31,6 +31,12 @@ inline std::map<std::string, Handler*>& Handlers() {
   return handlers;
 }
 
+// Of targets that have something to prepare on a device before every execution of a program that calls them.
+inline std::map<std::string, Handler*>& Initializers() {
+  static std::map<std::string, Handler*> initializers;
+  return initializers;
+}
+
 inline std::map<std::string, Describe>& Descriptions() {
   static std::map<std::string, Describe> descriptions;
   return descriptions;

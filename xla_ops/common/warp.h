@@ -1,5 +1,7 @@
 // A warp of GPU threads, or a loop over its lanes that stands in for it on the host: what team.h is for a block. Lanes
-// exchange values through the functions here alone, so a phase of a warp waits for nobody.
+// exchange values through the functions here, so a phase of a warp waits for nobody; or through shared memory that no
+// other warp touches, with a Sync between the phase that writes it and one that reads it, and between that and the next
+// that writes it.
 #pragma once
 
 #include <cmath>
@@ -29,16 +31,6 @@ class PerThread {
 template <typename T>
 using PerLane = PerThread<T, 32>;
 
-PJX_HD int CountBits(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __popc(bits);
-#else
-  int count = 0;
-  for (; bits != 0; bits &= bits - 1) ++count;
-  return count;
-#endif
-}
-
 PJX_HD int LowestBit(uint32_t bits) {
 #ifdef __CUDA_ARCH__
   return __ffs(static_cast<int>(bits)) - 1;
@@ -46,6 +38,16 @@ PJX_HD int LowestBit(uint32_t bits) {
   int bit = 0;
   while ((bits >> bit & 1u) == 0) ++bit;
   return bit;
+#endif
+}
+
+PJX_HD int CountBits(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  int count = 0;
+  for (; bits != 0; bits &= bits - 1) ++count;
+  return count;
 #endif
 }
 
@@ -74,13 +76,17 @@ struct Warp {
 #endif
   }
 
+  PJX_HD void Sync() const {
+#ifdef __CUDA_ARCH__
+    __syncwarp();
+#endif
+  }
+
   // Each, whose writes to memory all lanes see in the next phase.
   template <typename Phase>
   PJX_HD void EachAndWait(const Phase& phase) const {
     Each(phase);
-#ifdef __CUDA_ARCH__
-    __syncwarp();
-#endif
+    Sync();
   }
 
   // Bit i: whether holds(i).

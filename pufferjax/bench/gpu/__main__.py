@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m pufferjax.ben
     add(
         "--tests",
         type=Path,
-        help="The folder tests/gpu of the repository. Default: that of the current folder, if any.",
+        help="The repository's folder tests/gpu. Default: that of the current folder, if any.",
     )
     add("--cache", type=Path, help="Keep compiled programs in this folder, for another run. Default: a temporary one.")
     add("--dry-run", action="store_true", help="Tiny sizes, on whatever device there is: shows that everything runs.")

@@ -15,10 +15,10 @@ ORDER = "PUFFERJAX_BENCH_ORDER"
 
 
 class Sender:
-    """Events of this process on a file descriptor it inherited."""
+    """Events of this process, into the FIFO at `path`."""
 
-    def __init__(self, descriptor: int):
-        self._descriptor = descriptor
+    def __init__(self, path: str):
+        self._descriptor = os.open(path, os.O_WRONLY)
 
     def begin(self, phase: str, item: str, limit: float) -> None:
         self._send({"begin": [phase, item], "limit": limit})
@@ -48,7 +48,7 @@ def items_of(phase: str, dry_run: bool):
 
 def main() -> None:
     asked = order()
-    sender = Sender(asked["descriptor"])
+    sender = Sender(asked["events"])
     known = {(item.phase, item.name): item for phase in asked["phases"] for item in items_of(phase, asked["dry_run"])}
     for phase, name in asked["items"]:
         if not _run(known[phase, name], sender, asked):

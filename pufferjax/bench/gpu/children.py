@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
-import selectors
+import select
 import signal
 import subprocess
 import sys
@@ -16,16 +16,16 @@ from typing import Any
 
 from pufferjax.bench.gpu.child import ORDER
 
-START_LIMIT = 90.0  # seconds until the first item of a child begins
-_TAIL = 2000  # characters of a child's output that a failure quotes
+_TAIL = 20_000  # characters kept of a child's output
+_QUOTED = 2000  # of which a failure quotes the last
 
 
 @dataclasses.dataclass
 class Group:
     """Items that children run one after the other.
 
-    command: None: `pufferjax.bench.gpu.child`. environment: beside that of this process. unknown_items: the child says
-    what it runs; `items` is then empty.
+    command: what starts a child; before the arguments that run `child`, unless `runs_child` is False. environment:
+    beside that of this process. unknown_items: the child says what it runs; `items` is then empty.
     """
 
     items: list[tuple[str, str]]
@@ -35,6 +35,9 @@ class Group:
     unknown_items: str | None = None  # the phase they belong to
     suffix: str = ""  # of the names of the items in the report
     order: dict[str, Any] = dataclasses.field(default_factory=dict)  # more of what the child is told
+    runs_child: bool = True
+    start_limit: float = 90.0  # seconds until a child begins its first item
+    slowness: float = 1.0  # by which the limits of items are stretched
 
 
 def run_group(
@@ -73,10 +76,10 @@ def run_group(
             left = [other for other in left if other != ended.lost]
             # An item that was stopped because the phase's time is over did nothing wrong.
             status = "skipped" if ended.is_over else "failed"
-            add(phase, item + group.suffix, status, error=ended.reason, output=ended.output)
+            add(phase, item + group.suffix, status, error=ended.reason, output=ended.output[-_QUOTED:])
         elif not ended.done:  # it died before it began anything: the next one would too
             phase = group.unknown_items or group.phases[0]
-            add(phase, f"start{group.suffix}", "failed", error=ended.reason, output=ended.output)
+            add(phase, f"start{group.suffix}", "failed", error=ended.reason, output=ended.output[-_QUOTED:])
             break
         elif group.unknown_items:
             break
@@ -95,18 +98,21 @@ class _Ended:
 
 
 def _run_child(group: Group, asked: dict[str, Any], add: Callable[..., None], deadline: float) -> _Ended:
-    reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as output:
-        environment = {**os.environ, **group.environment, ORDER: json.dumps({**asked, "descriptor": writing})}
-        command = group.command
-        if command is None:
-            command = [sys.executable, "-P", "-m", "pufferjax.bench.gpu.child"]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
+        # A FIFO, not a pipe: tools that stand between this process and the child need not hand it on.
+        events = os.path.join(folder, "events")
+        os.mkfifo(events)
+        # Open for writing too, or it would be at its end before the child opens it.
+        reading = os.open(events, os.O_RDWR | os.O_NONBLOCK)
+        environment = {**os.environ, **group.environment, ORDER: json.dumps({**asked, "events": events})}
+        command = list(group.command or [])
+        if group.runs_child:
+            command += [sys.executable, "-P", "-m", "pufferjax.bench.gpu.child"]
             environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # the same package as in this process
         process = subprocess.Popen(
-            list(command), env=environment, pass_fds=[writing], stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
-        os.close(writing)
         try:
             return _follow(process, reading, output, group, add, deadline)
         finally:
@@ -116,33 +122,34 @@ def _run_child(group: Group, asked: dict[str, Any], add: Callable[..., None], de
 
 def _follow(process, reading: int, output, group: Group, add, deadline: float) -> _Ended:
     done: list[tuple[str, str]] = []
-    at, limit, rest = None, time.time() + START_LIMIT, b""
+    at, limit, rest = None, time.time() + group.start_limit, b""
     reason, is_over = "", False
-    with selectors.DefaultSelector() as selector:
-        selector.register(reading, selectors.EVENT_READ)
-        while True:
-            wait = min(limit, deadline) - time.time()
-            if wait <= 0:
-                is_over = deadline <= limit
-                reason = "stopped: the time of its phase was over" if is_over else "hung: it outran its time limit"
-                _kill(process)
-                break
-            if not selector.select(wait):
-                continue
+    while True:
+        has_ended = process.poll() is not None  # before the last look for events
+        select.select([reading], [], [], 0.0 if has_ended else 0.1)
+        data = b""
+        with contextlib.suppress(BlockingIOError):
             data = os.read(reading, 65536)
-            if not data:
-                reason = _how_it_ended(process.wait())
-                break
-            *lines, rest = (rest + data).split(b"\n")
-            for event in map(json.loads, lines):
-                if "begin" in event:
-                    at, limit = tuple(event["begin"]), time.time() + event["limit"]
-                elif "row" in event:
-                    phase, item, status, figures = event["row"]
-                    add(phase, item + group.suffix, status, **figures)
-                else:
-                    done.append(tuple(event["end"]))
-                    at, limit = None, time.time() + START_LIMIT
+        *lines, rest = (rest + data).split(b"\n")
+        for event in map(json.loads, lines):
+            if "begin" in event:
+                at, limit = tuple(event["begin"]), time.time() + group.slowness * event["limit"]
+            elif "row" in event:
+                phase, item, status, figures = event["row"]
+                add(phase, item + group.suffix, status, **figures)
+            else:
+                done.append(tuple(event["end"]))
+                at, limit = None, time.time() + group.start_limit
+        if data:
+            continue
+        if has_ended:
+            reason = _how_it_ended(process.returncode)
+            break
+        if time.time() >= min(limit, deadline):
+            is_over = deadline <= limit
+            reason = "stopped: the time of its phase was over" if is_over else "hung: it outran its time limit"
+            _kill(process)
+            break
     output.seek(0, os.SEEK_END)
     output.seek(max(0, output.tell() - _TAIL))
     return _Ended(done, at, reason, is_over, output.read().decode(errors="replace"))

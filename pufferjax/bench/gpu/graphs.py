@@ -3,6 +3,7 @@
 The mode is that of the process: `MODES` are the XLA_FLAGS of the children.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax import envs
-from pufferjax.bench.gpu.handlers import compare, make_case, native_or_twin, on
+from pufferjax.bench.gpu.handlers import compare, make_case, name_of, native_or_twin, on
 from pufferjax.bench.gpu.items import Context, Item, Missing
 from pufferjax.bench.gpu.simulators import equal_bits, lacking_functions, play
 from pufferjax.bench.ops import OPS
@@ -39,13 +40,10 @@ CALLS = 3  # the first may record what later ones replay
 
 
 def items(dry_run: bool) -> list[Item]:
-    checks = CHECKS if not dry_run else [(op, OPS[op].tiny) for op in ("gae_vtrace", "entity_encoder gradient")]
-    found = [
-        Item("graphs", f"{op} {'x'.join(map(str, size))}", lambda context, op=op, size=size: _op(context, op, size))
-        for op, size in checks
-    ]  # fmt: skip
+    checks = CHECKS if not dry_run else [(op, OPS[op].tiny) for op in ("gae_vtrace",)]
+    found = [Item("graphs", name_of(op, size), functools.partial(_op, op=op, size=size)) for op, size in checks]
     names = ("maze",) if dry_run else envs.names()
-    return found + [Item("graphs", name, lambda context, name=name: _simulator(context, name)) for name in names]
+    return found + [Item("graphs", name, functools.partial(_simulator, name=name)) for name in names]
 
 
 def _op(context: Context, op: str, size: tuple) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Phase: every handler of an op once, those that need scratch memory included, against the pure-JAX twin on the CPU."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 from pufferjax import xla_ops
 from pufferjax.bench.gpu.items import Context, Item, Missing, Wrong
-from pufferjax.bench.ops import OPS, Case, close
+from pufferjax.bench.ops import OPS, Case, close, public_op
 
 # (entry of OPS, size): one of each kernel and path.
 CHECKS = (
@@ -43,14 +44,16 @@ CHECKS = (
     ("state_heap_insert", (256, 4912)),
     ("state_heap_rescore", (256, 410)),
 )
+_DRY = ("gae_vtrace", "linear_recurrence bfloat16 gradient", "prioritized_sample", "entity_encoder gradient")
 
 
 def items(dry_run: bool) -> list[Item]:
-    names = dict.fromkeys(CHECKS) if not dry_run else {(op, OPS[op].tiny): None for op, _ in CHECKS}
-    return [
-        Item("handlers", f"{op} {'x'.join(map(str, size))}", lambda context, op=op, size=size: _check(context, op, size))
-        for op, size in names
-    ]  # fmt: skip
+    checks = CHECKS if not dry_run else [(op, OPS[op].tiny) for op in _DRY]
+    return [Item("handlers", name_of(op, size), functools.partial(_check, op=op, size=size)) for op, size in checks]
+
+
+def name_of(op: str, size: tuple) -> str:
+    return f"{op} {'x'.join(map(str, size))}"
 
 
 def _check(context: Context, op: str, size: tuple) -> dict[str, Any]:
@@ -70,14 +73,9 @@ def make_case(op: str, size: tuple) -> Case:
     return OPS[op].make(*size, **OPS[op].options)
 
 
-def op_of(name: str) -> str:
-    """The public op that an entry of OPS measures."""
-    return name.split()[0]
-
-
 def native_or_twin(context: Context, name: str) -> str:
     """The `impl` that an entry of OPS is run with under test: "reference" where there is no native form."""
-    return xla_ops.backends()[op_of(name)][context.platform]
+    return xla_ops.backends()[public_op(name)][context.platform]
 
 
 def on(device: jax.Device, function, operands):

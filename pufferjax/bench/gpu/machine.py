@@ -19,7 +19,7 @@ from pufferjax.xla_ops import ffi
 
 ENV_FUNCTIONS = ("reset", "step", "observe", "restore", "stagger", "clock", "random_walk")
 ON_HOST = "pufferjax.state_heap."  # in training the state set is on the host
-_QUERY = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,clocks.max.mem,power.limit,temperature.gpu,mig.mode.current"
+_QUERY = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,clocks.max.mem,power.limit,temperature.gpu"
 
 
 def items(dry_run: bool) -> list[Item]:

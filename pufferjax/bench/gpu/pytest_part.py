@@ -1,4 +1,4 @@
-"""A pytest plugin: this process runs every n-th test and sends the outcome of each, as a child of `pufferjax bench gpu`.
+"""A pytest plugin for a child of `pufferjax bench gpu`: it runs every n-th test and sends the outcome of each.
 
 python -m pytest -p pufferjax.bench.gpu.pytest_part TESTS
 """
@@ -13,7 +13,7 @@ _sender: Sender
 
 def pytest_configure():
     global _sender
-    _sender = Sender(order()["descriptor"])
+    _sender = Sender(order()["events"])
 
 
 def pytest_collection_modifyitems(config, items):

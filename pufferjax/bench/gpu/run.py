@@ -3,24 +3,35 @@
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pufferjax.bench.gpu import graphs
+from pufferjax.bench.gpu import graphs, tools
 from pufferjax.bench.gpu.child import items_of
 from pufferjax.bench.gpu.children import Group, cache_environment, run_group
 from pufferjax.bench.gpu.pytest_part import PHASE as TESTS
 from pufferjax.bench.gpu.report import Report, describe
 
-PHASES = ("machine", "handlers", "simulators", "tests", "graphs")
-# Of all the time, until when: what is compared shares the GPU, what is timed has it alone.
-_UNTIL = {"machine": 0.12, "compared": 1.0}
+# Stages, one after the other: their phases, and their shares of the time. What is compared shares the GPU, what is
+# timed has it alone; what a stage leaves of its time goes to the next one.
+_STAGES = {
+    "machine": (("machine",), 8),
+    "compared": (("handlers", "simulators", "tests", "graphs", "sanitizer"), 32),
+    "kernels": (("kernels",), 18),
+    "speeds": (("speeds",), 10),
+    "training": (("training",), 29),
+    "ncu": (("ncu",), 3),
+}
+PHASES = tuple(phase for phases, _ in _STAGES.values() for phase in phases)
 _TEST_PARTS = 6
+_Add = Callable[..., None]
+_Job = Callable[[_Add, float], None]
 _QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
@@ -60,15 +71,35 @@ class _Bench:
         return self._dry_run or self._facts.get("platform") == "gpu"
 
     def run(self, phases: set[str], tests: Path | None) -> None:
-        self._run([self._group("machine")], "machine")
-        if not self.has_device:
-            return
-        groups = [self._group(phase) for phase in ("handlers", "simulators") if phase in phases]
+        """Runs the stages that have one of `phases`, and that of the machine."""
+        stages = _STAGES if not self._dry_run else {"all": (PHASES, 1)}
+        phases = phases | {"machine"}
+        chosen = [([phase for phase in its if phase in phases], share) for its, share in stages.values()]
+        chosen = [(its, share) for its, share in chosen if its]
+        total, used = sum(share for _, share in chosen), 0
+        for its, share in chosen:
+            used += share
+            self._run_stage(self._jobs(its, tests), self._start + self._seconds * used / total)
+            if not self.has_device:
+                return
+
+    def _jobs(self, phases: Sequence[str], tests: Path | None) -> list[_Job]:
+        """What a stage does: functions of (add, deadline), which may run side by side."""
+        own = [phase for phase in phases if phase not in ("tests", "graphs", "sanitizer", "ncu")]
+        groups = [self._group(phase) for phase in own]
         if "graphs" in phases:
             groups += self._graphs()
+        if self._dry_run and groups:  # one child for all: most of the time of a small one goes into its start
+            groups = [Group([item for group in groups for item in group.items], [x.phases[0] for x in groups])]
         if "tests" in phases:
             groups += self._tests(tests)
-        self._run(groups, "compared")
+        jobs: list[_Job] = [functools.partial(self._run_group, group) for group in groups]
+        for tool in tools.SANITIZERS if "sanitizer" in phases else ():
+            run = functools.partial(tools.sanitize, tool)
+            jobs.append(functools.partial(self._with_tool, run, self._group("handlers")))
+        if "ncu" in phases:
+            jobs.append(functools.partial(self._with_tool, tools.measure, self._group("profiled")))
+        return jobs
 
     def _group(self, phase: str, **options: Any) -> Group:
         items = [(item.phase, item.name) for item in items_of(phase, self._dry_run)]
@@ -93,15 +124,12 @@ class _Bench:
         command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
         command += ["--import-mode=importlib", "-p", "pufferjax.bench.gpu.pytest_part", str(folder.absolute())]
         return [
-            Group([], [TESTS], command=command, unknown_items=TESTS, order={"part": [part, parts]})
+            Group([], [TESTS], command, unknown_items=TESTS, order={"part": [part, parts]}, runs_child=False)
             for part in range(parts)
         ]
 
-    def _run(self, groups: list[Group], stage: str) -> None:
-        """Side by side, as many as there are cores for."""
-        if not groups:
-            return
-        deadline = self._start + self._seconds * _UNTIL[stage]
+    def _run_stage(self, jobs: list[_Job], deadline: float) -> None:
+        """Side by side, as many as there are cores for; in a dry run one after the other."""
         counts: collections.Counter[tuple[str, str]] = collections.Counter()
 
         def add(phase: str, item: str, status: str, **figures: Any) -> None:
@@ -112,16 +140,22 @@ class _Bench:
                 return
             self._report.add(phase, item, status, **figures)
 
-        workers = max(1, min(len(groups), (os.cpu_count() or 1) if not self._dry_run else 1))
+        workers = 1 if self._dry_run else max(1, min(len(jobs), os.cpu_count() or 1))
         with concurrent.futures.ThreadPoolExecutor(workers) as threads:
-            for done in [threads.submit(self._run_group, group, add, deadline) for group in groups]:
+            for done in [threads.submit(job, add, deadline) for job in jobs]:
                 done.result()
         for (status, reason), count in counts.items():
             self._report.add(TESTS, f"{count} tests", status, **({"error": reason} if reason else {}))
 
-    def _run_group(self, group: Group, add: Callable[..., None], deadline: float) -> str:
+    def _run_group(self, group: Group, add: _Add, deadline: float) -> None:
+        run_group(self._told(group), add, deadline=deadline, dry_run=self._dry_run, facts=self._facts)
+
+    def _with_tool(self, run: Callable[..., None], group: Group, add: _Add, deadline: float) -> None:
+        run(self._told(group), add, deadline=deadline, dry_run=self._dry_run, facts=self._facts)
+
+    def _told(self, group: Group) -> Group:
         group.environment = {**self._environment, **group.environment}
-        return run_group(group, add, deadline=deadline, dry_run=self._dry_run, facts=self._facts)
+        return group
 
     def _remember(self, item: str, figures: dict[str, Any]) -> None:
         """What later phases need of the machine's figures."""

@@ -1,5 +1,6 @@
 """Phase: every simulator's functions give the bits of the CPU, over a rollout of random actions."""
 
+import functools
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ WALK = (64, 16, 4)  # steps, interval, snapshots
 def items(dry_run: bool) -> list[Item]:
     cases = CASES if not dry_run else {"maze": CASES["maze"]}
     return [
-        Item("simulators", case, lambda context, name=name, params=params: _check(context, name, params))
+        Item("simulators", case, functools.partial(_check, name=name, params=params))
         for case, (name, params) in cases.items()
     ]
 
