@@ -8,6 +8,7 @@
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/forward_rows.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/linear_recurrence/column.h"
 #include "xla_ops/mingru_layer/column.h"
@@ -91,6 +92,13 @@ void EntityForward(EntityForwardArgs* args, bool backwards) {
     (is_small ? EntityForward<EntityForwardBlock<kHasFirst, 8, true>>
               : EntityForward<EntityForwardBlock<kHasFirst, 16, true>>)(*args, backwards);
   }
+}
+
+template <bool kHasFirst>
+void EntityForwardByRows(EntityForwardArgs* args, bool backwards) {
+  PlanForward(args);
+  (args->winner == nullptr ? EntityForward<EntityForwardRows<kHasFirst, false>>
+                           : EntityForward<EntityForwardRows<kHasFirst, true>>)(*args, backwards);
 }
 
 template <bool kHasFirst, int kPasses>
@@ -260,17 +268,22 @@ void one_hot_backward(const OneHotCall* call, int64_t num_parts, float* dweight,
 }
 
 // How many rows a block has, so that a test can tell that they are not one turn's. `passes` over bfloat16 parts; 0: the
-// exact kernel.
-int64_t entity_forward(const EntityCall* call, int64_t passes, float* y, char* winner, bool backwards) {
+// exact kernels, of any size or by rows.
+int64_t entity_forward(const EntityCall* call, int64_t passes, float* y, char* winner, bool by_rows, bool backwards) {
   EntityForwardArgs args{call->Arrays(), call->Of<float>(call->bias, call->sizes.hidden), y, winner, {}};
   const bool has_first = call->has_first != 0;
-  (passes == 0   ? has_first ? EntityForward<true> : EntityForward<false>
-   : passes == 1 ? has_first ? EntityTensorForward<true, 1> : EntityTensorForward<false, 1>
-   : has_first   ? EntityTensorForward<true, 3>
-                 : EntityTensorForward<false, 3>)(&args, backwards);
+  if (passes == 0 && by_rows) {
+    (has_first ? EntityForwardByRows<true> : EntityForwardByRows<false>)(&args, backwards);
+  } else {
+    (passes == 0   ? has_first ? EntityForward<true> : EntityForward<false>
+     : passes == 1 ? has_first ? EntityTensorForward<true, 1> : EntityTensorForward<false, 1>
+     : has_first   ? EntityTensorForward<true, 3>
+                   : EntityTensorForward<false, 3>)(&args, backwards);
+  }
   return args.grid.rows_per_block;
 }
 
+bool suits_forward_rows(const EntityCall* call) { return SuitsForwardRows(call->sizes); }
 bool suits_tensor_cores(int64_t features, int64_t units) { return SuitsTensorCores({1, 1, features, units, 1}); }
 
 bool suits_backward_rows(const EntityCall* call) { return SuitsBackwardRows(call->sizes); }

@@ -13,6 +13,7 @@
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/forward_rows.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 #include "xla_ops/one_hot_linear/kernels.h"
 #include "xla_ops/prioritized_sample/kernels.h"
@@ -207,6 +208,7 @@ template <bool kHasFirst>
 void Entities() {
   EntityOperands<kHasFirst> small_turns(kTensorDepth), small_beside(kTensorDepth), turns(18), beside(18);
   EntitiesForward<EntityTensorBlock<kHasFirst, 3, true>>(&small_turns, &small_beside, "the maximum by tensor cores");
+  EntitiesForward<EntityForwardRows<kHasFirst, true>>(&small_turns, &small_beside, "the maximum by rows");
   EntitiesForward<EntityForwardBlock<kHasFirst, 16, true>>(&turns, &beside, "the maximum over entities");
   EntitiesBackward<EntityBackwardRows<kHasFirst, 4>>(&small_turns, &small_beside, "the cotangents by rows");
   EntitiesBackward<EntityToInputs<kHasFirst>>(&turns, &beside, "the cotangents of entities");

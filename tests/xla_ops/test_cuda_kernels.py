@@ -42,6 +42,7 @@ def kernels(compile_for_host):
         loaded.sample_many_blocks,
         loaded.one_block_suits,
         loaded.suits_tensor_cores,
+        loaded.suits_forward_rows,
         loaded.suits_backward_rows,
     ):
         function.restype = ctypes.c_bool
@@ -536,24 +537,21 @@ class Entities:
         is_bfloat16 = self.x.dtype == ml_dtypes.bfloat16
         return pack(*self.sizes, axes, lanes, int(is_bfloat16), int(self.has_first), *pairs), (leads, lanes)
 
-    def forward(self, kernels, *, passes=0, saves=True):
+    def forward(self, kernels, *, passes=0, saves=True, by_rows=None):
         call, self.kept = self.call()
+        by_rows = kernels.suits_forward_rows(call) if by_rows is None else by_rows
 
         def run(results, backwards):
             y, winner = (ctypes.c_void_p(r.ctypes.data) for r in results)
             self.rows_per_block = kernels.entity_forward(
-                call, ctypes.c_int64(passes), y, winner if saves else None, backwards
+                call, ctypes.c_int64(passes), y, winner if saves else None, ctypes.c_bool(by_rows), backwards
             )
 
         return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.forward_results()))
 
-    def suits_rows(self, kernels):
-        """Whether the backward kernel that works row by row takes these sizes; else there is the one of any size."""
-        return kernels.suits_backward_rows(self.call()[0])
-
     def backward(self, kernels, *, by_rows=None):
         call, self.kept = self.call()
-        by_rows = self.suits_rows(kernels) if by_rows is None else by_rows
+        by_rows = kernels.suits_backward_rows(call) if by_rows is None else by_rows
 
         def run(results, backwards):
             pointers = [ctypes.c_void_p(r.ctypes.data) for r in results]
@@ -565,14 +563,15 @@ class Entities:
 
     def assert_as_on_the_cpu(self, kernels, **tolerance):
         forward, bars = self.on_the_cpu()
-        y, self.winner = self.forward(kernels)
         compare = np.testing.assert_allclose if tolerance else np.testing.assert_array_equal
-        compare(y, forward[0], **tolerance)
-        np.testing.assert_array_equal(self.winner, forward[1])
-        alone, winner = self.forward(kernels, saves=False)
-        np.testing.assert_array_equal(alone, y)
-        assert (winner.view(np.uint8) == 0xCD).all()  # untouched
-        for by_rows in (False, True)[: 1 + self.suits_rows(kernels)]:
+        for by_rows in (False, True)[: 1 + kernels.suits_forward_rows(self.call()[0])]:
+            y, self.winner = self.forward(kernels, by_rows=by_rows)
+            compare(y, forward[0], **tolerance)
+            np.testing.assert_array_equal(self.winner, forward[1])
+            alone, winner = self.forward(kernels, saves=False, by_rows=by_rows)
+            np.testing.assert_array_equal(alone, y)
+            assert (winner.view(np.uint8) == 0xCD).all()  # untouched
+        for by_rows in (False, True)[: 1 + kernels.suits_backward_rows(self.call()[0])]:
             for got, expected in zip(self.backward(kernels, by_rows=by_rows), bars, strict=True):
                 compare(got.astype(np.float32), expected.astype(np.float32), **tolerance)
 

@@ -104,6 +104,18 @@ struct Warp {
 #endif
   }
 
+  // The bits that any value(lane) has.
+  template <typename Value>
+  PJX_HD uint32_t AllBits(const Value& value) const {
+#ifdef __CUDA_ARCH__
+    return __reduce_or_sync(0xFFFFFFFFu, value(static_cast<int>(threadIdx.x % kLanes)));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= value(i);
+    return bits;
+#endif
+  }
+
   // take(lane, offer(from(lane))) in every lane.
   template <typename Offer, typename From, typename Take>
   PJX_HD void Shuffle(const Offer& offer, const From& from, const Take& take) const {

@@ -29,9 +29,10 @@ template <bool kHasFirst, int kVectors>
 struct EntityBackwardRows : EntityPart {
   static constexpr int kThreads = 256, kWarp = 32, kWarps = kThreads / kWarp, kDepth = kBackwardDepth;
   static constexpr int kColumns = kVectors * kWarp, kSlots = 32, kWindow = 32 * kWarp;  // entities numbered together
-  // Sums that a lane keeps: of weight [kVectors][kDepth], bias [kVectors], w1 (8 units of a feature) and b1 (4 units).
+  // Sums that a lane keeps: of weight [kVectors][kDepth], bias [kVectors], w1 (8 units of a feature) and b1 (8 units);
+  // of those of w1 and b1 there are few additions, so that they are in shared memory until the last row.
   static constexpr int kBias = kVectors * kDepth, kFirst = kBias + kVectors, kFirstBias = kFirst + 8;
-  static constexpr int kSums = kHasFirst ? kFirstBias + 4 : kFirst;
+  static constexpr int kSums = kHasFirst ? kFirstBias + 8 : kFirst;
 
   struct alignas(16) Quad {
     float of[4];
@@ -40,6 +41,7 @@ struct EntityBackwardRows : EntityPart {
   struct FirstLayer {
     alignas(16) float unit_bar[kSlots][kDepth + 4];
     float features[kSlots][kDepth + 1];
+    float sums[16][kWarp];
   };
   struct NoFirstLayer {};
   struct RowShared {
@@ -66,8 +68,6 @@ struct EntityBackwardRows : EntityPart {
 
   struct Kept {
     float sums[kSums];
-    int32_t next_winner[kVectors];  // as forward has saved it, of the row to come
-    float next_y_bar[kVectors];
   };
   // Block number `block` of lanes * parts.
   PJX_HD EntityBackwardRows(const EntityBackwardArgs& args, int64_t block)
@@ -84,11 +84,22 @@ struct EntityBackwardRows : EntityPart {
       const auto of = [&](int thread) -> Kept& { return kept[warp.index * kWarp + thread]; };
       warp.Each([&](int thread) {
         PJX_UNROLL
-        for (int i = 0; i < kSums; ++i) of(thread).sums[i] = 0.0f;
-        LoadRow(row_begin + warp.index, thread, of(thread));
+        for (int i = 0; i < kFirst; ++i) of(thread).sums[i] = 0.0f;
+        if constexpr (kHasFirst) {
+          PJX_UNROLL
+          for (int i = 0; i < kSums - kFirst; ++i) shared.rows[warp.index].first.sums[i][thread] = 0.0f;
+        }
       });
-      for (int64_t row = row_begin + warp.index; row < row_end; row += kWarps) {
+      for (int64_t row = row_begin + warp.index; row < row_end && lane.entities > 0; row += kWarps) {
         RunRow(warp, row, of, shared, shared.rows[warp.index]);
+      }
+      if constexpr (kHasFirst) {
+        warp.Each([&](int thread) {
+          PJX_UNROLL
+          for (int i = kFirst; i < kSums; ++i) {
+            of(thread).sums[i] = shared.rows[warp.index].first.sums[i - kFirst][thread];
+          }
+        });
       }
     });
     PJX_UNROLL
@@ -152,31 +163,42 @@ struct EntityBackwardRows : EntityPart {
     }
   }
 
-  PJX_HD void LoadRow(int64_t row, int thread, Kept& mine) const {
-    const int bytes = NumberBytes(lane.entities);
+  PJX_HD void LoadRow(int64_t row, int thread, RowShared& own) const {
+    int32_t number[kVectors];
+    float bar[kVectors];
+    switch (NumberBytes(lane.entities)) {  // one branch for all loads, which then wait for memory together
+      case 1:
+        LoadHidden(reinterpret_cast<const uint8_t*>(winner), row, thread, number);
+        break;
+      case 2:
+        LoadHidden(reinterpret_cast<const uint16_t*>(winner), row, thread, number);
+        break;
+      default:
+        LoadHidden(reinterpret_cast<const int32_t*>(winner), row, thread, number);
+    }
+    LoadHidden(y_bar, row, thread, bar);
     PJX_UNROLL
     for (int j = 0; j < kVectors; ++j) {
-      const int h = j * kWarp + thread;
-      const int64_t index = row * lane.hidden + h;
-      const bool is_inside = h < lane.hidden && row < row_end;
-      mine.next_winner[j] = is_inside ? static_cast<int32_t>(LoadNumber(winner, bytes, index)) : -1;
-      mine.next_y_bar[j] = is_inside ? y_bar[index] : 0.0f;
+      const bool is_number = j * kWarp + thread < lane.hidden && number[j] >= 0 && number[j] < lane.entities;
+      own.winner[j][thread] = is_number && lane.Has(row * lane.entities + number[j]) ? number[j] : -1;
+      own.y_bar[j][thread] = bar[j];
+    }
+  }
+
+  // to[j] = from[row, 32 j + thread], [R, H]; 0 beyond the last.
+  template <typename From, typename To>
+  PJX_HD void LoadHidden(const From* from, int64_t row, int thread, To (&to)[kVectors]) const {
+    from += row * lane.hidden + thread;
+    PJX_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      to[j] = j * kWarp + thread < lane.hidden ? static_cast<To>(from[j * kWarp]) : To{};
     }
   }
 
   template <typename Of>
   PJX_HD void RunRow(const Warp& warp, int64_t row, const Of& of, const Shared& shared, RowShared& own) const {
     const int64_t first = row * lane.entities;
-    warp.Each([&](int thread) {
-      PJX_UNROLL
-      for (int j = 0; j < kVectors; ++j) {
-        const int32_t number = of(thread).next_winner[j];
-        const bool is_entity = number >= 0 && number < lane.entities && lane.Has(first + number);
-        own.winner[j][thread] = is_entity ? number : -1;
-        own.y_bar[j][thread] = of(thread).next_y_bar[j];
-      }
-      LoadRow(row + kWarps, thread, of(thread));
-    });
+    warp.Each([&](int thread) { LoadRow(row, thread, own); });
     PJX_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       warp.Match([&](int thread) { return own.winner[j][thread]; },
@@ -184,8 +206,7 @@ struct EntityBackwardRows : EntityPart {
     }
     PJX_UNROLL_BY(1)
     for (int begin = 0; begin < lane.entities; begin += kWindow) {
-      NumberWinners(warp, begin, own);
-      const int count = own.before[kWarp];
+      const int count = lane.entities <= kWarp ? NumberFewWinners(warp, own) : NumberWinners(warp, begin, own);
       PJX_UNROLL_BY(1)
       for (int slot = 0; slot < count; slot += kSlots) {
         RunSlots(warp, first, slot, count - slot < kSlots ? count - slot : kSlots, of, shared, own);
@@ -193,14 +214,32 @@ struct EntityBackwardRows : EntityPart {
     }
   }
 
-  // Slots for the winners of the window from entity `begin` on.
-  PJX_HD void NumberWinners(const Warp& warp, int begin, RowShared& own) const {
+  // Slots for the winners, where one word has a bit for every entity; how many there are.
+  PJX_HD int NumberFewWinners(const Warp& warp, RowShared& own) const {
+    const uint32_t has_won = warp.AllBits([&](int thread) {
+      uint32_t bits = 0;
+      PJX_UNROLL
+      for (int j = 0; j < kVectors; ++j) bits |= own.winner[j][thread] < 0 ? 0 : 1u << own.winner[j][thread];
+      return bits;
+    });
+    warp.Each([&](int thread) {
+      PJX_UNROLL
+      for (int j = 0; j < kVectors; ++j) {
+        const int n = own.winner[j][thread];
+        own.slot[j][thread] = n < 0 ? -1 : CountBits(has_won & ((1u << n) - 1));
+      }
+    });
+    return CountBits(has_won);
+  }
+
+  // Slots for the winners of the window from entity `begin` on; how many there are.
+  PJX_HD int NumberWinners(const Warp& warp, int begin, RowShared& own) const {
     warp.EachAndWait([&](int thread) { own.has_won[thread] = 0; });
     warp.EachAndWait([&](int thread) {
       PJX_UNROLL
       for (int j = 0; j < kVectors; ++j) {
         const int n = InWindow(own.winner[j][thread], begin);
-        if (n >= 0 && LowestBit(own.same[j][thread]) == thread) warp.Or(&own.has_won[n / kWarp], 1u << (n % kWarp));
+        if (n >= 0 && IsFirst(own.same[j][thread], thread)) warp.Or(&own.has_won[n / kWarp], 1u << (n % kWarp));
       }
     });
     PerLane<int> sums;
@@ -223,7 +262,10 @@ struct EntityBackwardRows : EntityPart {
         own.slot[j][thread] = n < 0 ? -1 : own.before[n / kWarp] + CountBits(own.has_won[n / kWarp] & below);
       }
     });
+    return own.before[kWarp];
   }
+
+  PJX_HD static bool IsFirst(uint32_t lanes, int thread) { return (lanes & ((1u << thread) - 1)) == 0; }
 
   PJX_HD static int InWindow(int32_t winner, int begin) {
     return winner < begin || winner - begin >= kWindow ? -1 : winner - begin;
@@ -243,15 +285,21 @@ struct EntityBackwardRows : EntityPart {
       PJX_UNROLL
       for (int j = 0; j < kVectors; ++j) {
         const int slot = InSlots(own.slot[j][thread], base);
-        if (slot < 0 || LowestBit(own.same[j][thread]) != thread) continue;
+        if (slot < 0 || !IsFirst(own.same[j][thread], thread)) continue;
         own.won[slot][j] = own.same[j][thread];
         own.entity[slot] = own.winner[j][thread];
       }
     });
-    warp.EachAndWait([&](int thread) { StageFeatures(first, count, thread, own); });
+    warp.EachAndWait([&](int thread) {
+      if (lane.is_bfloat16) {
+        StageFeatures(reinterpret_cast<const uint16_t*>(lane.x), first, count, thread, own);
+      } else {
+        StageFeatures(reinterpret_cast<const float*>(lane.x), first, count, thread, own);
+      }
+    });
     warp.EachAndWait([&](int thread) {
       PJX_UNROLL_BY(1)
-      for (int eight = 0; eight < count; eight += 8) ToUnits(first, eight, count, thread, of(thread), shared, own);
+      for (int i = 0; i < count; i += kWarp / 2) ToUnits(first, i, count, thread, shared, own);
     });
     warp.EachAndWait([&](int thread) {
       AddToWeights(base, thread, of(thread), own);
@@ -259,65 +307,88 @@ struct EntityBackwardRows : EntityPart {
         PJX_UNROLL_BY(1)
         for (int eight = 0; eight < count; eight += 8)
           StoreEntity(first, eight + thread / 4, count, thread, shared, own);
-        AddToFirst(count, thread, of(thread), own);
+        AddToFirst(count, thread, own);
       }
     });
   }
 
-  PJX_HD void StageFeatures(int64_t first, int count, int thread, RowShared& own) const {
+  // Zeros up to kDepth.
+  template <typename T>
+  PJX_HD void StageFeatures(const T* x, int64_t first, int count, int thread, RowShared& own) const {
+    constexpr int kAhead = 8, kTogether = kWarp / kDepth;
     const int d = thread % kDepth;
-    PJX_UNROLL_BY(4)
-    for (int slot = thread / kDepth; slot < count; slot += kWarp / kDepth) {
-      const float value = d < lane.features ? lane.Feature((first + own.entity[slot]) * lane.features + d) : 0.0f;
-      if constexpr (kHasFirst) {
-        own.first.features[slot][d] = value;
-      } else {
-        own.units[slot][d] = value;
+    const auto features = static_cast<uint32_t>(lane.features);  // unsigned: one instruction for the product
+    x += first * lane.features + d;
+    PJX_UNROLL_BY(1)
+    for (int slot = thread / kDepth; slot < count; slot += kAhead * kTogether) {
+      T values[kAhead];
+      PJX_UNROLL
+      for (int i = 0; i < kAhead; ++i) {
+        const int other = slot + i * kTogether;
+        const bool is_inside = other < count && d < lane.features;
+        values[i] = is_inside ? x[uint64_t{static_cast<uint32_t>(own.entity[other])} * features] : T{};
+      }
+      PJX_UNROLL
+      for (int i = 0; i < kAhead; ++i) {
+        if constexpr (kHasFirst) {
+          own.first.features[slot + i * kTogether][d] = Widen(values[i]);
+        } else {
+          own.units[slot + i * kTogether][d] = Widen(values[i]);
+        }
       }
     }
   }
 
-  // Four units of the slot eight + thread / 4 and their cotangents, which without a first layer are those of x.
-  PJX_HD void ToUnits(int64_t first, int eight, int count, int thread, Kept& mine, const Shared& shared,
-                      RowShared& own) const {
-    const int slot = eight + thread / 4, begin = thread % 4 * 4;
-    float bar[4] = {};
+  // Eight units of the slot begin + thread / 2 and their cotangents, which without a first layer are those of x.
+  PJX_HD void ToUnits(int64_t first, int begin, int count, int thread, const Shared& shared, RowShared& own) const {
+    const int slot = begin + thread / 2, unit = thread % 2 * 8;
+    float bar[8] = {};
     PJX_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       PJX_UNROLL_BY(1)
       for (uint32_t bits = own.won[slot][j]; bits != 0; bits &= bits - 1) {
         const int bit = LowestBit(bits);
         const float y = own.y_bar[j][bit];
-        const Quad weight = *reinterpret_cast<const Quad*>(&shared.weight[j * kWarp + bit][begin]);
-        PJX_UNROLL
-        for (int k = 0; k < 4; ++k) bar[k] = fmaf(y, weight.of[k], bar[k]);
+        const float* const weight = &shared.weight[j * kWarp + bit][unit];
+        AddQuad(y, weight, bar);
+        AddQuad(y, weight + 4, bar + 4);
       }
     }
     if constexpr (kHasFirst) {
-      float unit[4] = {};
-      PJX_UNROLL_BY(4)
+      float units[8] = {};
+      PJX_UNROLL_BY(2)
       for (int d = 0; d < lane.features; ++d) {
         const float x = own.first.features[slot][d];
-        const Quad w1 = *reinterpret_cast<const Quad*>(&shared.w1[d][begin]);
-        PJX_UNROLL
-        for (int k = 0; k < 4; ++k) unit[k] = fmaf(x, w1.of[k], unit[k]);
+        AddQuad(x, &shared.w1[d][unit], units);
+        AddQuad(x, &shared.w1[d][unit + 4], units + 4);
       }
-      Quad units, bars;
       PJX_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        units.of[k] = Relu(unit[k] + shared.b1[begin + k]);
-        bars.of[k] = slot < count ? ReluBackward(units.of[k], bar[k]) : 0.0f;
-        mine.sums[kFirstBias + k] += bars.of[k];
+      for (int k = 0; k < 8; ++k) {
+        units[k] = Relu(units[k] + shared.b1[unit + k]);
+        bar[k] = slot < count ? ReluBackward(units[k], bar[k]) : 0.0f;
+        own.first.sums[kFirstBias - kFirst + k][thread] += bar[k];
       }
-      *reinterpret_cast<Quad*>(&own.units[slot][begin]) = units;
-      *reinterpret_cast<Quad*>(&own.first.unit_bar[slot][begin]) = bars;
+      StoreQuad(units, &own.units[slot][unit]);
+      StoreQuad(units + 4, &own.units[slot][unit + 4]);
+      StoreQuad(bar, &own.first.unit_bar[slot][unit]);
+      StoreQuad(bar + 4, &own.first.unit_bar[slot][unit + 4]);
     } else if (slot < count) {
-      const int64_t index = Result(first, own.entity[slot]) + begin;
+      const int64_t index = Result(first, own.entity[slot]) + unit;
       PJX_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        if (begin + k < lane.features) StoreFeature(lane.is_bfloat16, index + k, bar[k], args.x_bar);
+      for (int k = 0; k < 8; ++k) {
+        if (unit + k < lane.features) StoreFeature(lane.is_bfloat16, index + k, bar[k], args.x_bar);
       }
     }
+  }
+
+  // sums [4] += x times four numbers of shared memory.
+  PJX_HD static void AddQuad(float x, const float* from, float* sums) {
+    const Quad quad = *reinterpret_cast<const Quad*>(from);
+    PJX_UNROLL
+    for (int k = 0; k < 4; ++k) sums[k] = fmaf(x, quad.of[k], sums[k]);
+  }
+  PJX_HD static void StoreQuad(const float* from, float* to) {
+    *reinterpret_cast<Quad*>(to) = Quad{{from[0], from[1], from[2], from[3]}};
   }
 
   // Where an entity begins in x_bar.
@@ -334,14 +405,7 @@ struct EntityBackwardRows : EntityPart {
       const float y = own.y_bar[j][thread];
       mine.sums[kBias + j] += y;
       PJX_UNROLL
-      for (int quad = 0; quad < kDepth / 4; ++quad) {
-        const Quad units = *reinterpret_cast<const Quad*>(&own.units[slot][4 * quad]);
-        PJX_UNROLL
-        for (int k = 0; k < 4; ++k) {
-          float& sum = mine.sums[j * kDepth + 4 * quad + k];
-          sum = fmaf(y, units.of[k], sum);
-        }
-      }
+      for (int k = 0; k < kDepth; k += 4) AddQuad(y, &own.units[slot][k], &mine.sums[j * kDepth + k]);
     }
   }
 
@@ -369,21 +433,19 @@ struct EntityBackwardRows : EntityPart {
   }
 
   // Eight units of the feature thread / 2.
-  PJX_HD void AddToFirst(int count, int thread, Kept& mine, const RowShared& own) const {
+  PJX_HD void AddToFirst(int count, int thread, RowShared& own) const {
     const int d = thread / 2, begin = thread % 2 * 8;
+    float sums[8];
+    PJX_UNROLL
+    for (int k = 0; k < 8; ++k) sums[k] = own.first.sums[k][thread];
     PJX_UNROLL_BY(2)
     for (int slot = 0; slot < count; ++slot) {
       const float x = own.first.features[slot][d];
-      PJX_UNROLL
-      for (int quad = 0; quad < 2; ++quad) {
-        const Quad bar = *reinterpret_cast<const Quad*>(&own.first.unit_bar[slot][begin + 4 * quad]);
-        PJX_UNROLL
-        for (int k = 0; k < 4; ++k) {
-          float& sum = mine.sums[kFirst + 4 * quad + k];
-          sum = fmaf(x, bar.of[k], sum);
-        }
-      }
+      AddQuad(x, &own.first.unit_bar[slot][begin], sums);
+      AddQuad(x, &own.first.unit_bar[slot][begin + 4], sums + 4);
     }
+    PJX_UNROLL
+    for (int k = 0; k < 8; ++k) own.first.sums[k][thread] = sums[k];
   }
 
   // Of the part.
@@ -403,9 +465,9 @@ struct EntityBackwardRows : EntityPart {
     });
     if constexpr (kHasFirst) {
       PJX_UNROLL
-      for (int distance = 4; distance < kWarp; distance *= 2) {
+      for (int distance = 2; distance < kWarp; distance *= 2) {
         PJX_UNROLL
-        for (int k = 0; k < 4; ++k) {
+        for (int k = 0; k < 8; ++k) {
           warp.Shuffle([&](int thread) { return kept[thread].sums[kFirstBias + k]; },
                        [&](int thread) { return thread ^ distance; },
                        [&](int thread, float other) { kept[thread].sums[kFirstBias + k] += other; });
@@ -416,12 +478,9 @@ struct EntityBackwardRows : EntityPart {
         PJX_UNROLL
         for (int k = 0; k < 8; ++k) {
           const int p = thread % 2 * 8 + k;
-          if (d < lane.features && p < lane.units) sums[at.w1 + d * lane.units + p] = kept[thread].sums[kFirst + k];
-        }
-        PJX_UNROLL
-        for (int k = 0; k < 4; ++k) {
-          if (thread < 4 && 4 * thread + k < lane.units)
-            sums[at.b1 + 4 * thread + k] = kept[thread].sums[kFirstBias + k];
+          if (p >= lane.units) continue;
+          if (d < lane.features) sums[at.w1 + d * lane.units + p] = kept[thread].sums[kFirst + k];
+          if (thread < 2) sums[at.b1 + p] = kept[thread].sums[kFirstBias + k];
         }
       });
     }

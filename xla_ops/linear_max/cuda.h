@@ -1,12 +1,15 @@
 // Calls that linear_max and entity_encoder have in common on the GPU. The bodies of the kernels are in
-// forward_kernel.h, tensor_kernel.h, backward_rows.h and backward_kernels.h; each op compiles the kernels that it
-// launches.
+// forward_kernel.h, forward_rows.h, tensor_kernel.h, backward_rows.h and backward_kernels.h; each op compiles the
+// kernels that it launches.
 #pragma once
+
+#include <new>
 
 #include "xla_ops/common/cuda.h"
 #include "xla_ops/linear_max/backward_kernels.h"
 #include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/forward_rows.h"
 #include "xla_ops/linear_max/shapes.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 
@@ -20,6 +23,24 @@ __global__ void __launch_bounds__(EntityForwardGrid::kThreads, 3)
   using Block = EntityForwardBlock<kHasFirst, kEntities, kSaves>;
   __shared__ typename Block::Shared shared;
   Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, shared);
+}
+
+// Constructs *block, which is shared, for this block of threads. Where its rows lie is then read from shared memory
+// when it is needed: registers are taken by sums.
+template <typename Block, typename Args>
+__device__ const Block& SharedBlock(const Args& args, void* block) {
+  if (threadIdx.x == 0) new (block) Block(args, blockIdx.x);
+  __syncthreads();
+  return *static_cast<const Block*>(block);
+}
+
+template <bool kHasFirst, bool kSaves>
+__global__ void __launch_bounds__(EntityForwardGrid::kThreads, 2)
+    ForwardRows(const __grid_constant__ EntityForwardArgs args) {
+  using Block = EntityForwardRows<kHasFirst, kSaves>;
+  __shared__ typename Block::Shared shared;
+  __shared__ __align__(16) char block[sizeof(Block)];
+  SharedBlock<Block>(args, block).Run(Team<Block::kThreads>{}, shared);
 }
 
 template <bool kHasFirst, int kPasses, bool kSaves>
@@ -45,11 +66,12 @@ __global__ void __launch_bounds__(EntityToWeightsGrid::kThreads, 3)
 }
 
 template <bool kHasFirst, int kVectors>
-__global__ void __launch_bounds__(EntityBackwardRows<kHasFirst, kVectors>::kThreads)
+__global__ void __launch_bounds__(EntityBackwardRows<kHasFirst, kVectors>::kThreads, kVectors == 4 ? 2 : 1)
     BackwardRows(const __grid_constant__ EntityBackwardArgs args) {
   using Block = EntityBackwardRows<kHasFirst, kVectors>;
   extern __shared__ __align__(16) char memory[];
-  Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, *reinterpret_cast<typename Block::Shared*>(memory));
+  __shared__ __align__(16) char block[sizeof(Block)];
+  SharedBlock<Block>(args, block).Run(Team<Block::kThreads>{}, *reinterpret_cast<typename Block::Shared*>(memory));
 }
 
 __global__ void __launch_bounds__(EntityAddParts::kThreads) AddParts(const __grid_constant__ EntityBackwardArgs args) {
@@ -112,6 +134,10 @@ ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOp
     return Launch(op, stream, kernel, args.blocks(), EntityForwardGrid::kThreads, args);
   }
   PlanForward(&args);
+  if (SuitsForwardRows(sizes)) {
+    return Launch(op, stream, winner == nullptr ? ForwardRows<kHasFirst, false> : ForwardRows<kHasFirst, true>,
+                  args.blocks(), EntityForwardGrid::kThreads, args);
+  }
   const auto kernel = sizes.entities <= 8
                           ? (winner == nullptr ? Forward<kHasFirst, 8, false> : Forward<kHasFirst, 8, true>)
                           : (winner == nullptr ? Forward<kHasFirst, 16, false> : Forward<kHasFirst, 16, true>);
