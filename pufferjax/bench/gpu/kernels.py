@@ -18,6 +18,7 @@ from pufferjax.bench import scans, timing
 from pufferjax.bench.gpu.handlers import make_case, name_of, native_or_twin
 from pufferjax.bench.gpu.items import Context, Item
 from pufferjax.bench.ops import OPS, public_op
+from pufferjax.xla_ops import ffi
 
 # (entry of OPS, size, what of it): "forward" or a "gradient" entry as they are; "backward": its cotangents alone.
 TIMINGS = (
@@ -114,7 +115,8 @@ def _backward(run, operands):
             full[i] = x
         return run(*full)
 
-    results, pull = jax.jit(lambda *some: jax.vjp(of_these, *some))(*(operands[i] for i in differentiable))
+    with ffi.kept_calls():  # the calls of the pull-back are traced here
+        results, pull = jax.jit(lambda *some: jax.vjp(of_these, *some))(*(operands[i] for i in differentiable))
     return (lambda pull, cotangents: pull(cotangents)), (pull, results)
 
 
