@@ -64,6 +64,10 @@ class _Bench:
         self._environment = cache_environment(cache)
         if dry_run:
             self._environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"}
+        elif (asked := os.environ.get("JAX_PLATFORMS")) and "cpu" not in asked:
+            self._environment["JAX_PLATFORMS"] = (
+                f"{asked},cpu"  # what the GPU is compared with, and the state set's home
+            )
         self._facts: dict[str, Any] = {}
 
     @property

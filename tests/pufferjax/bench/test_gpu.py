@@ -134,6 +134,24 @@ def test_a_child_that_cannot_start_is_one_failure():
     assert "status 1" in rows[0][2]["error"] and "no such library" in rows[0][2]["output"]
 
 
+def test_a_child_that_knows_its_items_itself_may_leave_the_rest_to_another():
+    """As pytest does, when the device no longer computes; and after a crash, but not after its own end."""
+    does = """
+left = [name for name in ("a", "again", "crash", "b") if name not in order["done"]]
+for name in left:
+    send(begin=["p", name], limit=5)
+    if name == "crash": os.kill(os.getpid(), signal.SIGSEGV)
+    send(row=["p", name, "ok", {}])
+    send(end=["p", name])
+    if name == "again": os._exit(75)
+"""
+    rows = []
+    group = Group([], ["p"], [sys.executable, "-c", CHILD + does], runs_child=False, unknown_items="p")
+    add = lambda phase, item, status, **figures: rows.append((item, status))  # noqa: E731
+    run_group(group, add, deadline=time.time() + 60, dry_run=True, facts={})
+    assert rows == [("a", "ok"), ("again", "ok"), ("crash", "failed"), ("b", "ok")]
+
+
 def test_rows_are_on_the_disk_at_once_and_numbers_that_json_lacks_are_null(tmp_path):
     path = tmp_path / "report.jsonl"
     path.write_text('{"older": "stays"}\n')
