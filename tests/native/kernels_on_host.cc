@@ -183,13 +183,13 @@ void weights_of(const float* priorities, int64_t count, uint32_t top_bits, float
   for (int64_t i = 0; i < count; ++i) result[i] = weights(i);
 }
 
-bool one_block_suits(int64_t capacity, int64_t num_samples) { return OneBlock::Suits(capacity, num_samples); }
+bool one_block_suits(int64_t capacity, int64_t num_samples) { return OneLaunch::Suits(capacity, num_samples); }
 
 void sample_one_block(const SampleOperands* operands, int64_t lanes, bool backwards) {
-  std::vector<uint8_t> memory(sizeof(OneBlock::Shared), 0xAB);  // what shared memory holds at first is anything
-  auto& shared = *reinterpret_cast<OneBlock::Shared*>(memory.data());
-  Blocks(lanes, backwards,
-         [&](int64_t lane) { OneBlock::Run(Team<OneBlock::kThreads>{backwards}, *operands, lane, shared); });
+  std::vector<uint8_t> memory(sizeof(OneLaunch::Shared), 0xAB);  // what shared memory holds at first is anything
+  auto& shared = *reinterpret_cast<OneLaunch::Shared*>(memory.data());
+  Blocks(lanes * OneLaunch::Parts(operands->num_samples), backwards,
+         [&](int64_t block) { OneLaunch::Run(Team<OneLaunch::kThreads>{backwards}, *operands, block, shared); });
 }
 
 // False if a pass has written outside its scratch memory.

@@ -98,9 +98,9 @@ void Expect(bool holds, const char* what) {
 
 void OneLaunch() {
   Sample taking_turns(2500, 1500), side_by_side(2500, 1500);
-  OneBlock::Shared shared;
-  OneBlock::Run(Team<OneBlock::kThreads>{}, taking_turns.operands, 0, shared);
-  Threads<OneBlock::kThreads>().Run([&](const auto& team) { OneBlock::Run(team, side_by_side.operands, 0, shared); });
+  OneLaunch::Shared shared;
+  OneLaunch::Run(Team<OneLaunch::kThreads>{}, taking_turns.operands, 0, shared);
+  Threads<OneLaunch::kThreads>().Run([&](const auto& team) { OneLaunch::Run(team, side_by_side.operands, 0, shared); });
   Expect(taking_turns.indices == side_by_side.indices, "the one-launch draw");
 }
 

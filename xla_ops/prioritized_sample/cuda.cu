@@ -6,9 +6,9 @@
 namespace pjx {
 namespace {
 
-__global__ void __launch_bounds__(OneBlock::kThreads, 1) SampleOneBlock(SampleOperands operands) {
+__global__ void __launch_bounds__(OneLaunch::kThreads, 1) SampleOneLaunch(SampleOperands operands) {
   extern __shared__ __align__(16) char memory[];
-  OneBlock::Run(Team<OneBlock::kThreads>{}, operands, blockIdx.x, *reinterpret_cast<OneBlock::Shared*>(memory));
+  OneLaunch::Run(Team<OneLaunch::kThreads>{}, operands, blockIdx.x, *reinterpret_cast<OneLaunch::Shared*>(memory));
 }
 
 __global__ void __launch_bounds__(ManyBlocks::kThreads) FindTop(SampleOperands operands, ManyBlocks::Scratch scratch) {
@@ -62,8 +62,9 @@ ffi::Error SampleManyBlocks(const char* op, cudaStream_t stream, Scratch& memory
 ffi::Error RunOnStream(cudaStream_t stream, Scratch& memory, const SampleOperands& operands, int64_t lanes) {
   const char* op = "prioritized_sample";
   if (lanes == 0 || operands.num_samples == 0) return ffi::Error::Success();
-  if (OneBlock::Suits(operands.capacity, operands.num_samples)) {
-    return LaunchWithShared(op, stream, SampleOneBlock, lanes, OneBlock::kThreads, sizeof(OneBlock::Shared), operands);
+  if (OneLaunch::Suits(operands.capacity, operands.num_samples)) {
+    return LaunchWithShared(op, stream, SampleOneLaunch, lanes * OneLaunch::Parts(operands.num_samples),
+                            OneLaunch::kThreads, sizeof(OneLaunch::Shared), operands);
   }
   return SampleManyBlocks(op, stream, memory, operands, lanes);
 }
@@ -72,7 +73,7 @@ ffi::Error RunOnStream(cudaStream_t stream, Scratch& memory, const SampleOperand
 ffi::Error SampleWithScratch(cudaStream_t stream, ffi::Buffer<ffi::U32> words, ffi::Buffer<ffi::F32> priorities,
                              ffi::Buffer<ffi::S32> size, ffi::Buffer<ffi::F32> alpha,
                              ffi::ResultBuffer<ffi::S32> indices, ffi::ResultBuffer<ffi::F32> relative,
-                             Scratch scratch)  // [..., bytes], none where one block does it all
+                             Scratch scratch)  // [..., bytes], none where one launch does it all
 {
   return PrioritizedSample<RunOnStream, cudaStream_t, Scratch&>(stream, scratch, words, priorities, size, alpha,
                                                                 indices, relative);

@@ -1,6 +1,7 @@
 // The bodies of the CUDA kernels, for a Team of threads (common/team.h). Two ways to the same draws:
 //
-// - few entries and draws: one block of threads does it all, with the powers of the priorities in shared memory;
+// - few entries and draws: one launch, whose blocks of threads each make some of the draws, with the powers of the
+//   priorities in shared memory;
 // - else a launch for each of these passes. The largest priority; the sums of tiles of 4,096 entries, with prefix sums
 //   over the 64 blocks of 64 entries inside each tile; prefix sums over the tiles; the draws, a warp for each: a search
 //   over the tiles, one over the blocks of a tile, one inside the block.
@@ -19,9 +20,10 @@ namespace pjx {
 
 // --- one launch ------------------------------------------------------------------------------------------------------
 
-struct OneBlock {
+struct OneLaunch {
   static constexpr int kThreads = 1024, kPerThread = 16;
   static constexpr int64_t kMaxEntries = kPerThread * kThreads, kMaxDraws = 16 * kThreads;
+  static constexpr int64_t kPartDraws = 512;
   // Where entry i is kept: threads with 16 entries each that read them in step meet different banks.
   PJX_HD static int Slot(int i) { return i + i / Warp::kLanes; }
 
@@ -42,9 +44,17 @@ struct OneBlock {
     return capacity <= kMaxEntries && num_samples <= kMaxDraws;
   }
 
+  // How many blocks of threads share the draws of a lane. Each finds all the sums for itself: on the processors of a
+  // GPU that would have nothing to do this takes no longer, and a draw is a search and a walk, one after the other.
+  PJX_HD static int64_t Parts(int64_t num_samples) { return (num_samples + kPartDraws - 1) / kPartDraws; }
+
+  // Block `index` of lanes * Parts(K).
   template <typename Team>
-  PJX_HD static void Run(const Team& team, const SampleOperands& operands, int64_t lane_index, Shared& shared) {
-    const SampleLane lane(operands, lane_index);
+  PJX_HD static void Run(const Team& team, const SampleOperands& operands, int64_t index, Shared& shared) {
+    const int64_t parts = Parts(operands.num_samples), first_draw = index % parts * kPartDraws;
+    const int64_t last_draw =
+        first_draw + kPartDraws < operands.num_samples ? first_draw + kPartDraws : operands.num_samples;
+    const SampleLane lane(operands, index / parts);
     const int size = static_cast<int>(lane.size);
     team.Each([&](int thread) {
       if (thread == 0) shared.top = 0;
@@ -66,7 +76,7 @@ struct OneBlock {
     const uint32_t top = shared.top;
     if (top == 0) {
       team.Each([&](int thread) {
-        for (int64_t draw = thread; draw < operands.num_samples; draw += kThreads) {
+        for (int64_t draw = first_draw + thread; draw < last_draw; draw += kThreads) {
           lane.Write(draw, DrawUniform(lane.words, draw, size));
         }
       });
@@ -91,7 +101,7 @@ struct OneBlock {
     const double scale = Scale(size, total);
     const KeptWeights kept{weights, shared.powers};
     team.Each([&](int thread) {
-      for (int64_t draw = thread; draw < operands.num_samples; draw += kThreads) {
+      for (int64_t draw = first_draw + thread; draw < last_draw; draw += kThreads) {
         uint64_t target = Target(lane.words, draw, total);
         const int64_t found = TakeBlock(shared.sums, kThreads, &target);
         lane.Write(draw, Walk(kept, found * block, target, scale));
