@@ -85,13 +85,6 @@ struct Warp {
 #endif
   }
 
-  // Each, whose writes to memory all lanes see in the next phase.
-  template <typename Phase>
-  PJX_HD void EachAndWait(const Phase& phase) const {
-    Each(phase);
-    Sync();
-  }
-
   // Bit i: whether holds(i).
   template <typename Holds>
   PJX_HD uint32_t Ballot(const Holds& holds) const {
