@@ -147,7 +147,8 @@ struct Boxoban : SimulatorDefaults {
     const Level& level = p.levels[s.level];
     memset(obs, 0, kCells);
     obs[p.egocentric ? kCentre : s.agent] = 1;
-    for (const uint32_t* set : {level.walls, s.boxes, level.targets}) {
+    for (int plane = 1; plane < 4; ++plane) {
+      const uint32_t* const set = plane == 1 ? level.walls : plane == 2 ? s.boxes : level.targets;
       obs += kCells;
       if (p.egocentric) {
         uint32_t rolled[kWords];
@@ -163,11 +164,11 @@ struct Boxoban : SimulatorDefaults {
     for (uint32_t word = 0; word < kCells / 32; ++word) {
       for (uint32_t byte = 0; byte < 4; ++byte, out += 8) {
         const uint64_t cells = SpreadBits(set[word] >> (8 * byte) & 0xFF);
-        memcpy(out, &cells, 8);
+        CopyWords(out, &cells, 8);
       }
     }
     const uint64_t cells = SpreadBits(set[kCells / 32] & 0xF);
-    memcpy(out, &cells, kCells % 32);
+    CopyWords(out, &cells, kCells % 32);
   }
 
   // The set rolled until the cell `agent` is at kCentre: all rows at once, as one number with a row for each ten bits.
@@ -178,11 +179,11 @@ struct Boxoban : SimulatorDefaults {
     const uint32_t right = (agent % kSide + kSide - kCentre % kSide) % kSide;
     const uint32_t down = (agent / kSide + kSide - kCentre / kSide) % kSide * kSide;
     Rows rows;
-    memcpy(&rows, set, sizeof(rows));
+    CopyWords(&rows, set, sizeof(rows));
     rows = (rows >> down | rows << (kCells - down)) & kAll;
     const Rows stay = kFirstColumn * ((1u << (kSide - right)) - 1);  // columns that get nothing from the far side
     rows = (rows >> right & stay) | (rows << (kSide - right) & kAll & ~stay);
-    memcpy(rolled, &rows, sizeof(rows));
+    CopyWords(rolled, &rows, sizeof(rows));
   }
 
   // Where Step and Observe will read outside the state; computes an address and reads nothing.

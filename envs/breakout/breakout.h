@@ -347,7 +347,7 @@ struct Breakout : SimulatorDefaults {
 
   // Four bits to four numbers 0 or 1, from a table of 256 bytes on the CPU.
   PJX_HD static void SpreadToFloats(uint32_t bits, float* out) {
-#ifdef __CUDA_ARCH__
+#ifdef PJX_GPU_FORMS
     for (int i = 0; i < 4; ++i) out[i] = static_cast<float>(bits >> i & 1);
 #else
     struct Table {

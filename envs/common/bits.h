@@ -13,7 +13,7 @@ PJX_HD constexpr uint64_t ComputeSpread(uint64_t byte) {
 // Eight bits to eight bytes of 0 or 1, lowest bit first (little-endian store). From a table of 2 KiB on the CPU: twice
 // as fast for a window of the maze.
 PJX_HD uint64_t SpreadBits(uint64_t byte) {
-#ifdef __CUDA_ARCH__
+#ifdef PJX_GPU_FORMS
   return ComputeSpread(byte);
 #else
   struct Table {

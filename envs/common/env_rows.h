@@ -20,6 +20,12 @@ struct StepResults {
   int32_t* episode_length;       // [rows]
   float *score, *perf;           // [rows]
 
+  // Whether the episode of the row has ended, once this is written.
+  template <int kNumAgents>
+  PJX_HD bool HasEnded(int64_t row) const {
+    return terminated[row * kNumAgents] || truncated[row * kNumAgents];
+  }
+
   // All but the rewards, which the simulator writes. Returns whether the episode has ended.
   template <int kNumAgents>
   PJX_HD bool Write(int64_t row, const Outcome& outcome) const {
@@ -54,21 +60,25 @@ struct EnvRows {
   }
   PJX_HD int64_t ObsSize() const { return E::ObsShape(params).size() * E::kNumAgents; }  // of a row
 
-  PJX_HD void Reset(const uint32_t* keys, uint8_t* states, Obs* obs, int64_t row) const {
-    Philox random = Stream(keys, row);
-    State& s = At(states, row);
-    E::Reset(s, params, random);
-    E::Observe(s, params, obs + row * ObsSize());
+  // Begins an episode. `work` is what the simulator's WorkBytes asks for, null for 0.
+  PJX_HD void Reset(State& s, Philox& random, void* work) const {
+    if constexpr (contract::kOffers<contract::WorkBytes, E>) {
+      E::Reset(s, params, random, static_cast<uint16_t*>(work));
+    } else {
+      E::Reset(s, params, random);
+    }
   }
 
+  // `obs` is that of the row.
   PJX_HD void Observe(const uint8_t* states, Obs* obs, int64_t row) const {
     const State& s = At(states, row);
-    Obs* const out = obs + row * ObsSize();
-    if (E::IsSafe(s, params)) return E::Observe(s, params, out);
-    for (int64_t i = 0; i < ObsSize(); ++i) out[i] = Obs{};
+    if (E::IsSafe(s, params)) return E::Observe(s, params, obs);
+    for (int64_t i = 0; i < ObsSize(); ++i) obs[i] = Obs{};
   }
 
-  PJX_HD void Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results, Obs* obs,
+  // Without an observation. An episode that ends begins anew, unless that needs working memory.
+  template <bool kNeedsWork>
+  PJX_HD void Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
                    int64_t row) const {
     State& s = At(states, row);
     const int32_t* action = actions + row * (E::kNumAgents * E::kNumHeads);
@@ -84,8 +94,10 @@ struct EnvRows {
     } else {
       for (int agent = 0; agent < E::kNumAgents; ++agent) rewards[agent] = NAN;
     }
-    if (results.template Write<E::kNumAgents>(row, outcome)) E::Reset(s, params, random);
-    Observe(states, obs, row);
+    const bool has_ended = results.template Write<E::kNumAgents>(row, outcome);
+    if constexpr (!kNeedsWork) {
+      if (has_ended) Reset(s, random, nullptr);
+    }
   }
 
   // Snapshot `index` of lanes * count into its environment. Of several for the same one the last counts, as on the CPU.
@@ -99,7 +111,7 @@ struct EnvRows {
     }
     const uint8_t* from = snapshots + index * stride;
     if (E::Impossible(*reinterpret_cast<const State*>(from), params) != nullptr) return;
-    memcpy(states + (lane * num_envs + env) * stride, from, stride);
+    CopyWords(states + (lane * num_envs + env) * stride, from, stride);
   }
 
   PJX_HD void Stagger(const uint32_t* keys, uint8_t* states, int64_t row) const {

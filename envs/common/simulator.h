@@ -25,6 +25,10 @@
 // A simulator whose parameters point to host memory, say to levels that all environments share, tells the GPU's
 // executor of it, which then works on a copy: SharedData(Params&) is a reference to that pointer, SharedBytes(const
 // Params&) says how many bytes are behind it (0: none). They are host code. Without them parameters hold no pointer.
+//
+// A simulator whose Reset needs more working memory than a GPU thread should have for itself offers WorkBytes(const
+// Params&), how many bytes it needs (0: none), and a second Reset(State&, const Params&, Philox&, Work*) that takes
+// them, or null for 0. Its Step draws no random numbers: on a GPU Reset begins the stream of the call again.
 #pragma once
 
 #include <cstring>
@@ -173,6 +177,8 @@ template <typename E>
 using IsSafe = As<bool, decltype(E::IsSafe(std::as_const(AnyState<E>()), AnyParams<E>()))>;
 template <typename E>
 using Impossible = As<const char*, decltype(E::Impossible(std::as_const(AnyState<E>()), AnyParams<E>()))>;
+template <typename E>
+using WorkBytes = As<int64_t, decltype(E::WorkBytes(AnyParams<E>()))>;
 template <typename E>
 using SharedData = As<const void*, decltype(E::SharedData(std::declval<typename E::Params&>()))>;
 template <typename E>

@@ -1,9 +1,10 @@
 // The executor on the GPU: one thread per environment, over the same simulator headers and with the same random streams
 // as on the CPU (vec_env.h), on XLA's stream. What a thread does, and what it makes of bad values, is in env_rows.h.
+//
 // All handlers can be recorded into CUDA graphs: what they need on the device is there before (shared_data.cuh).
 #pragma once
 
-#include "envs/common/env_rows.h"
+#include "envs/common/env_blocks.h"
 #include "envs/common/handlers.h"
 #include "envs/common/shared_data.cuh"
 #include "xla_ops/common/cuda.h"
@@ -12,28 +13,47 @@ namespace pjx {
 
 namespace device {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = EnvTeam::kThreads;
+
+// A block's own memory, 16-byte aligned.
+__device__ inline uint8_t* Shared() {
+  extern __shared__ uint4 words[];
+  return reinterpret_cast<uint8_t*>(words);
+}
+
+template <typename E>
+__global__ void __launch_bounds__(kThreads)
+    Reset(EnvBlocks<E> blocks, const uint32_t* keys, uint8_t* states, typename E::Obs* obs) {
+  blocks.Reset(EnvTeam{}, blockIdx.x, Shared(), keys, states, obs);
+}
+
+template <typename E>
+__global__ void __launch_bounds__(kThreads) Step(EnvBlocks<E> blocks, const uint32_t* keys, uint8_t* states,
+                                                 const int32_t* actions, StepResults results, typename E::Obs* obs) {
+  blocks.Step(EnvTeam{}, blockIdx.x, Shared(), keys, states, actions, results, obs);
+}
+
+template <typename E>
+__global__ void __launch_bounds__(kThreads) Observe(EnvBlocks<E> blocks, const uint8_t* states, typename E::Obs* obs) {
+  blocks.Observe(EnvTeam{}, blockIdx.x, Shared(), states, obs);
+}
+
+// --- simulators whose Reset needs working memory
+template <typename E>
+__global__ void __launch_bounds__(kThreads)
+    Begin(EnvBlocks<E> blocks, const uint32_t* keys, uint8_t* states, bool all, StepResults results) {
+  blocks.Begin(EnvTeam{}, blockIdx.x, Shared(), keys, states, all, results);
+}
 
 __device__ inline int64_t Index() { return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; }
 
 template <typename E>
-__global__ void __launch_bounds__(kThreads)
-    Reset(EnvRows<E> envs, int64_t rows, const uint32_t* keys, uint8_t* states, typename E::Obs* obs) {
-  if (Index() < rows) envs.Reset(keys, states, obs, Index());
+__global__ void __launch_bounds__(kThreads) StepOnly(EnvRows<E> envs, int64_t rows, const uint32_t* keys,
+                                                     uint8_t* states, const int32_t* actions, StepResults results) {
+  if (Index() < rows) envs.template Step<true>(keys, states, actions, results, Index());
 }
 
-template <typename E>
-__global__ void __launch_bounds__(kThreads) Step(EnvRows<E> envs, int64_t rows, const uint32_t* keys, uint8_t* states,
-                                                 const int32_t* actions, StepResults results, typename E::Obs* obs) {
-  if (Index() < rows) envs.Step(keys, states, actions, results, obs, Index());
-}
-
-template <typename E>
-__global__ void __launch_bounds__(kThreads)
-    Observe(EnvRows<E> envs, int64_t rows, const uint8_t* states, typename E::Obs* obs) {
-  if (Index() < rows) envs.Observe(states, obs, Index());
-}
-
+// --- without observations
 template <typename E>
 __global__ void __launch_bounds__(kThreads) Restore(EnvRows<E> envs, int64_t total, uint8_t* states,
                                                     const uint8_t* snapshots, const int32_t* env_ids, int64_t count) {
@@ -81,34 +101,85 @@ class EnvsOnStream final : public EnvCall<cudaStream_t> {
   }
 
   ffi::Error Reset(const uint32_t* keys, uint8_t* states, void* obs) const final {
-    return Run(device::Reset<E>, batch_.rows, keys, states, static_cast<Obs*>(obs));
+    EnvRows<E> envs;
+    if (auto e = Rows(&envs); e.failure()) return e;
+    if constexpr (kMayNeedWork) {
+      if (E::WorkBytes(batch_.params) > 0) {
+        if (auto e = Begin(envs, keys, states, nullptr); e.failure()) return e;
+        return WithObs(device::Observe<E>, envs, states, static_cast<Obs*>(obs));
+      }
+    }
+    return WithObs(device::Reset<E>, envs, keys, states, static_cast<Obs*>(obs));
   }
+
   ffi::Error Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
                   void* obs) const final {
-    return Run(device::Step<E>, batch_.rows, keys, states, actions, results, static_cast<Obs*>(obs));
+    EnvRows<E> envs;
+    if (auto e = Rows(&envs); e.failure()) return e;
+    if constexpr (kMayNeedWork) {
+      if (E::WorkBytes(batch_.params) > 0) {
+        if (auto e = Plain(device::StepOnly<E>, batch_.rows, envs, keys, states, actions, results); e.failure())
+          return e;
+        if (auto e = Begin(envs, keys, states, &results); e.failure()) return e;
+        return WithObs(device::Observe<E>, envs, states, static_cast<Obs*>(obs));
+      }
+    }
+    return WithObs(device::Step<E>, envs, keys, states, actions, results, static_cast<Obs*>(obs));
   }
+
   ffi::Error Observe(const uint8_t* states, void* obs) const final {
-    return Run(device::Observe<E>, batch_.rows, states, static_cast<Obs*>(obs));
+    EnvRows<E> envs;
+    if (auto e = Rows(&envs); e.failure()) return e;
+    return WithObs(device::Observe<E>, envs, states, static_cast<Obs*>(obs));
   }
+
   ffi::Error Restore(uint8_t* states, const uint8_t* snapshots, const int32_t* env_ids, int64_t count) const final {
-    return Run(device::Restore<E>, batch_.lanes * count, states, snapshots, env_ids, count);
+    EnvRows<E> envs;
+    if (auto e = Rows(&envs); e.failure()) return e;
+    return Plain(device::Restore<E>, batch_.lanes * count, envs, states, snapshots, env_ids, count);
   }
+
   ffi::Error Stagger(const uint32_t* keys, uint8_t* states) const final {
-    return Run(device::Stagger<E>, batch_.rows, keys, states);
+    EnvRows<E> envs;
+    if (auto e = Rows(&envs); e.failure()) return e;
+    return Plain(device::Stagger<E>, batch_.rows, envs, keys, states);
   }
+
   ffi::Error Clock(uint8_t* timeless, int32_t* times) const final {
-    return Run(device::Clock<E>, batch_.rows, timeless, times);
+    EnvRows<E> envs;
+    if (auto e = Rows(&envs); e.failure()) return e;
+    return Plain(device::Clock<E>, batch_.rows, envs, timeless, times);
   }
 
  private:
   using Obs = typename E::Obs;
+  static constexpr bool kMayNeedWork = contract::kOffers<contract::WorkBytes, E>;
 
+  ffi::Error Rows(EnvRows<E>* envs) const {
+    *envs = {batch_.params, batch_.num_envs, batch_.stride};
+    return MoveToDevice<E>(name_, &envs->params);
+  }
+
+  // A thread for each of `threads`.
   template <typename Kernel, typename... Arguments>
-  ffi::Error Run(Kernel* kernel, int64_t threads, const Arguments&... arguments) const {
-    EnvRows<E> envs{batch_.params, batch_.num_envs, batch_.stride};
-    if (auto e = MoveToDevice<E>(name_, &envs.params); e.failure()) return e;
+  ffi::Error Plain(Kernel* kernel, int64_t threads, const EnvRows<E>& envs, const Arguments&... arguments) const {
     const int64_t blocks = CeilDivide(threads, device::kThreads);
     return Launch(name_, stream_, kernel, blocks, device::kThreads, envs, threads, arguments...);
+  }
+
+  // A kernel of EnvBlocks that writes observations.
+  template <typename Kernel, typename... Arguments>
+  ffi::Error WithObs(Kernel* kernel, const EnvRows<E>& envs, const Arguments&... arguments) const {
+    const EnvBlocks<E> blocks(envs, batch_.rows);
+    return LaunchWithShared(name_, stream_, kernel, CeilDivide(batch_.rows, blocks.kRows), device::kThreads,
+                        blocks.layout.BlockBytes(), blocks, arguments...);
+  }
+
+  // Episodes that need working memory to begin: those that have ended, or all where there are no results.
+  ffi::Error Begin(const EnvRows<E>& envs, const uint32_t* keys, uint8_t* states, const StepResults* results) const {
+    const EnvBlocks<E> blocks(envs, batch_.rows);
+    return LaunchWithShared(name_, stream_, device::Begin<E>, batch_.rows, device::kThreads, blocks.WorkBlockBytes(),
+                        blocks, keys, states, results == nullptr, results == nullptr ? StepResults{} : *results);
   }
 
   const char* name_;

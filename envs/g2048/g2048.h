@@ -125,19 +125,21 @@ struct G2048 : SimulatorDefaults {
 
   PJX_HD static Lines Load(const State& s) {
     Lines m;
-    memcpy(m.at, s.cells, sizeof m.at);
+    CopyWords(m.at, s.cells, sizeof m.at);
     return m;
   }
 
   // Puts a tile on the empty cell that a random word chooses; there must be one.
   PJX_HD static void Place(State& s, uint32_t exponent, uint32_t word) {
+    uint8_t cells[kCells];
+    CopyWords(cells, s.cells, sizeof cells);
     uint32_t count = 0;
-    for (int i = 0; i < kCells; ++i) count += s.cells[i] == 0;
+    for (int i = 0; i < kCells; ++i) count += cells[i] == 0;
     const auto chosen = static_cast<uint32_t>((static_cast<uint64_t>(word) * count) >> 32);
     // No branch on the unpredictable place: it is the number of cells before the chosen empty one.
     uint32_t empty = 0, place = 0;
     for (int i = 0; i < kCells; ++i) {
-      empty += s.cells[i] == 0;
+      empty += cells[i] == 0;
       place += empty <= chosen;
     }
     s.cells[place % kCells] = static_cast<uint8_t>(exponent);
@@ -150,7 +152,7 @@ struct G2048 : SimulatorDefaults {
 
   // Of a merge, in units of 1e-4.
   PJX_HD static int32_t MergeReward(uint32_t exponent) {
-    constexpr int32_t kPowers[] = {100, 283, 520, 800, 1118, 1470, 1852, 2263, 2700, 3162, 3648};  // 100 j^1.5
+    static constexpr int32_t kPowers[] = {100, 283, 520, 800, 1118, 1470, 1852, 2263, 2700, 3162, 3648};  // 100 j^1.5
     const int j = static_cast<int>(exponent) - 6;
     return j <= 0 ? 500 : 500 + 3 * kPowers[j < 11 ? j - 1 : 10];
   }
@@ -215,7 +217,7 @@ struct G2048 : SimulatorDefaults {
           }
         }
       }
-      memcpy(s.cells, m.at, sizeof m.at);
+      CopyWords(s.cells, m.at, sizeof m.at);
       Spawn(s, random);
       s.score += score;
       s.has_moved = 1;
@@ -239,7 +241,7 @@ struct G2048 : SimulatorDefaults {
     return outcome;
   }
 
-  PJX_HD static void Observe(const State& s, const Params&, Obs* obs) { memcpy(obs, s.cells, kCells); }
+  PJX_HD static void Observe(const State& s, const Params&, Obs* obs) { CopyWords(obs, s.cells, kCells); }
 
   // --- trust ---------------------------------------------------------------------------------------------------------
   // Whatever the other fields are, nothing is addressed by them; a game that was already over has at least a cell to

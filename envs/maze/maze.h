@@ -80,45 +80,52 @@ struct Maze : SimulatorDefaults {
     walls[(y + p.frame) * p.stride + column / 8] &= static_cast<uint8_t>(~(1u << (column % 8)));
   }
 
-  PJX_HD static void Grow(uint8_t* walls, const Params& p, Philox& random) {
-    for (uint32_t i = 0; i < p.level_bytes; ++i) walls[i] = 0;
-    for (uint32_t y = 0; y < p.size; ++y) {
-      for (uint32_t x = 0; x < p.size; ++x) {
-        const uint32_t column = x + p.frame;
-        walls[(y + p.frame) * p.stride + column / 8] |= static_cast<uint8_t>(1u << (column % 8));
-      }
-    }
-    struct Cell {
-      uint8_t x, y;
-    };
-    Cell active[kMaxCells];
+  // `work` is as long as WorkBytes says.
+  PJX_HD static void Grow(uint8_t* walls, const Params& p, Philox& random, uint16_t* work) {
+    Fill(walls, p);
+    uint16_t* const active = work;  // y << 8 | x of each cell that may still have unvisited neighbours
     const float difficulty = random.Uniform();
-    active[0] = {1, 1};
+    active[0] = 1 << 8 | 1;
     Carve(walls, p, 1, 1);
     for (uint32_t count = 1; count > 0;) {
       if (random.Uniform() >= difficulty) {
         const uint32_t chosen = random.Below(count);
-        const Cell cell = active[chosen];
+        const uint16_t cell = active[chosen];
         active[chosen] = active[count - 1];
         active[count - 1] = cell;
       }
-      const Cell top = active[count - 1];
-      Cell open[4];  // unvisited neighbours two cells away: east, north, west, south
-      uint32_t num_open = 0;
+      const uint32_t top = active[count - 1], x = top & 0xFF, y = top >> 8;
+      // The directions of unvisited neighbours two cells away, a byte each. What is outside is no wall.
+      uint32_t open = 0, num_open = 0;
       for (int direction = 1; direction <= 4; ++direction) {
-        const int x = top.x + 2 * Dx(direction), y = top.y + 2 * Dy(direction);
-        if (x < 1 || y < 1 || x > static_cast<int>(p.size) - 2 || y > static_cast<int>(p.size) - 2) continue;
-        if (IsWall(walls, p, x, y)) open[num_open++] = {static_cast<uint8_t>(x), static_cast<uint8_t>(y)};
+        if (!IsWall(walls, p, x + 2 * Dx(direction), y + 2 * Dy(direction))) continue;
+        open |= static_cast<uint32_t>(direction) << (8 * num_open++);
       }
       if (num_open == 0) {
         --count;
         continue;
       }
-      const Cell next = open[random.Below(num_open)];
-      Carve(walls, p, (top.x + next.x) / 2, (top.y + next.y) / 2);
-      Carve(walls, p, next.x, next.y);
-      active[count++] = next;
+      const int chosen = static_cast<int>(open >> (8 * random.Below(num_open)) & 0xFF);
+      const uint32_t dx = Dx(chosen), dy = Dy(chosen);
+      Carve(walls, p, x + dx, y + dy);
+      Carve(walls, p, x + 2 * dx, y + 2 * dy);
+      active[count++] = static_cast<uint16_t>((y + 2 * dy) << 8 | (x + 2 * dx));
     }
+  }
+
+  // Nothing but walls inside, and nothing in the frame.
+  PJX_HD static void Fill(uint8_t* walls, const Params& p) {
+    const uint32_t begin = p.frame, end = p.frame + p.size;
+    uint8_t* out = walls;
+    for (uint32_t row = 0; row < p.size + 2 * p.frame; ++row) {
+      const uint32_t inside = row - begin < p.size ? 0xFF : 0;
+      for (uint32_t column = 0; column < 8 * p.stride; column += 8) {
+        const uint32_t after_begin = column + 8 <= begin ? 0 : column >= begin ? 0xFF : 0xFF << (begin - column);
+        const uint32_t before_end = column >= end ? 0 : column + 8 <= end ? 0xFF : 0xFF >> (column + 8 - end);
+        *out++ = static_cast<uint8_t>(inside & after_begin & before_end);
+      }
+    }
+    while (out < walls + p.level_bytes) *out++ = 0;
   }
 
   // --- the simulator -------------------------------------------------------------------------------------------------
@@ -127,12 +134,19 @@ struct Maze : SimulatorDefaults {
   PJX_HD static int Dy(int action) { return static_cast<int>(0x245u >> (2 * action) & 3) - 1; }
 
   PJX_HD static void Reset(State& s, const Params& p, Philox& random) {
+    uint16_t work[kMaxCells];
+    Reset(s, p, random, p.num_mazes ? nullptr : work);
+  }
+  PJX_HD static void Reset(State& s, const Params& p, Philox& random, uint16_t* work) {
     s = State{0, 0, 1, 1, 0};
-    if (p.num_mazes) {
+    if (work == nullptr) {
       s.level = random.Below(p.num_mazes);
     } else {
-      Grow(reinterpret_cast<uint8_t*>(&s) + sizeof(State), p, random);
+      Grow(reinterpret_cast<uint8_t*>(&s) + sizeof(State), p, random, work);
     }
+  }
+  PJX_HD static int64_t WorkBytes(const Params& p) {
+    return p.num_mazes ? 0 : static_cast<int64_t>(sizeof(uint16_t)) * (p.size / 2) * (p.size / 2);
   }
 
   // Sets the clock to a uniformly random time, so that environments that start together do not time out together.
@@ -207,6 +221,13 @@ struct Maze : SimulatorDefaults {
   template <uint32_t kVision>
   PJX_HD static void SpreadRows(const uint8_t* row, uint32_t stride, uint32_t shift, uint32_t any_vision, Obs* obs) {
     const uint32_t vision = kVision ? kVision : any_vision;
+#ifdef PJX_GPU_FORMS
+    PJX_UNROLL  // of the usual size: its loads wait together
+        for (uint32_t i = 0; i < vision; ++i, row += stride, obs += vision) {
+      const uint32_t bits = LoadBits(row, shift);
+      for (uint32_t j = 0; j < vision; ++j) obs[j] = static_cast<uint8_t>(bits >> j & 1);
+    }
+#else
     uint8_t* out = obs;
     // Whole words may run into the next row of the window, which is written afterwards; the last row must not.
     for (uint32_t i = 0; i + 1 < vision; ++i, row += stride, out += vision) {
@@ -224,6 +245,16 @@ struct Maze : SimulatorDefaults {
       memcpy(out + j, &cells, 8);
     }
     for (; j < vision; ++j, bits >>= 1) out[j] = bits & 1;
+#endif
+  }
+
+  // The 31 bits, or more, from bit `shift` < 8 on, by two aligned words: those of a window's row and of the spare
+  // bytes.
+  PJX_HD static uint32_t LoadBits(const uint8_t* from, uint32_t shift) {
+    const uint32_t ahead = reinterpret_cast<uintptr_t>(from) % 4;  // walls begin at an aligned address
+    const auto* words = reinterpret_cast<const uint32_t*>(from - ahead);
+    const uint64_t both = static_cast<uint64_t>(words[1]) << 32 | words[0];
+    return static_cast<uint32_t>(both >> (8 * ahead + shift));
   }
 
   PJX_HD static uint64_t Load64(const uint8_t* from) {

@@ -21,9 +21,10 @@ inline const uint8_t* SharedLevels(const Maze::Params& p) {
   if (!levels) {
     const size_t bytes = p.level_bytes;
     levels.reset(new uint8_t[bytes * p.num_mazes]);
+    const std::unique_ptr<uint16_t[]> work(new uint16_t[Maze::kMaxCells]);
     for (uint32_t level = 0; level < p.num_mazes; ++level) {
       Philox random(static_cast<uint32_t>(p.seed), static_cast<uint32_t>(p.seed >> 32), level, /*stream1=*/1);
-      Maze::Grow(levels.get() + level * bytes, p, random);
+      Maze::Grow(levels.get() + level * bytes, p, random, work.get());
     }
   }
   return levels.get();

@@ -32,6 +32,7 @@ class Case:
     agree: Callable[[Any, Any], bool] | None = None  # of the results; None: close in every element
     bytes_moved: int | None = None  # None: operands read once, results written once
     flops: int | None = None  # multiplications and additions of its matrix products; None: arithmetic is not its limit
+    backward_flops: int | None = None  # as flops, of the cotangents alone
 
 
 def _normal(rng, *shape):
@@ -119,6 +120,7 @@ def _mingru_layer(t, b, h, *, grad=False):
         ),
         run=run,
         flops=(3 if grad else 1) * 2 * t * b * h * 3 * h,
+        backward_flops=2 * 2 * t * b * h * 3 * h,
     )
 
 

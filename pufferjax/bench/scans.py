@@ -4,10 +4,11 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
+
+from pufferjax.xla_ops import ffi
 
 MAX_SETS = 8
 _NEVER = 113  # a number that no op here returns as its first; XLA does not know that
@@ -22,7 +23,8 @@ def operand_sets(first: tuple, rotate_bytes: float) -> list[tuple]:
         is_key = jnp.issubdtype(x.dtype, jax.dtypes.extended)
         return x if is_key or x.ndim == 0 else jnp.roll(x, by, 0)
 
-    return [first, *(jax.tree.map(lambda x, by=by: rolled(x, by), first) for by in range(1, count))]
+    roll = jax.jit(lambda operands, by: jax.tree.map(lambda x: rolled(x, by), operands))
+    return [first, *(roll(first, by) for by in range(1, count))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +39,8 @@ class Calls:
 def native_calls(run: Callable[..., Any], sets: Sequence[tuple], rounds: int) -> Calls:
     """`rounds` rounds of a call run(*operands) of a native op with each of the sets; the results of the last one.
 
-    The custom calls are traced as having side effects. Otherwise XLA would make one of all that have equal operands.
+    Without `kept_calls` XLA would make one of all calls that have equal operands, and take it out of the loop.
     """
-    plain = jax.ffi.ffi_call
-
-    def marked(*args, **kwargs):
-        return plain(*args, **kwargs, has_side_effect=True)
 
     def program(sets):
         def one_round(_, results):
@@ -50,7 +48,7 @@ def native_calls(run: Callable[..., Any], sets: Sequence[tuple], rounds: int) ->
                 results = run(*operands)
             return results
 
-        with mock.patch.object(jax.ffi, "ffi_call", marked):
+        with ffi.kept_calls():
             return jax.lax.fori_loop(0, rounds, one_round, _zeros(run, sets[0]))
 
     return Calls(program, list(sets), rounds * len(sets))

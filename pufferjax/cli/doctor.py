@@ -17,7 +17,7 @@ USAGE = """\
 """
 
 _PACKAGES = ("pufferjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# (package, version): a fault of it, and what pufferjax makes of it. Seen by running this project's tests on that version.
+# (package, version): a fault of it, and what pufferjax makes of it. Seen by running this project's tests on it.
 _KNOWN_FAULTS = {
     ("jaxlib", "0.11.2"): "its Shardy partitioner crashes on training on several CPU devices, which goes without it",
 }

@@ -78,6 +78,8 @@ def play(env, key):
         "observe": env.observe(last),
         "clock": env.clock(last),
         "restore": env.restore(last, first[10:17], ENV_IDS),
+        # XLA gives a slice as a view into the states: in place, rows would be overwritten before they are read.
+        "restore of its own rows": env.restore(last, last[: NUM_ENVS // 2], np.arange(NUM_ENVS // 2) * 7 % NUM_ENVS),
         "reset of lanes": (lanes_obs, lanes),
         "step of lanes": jax.vmap(step_lane)(jax.random.split(key_lane_steps, NUM_LANES), lanes),
     }

@@ -183,13 +183,13 @@ void weights_of(const float* priorities, int64_t count, uint32_t top_bits, float
   for (int64_t i = 0; i < count; ++i) result[i] = weights(i);
 }
 
-bool one_block_suits(int64_t capacity, int64_t num_samples) { return OneBlock::Suits(capacity, num_samples); }
+bool one_block_suits(int64_t capacity, int64_t num_samples) { return OneLaunch::Suits(capacity, num_samples); }
 
 void sample_one_block(const SampleOperands* operands, int64_t lanes, bool backwards) {
-  std::vector<uint8_t> memory(sizeof(OneBlock::Shared), 0xAB);  // what shared memory holds at first is anything
-  auto& shared = *reinterpret_cast<OneBlock::Shared*>(memory.data());
-  Blocks(lanes, backwards,
-         [&](int64_t lane) { OneBlock::Run(Team<OneBlock::kThreads>{backwards}, *operands, lane, shared); });
+  std::vector<uint8_t> memory(sizeof(OneLaunch::Shared), 0xAB);  // what shared memory holds at first is anything
+  auto& shared = *reinterpret_cast<OneLaunch::Shared*>(memory.data());
+  Blocks(lanes * OneLaunch::Parts(operands->num_samples), backwards,
+         [&](int64_t block) { OneLaunch::Run(Team<OneLaunch::kThreads>{backwards}, *operands, block, shared); });
 }
 
 // False if a pass has written outside its scratch memory.
@@ -205,14 +205,13 @@ bool sample_many_blocks(const SampleOperands* operands, int64_t lanes, bool back
   auto& scan_shared = *reinterpret_cast<M::ScanShared*>(shared_memory.data());
   Blocks(lanes * M::TopBlocks(o.capacity), backwards,
          [&](int64_t block) { M::FindTop(Team<M::kThreads>{backwards}, o, scratch, block); });
-  for (const bool is_second : {false, true}) {
-    Blocks(lanes * tiles, backwards,
-           [&](int64_t block) { M::SumTile(Team<M::kThreads>{backwards}, o, scratch, block, is_second, tile_shared); });
-    Blocks(lanes, backwards, [&](int64_t lane) {
-      M::ScanTiles(Team<M::kScanThreads>{backwards}, o, scratch, lane, is_second, scan_shared);
-    });
+  for (int round = 0; round < M::Rounds(o.capacity); ++round) {
+    Blocks(M::SumBlocks(lanes, tiles, round), backwards,
+           [&](int64_t block) { M::SumTiles(Team<M::kThreads>{backwards}, o, scratch, block, round, tile_shared); });
+    Blocks(lanes, backwards,
+           [&](int64_t lane) { M::ScanTiles(Team<M::kScanThreads>{backwards}, o, scratch, lane, round, scan_shared); });
   }
-  Blocks(lanes * o.num_samples, backwards, [&](int64_t draw) { M::Draw(o, scratch, draw); });
+  Blocks(lanes * o.num_samples, backwards, [&](int64_t draw) { M::Draw(Warp{0, backwards}, o, scratch, draw); });
   for (size_t i = bytes / 8; i < memory.size(); ++i) {
     if (memory[i] != 0xABABABABABABABAB) return false;
   }

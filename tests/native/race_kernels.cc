@@ -15,6 +15,7 @@
 #include "xla_ops/linear_max/forward_kernel.h"
 #include "xla_ops/linear_max/forward_rows.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
+#include "xla_ops/one_hot_linear/kernels.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -47,7 +48,7 @@ class Threads {
     while (seen < value && !__atomic_compare_exchange_n(cell, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
   }
-
+  void Raise(uint32_t* cell, uint32_t value) const { Max(cell, value); }
   void Or(uint32_t* cell, uint32_t value) const { __atomic_fetch_or(cell, value, __ATOMIC_RELAXED); }
 
   // Calls body(*this) in every thread.
@@ -97,9 +98,9 @@ void Expect(bool holds, const char* what) {
 
 void OneLaunch() {
   Sample taking_turns(2500, 1500), side_by_side(2500, 1500);
-  OneBlock::Shared shared;
-  OneBlock::Run(Team<OneBlock::kThreads>{}, taking_turns.operands, 0, shared);
-  Threads<OneBlock::kThreads>().Run([&](const auto& team) { OneBlock::Run(team, side_by_side.operands, 0, shared); });
+  OneLaunch::Shared shared;
+  OneLaunch::Run(Team<OneLaunch::kThreads>{}, taking_turns.operands, 0, shared);
+  Threads<OneLaunch::kThreads>().Run([&](const auto& team) { OneLaunch::Run(team, side_by_side.operands, 0, shared); });
   Expect(taking_turns.indices == side_by_side.indices, "the one-launch draw");
 }
 
@@ -115,17 +116,17 @@ void ManyLaunches() {
     M::FindTop(Team<M::kThreads>{}, sample.operands, turns, i);
     Threads<M::kThreads>().Run([&](const auto& team) { M::FindTop(team, sample.operands, beside, i); });
   }
-  for (const bool is_second : {false, true}) {
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      M::SumTile(Team<M::kThreads>{}, sample.operands, turns, tile, is_second, tile_shared);
+  for (int round = 0; round < M::Rounds(sample.size); ++round) {
+    for (int64_t block = 0; block < M::SumBlocks(1, tiles, round); ++block) {
+      M::SumTiles(Team<M::kThreads>{}, sample.operands, turns, block, round, tile_shared);
       Threads<M::kThreads>().Run(
-          [&](const auto& team) { M::SumTile(team, sample.operands, beside, tile, is_second, tile_shared); });
+          [&](const auto& team) { M::SumTiles(team, sample.operands, beside, block, round, tile_shared); });
     }
-    M::ScanTiles(Team<M::kScanThreads>{}, sample.operands, turns, 0, is_second, scan_shared);
+    M::ScanTiles(Team<M::kScanThreads>{}, sample.operands, turns, 0, round, scan_shared);
     Threads<M::kScanThreads>().Run(
-        [&](const auto& team) { M::ScanTiles(team, sample.operands, beside, 0, is_second, scan_shared); });
+        [&](const auto& team) { M::ScanTiles(team, sample.operands, beside, 0, round, scan_shared); });
   }
-  Expect(turns.states->needs_second, "the case: it does not reach the second sums, so it");
+  Expect(turns.states->round == 1, "the case: it does not reach the second sums, so it");
   Expect(memory[0] == memory[1], "the scratch memory of many launches");
 }
 
@@ -221,12 +222,53 @@ void Entities() {
   Expect(turns.weight_bar == beside.weight_bar, "the sums of parts");
 }
 
+// More cells than a list of forward has, more rows than a block of backward has at once.
+struct OneHot {
+  OneHotSizes sizes{150, 140, 3, 68};
+  std::vector<uint8_t> x = std::vector<uint8_t>(sizes.num_rows * sizes.num_cells);
+  std::vector<float> weight = std::vector<float>(sizes.table()), row = std::vector<float>(sizes.num_rows * 68);
+  std::vector<float> y = row, dweight = weight, dbias = std::vector<float>(68);
+  std::vector<float> sums = std::vector<float>((sizes.table() + 68) * 2);
+
+  OneHot() {
+    for (size_t i = 0; i < x.size(); ++i) x[i] = i * 2654435769u >> 7 & 3;
+    for (size_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<float>(i % 1000) / 500 - 1;
+    for (size_t i = 0; i < row.size(); ++i) row[i] = static_cast<float>(i % 999) / 500 - 1;
+  }
+  template <typename T>
+  static LaneArray<const T> Of(const std::vector<T>& data) {
+    return {data.data(), {}};
+  }
+  OneHotForwardArgs Forward() { return {sizes, LanesOf(nullptr, 0), Of(x), Of(weight), Of(row), y.data()}; }
+  OneHotBackwardArgs Backward() {
+    return {sizes, LanesOf(nullptr, 0), 2, Of(x), Of(row), sums.data(), dweight.data(), dbias.data()};
+  }
+};
+
+template <typename Block, typename Args>
+void OneHotBlocks(const Args& turns, const Args& beside) {
+  const auto shared = std::make_unique<typename Block::Shared>();
+  for (int64_t block = 0; block < Block::Blocks(turns); block += 7) {
+    Block::Run(Team<Block::kThreads>{}, turns, block, *shared);
+    Threads<Block::kThreads>().Run([&](const auto& team) { Block::Run(team, beside, block, *shared); });
+  }
+}
+
+void OneHotLayer() {
+  OneHot turns, beside;
+  OneHotBlocks<OneHotForward<true>>(turns.Forward(), beside.Forward());
+  Expect(turns.y == beside.y, "the one-hot layer");
+  OneHotBlocks<OneHotPartSums<true>>(turns.Backward(), beside.Backward());
+  Expect(turns.sums == beside.sums, "the gradient of the one-hot layer");
+}
+
 }  // namespace
 }  // namespace pjx
 
 int main() {
   pjx::OneLaunch();
   pjx::ManyLaunches();
+  pjx::OneHotLayer();
   pjx::Entities<true>();
   pjx::Entities<false>();
   std::printf("race_kernels: no findings\n");

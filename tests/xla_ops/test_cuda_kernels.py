@@ -146,13 +146,24 @@ def test_draws_have_the_bits_of_the_cpu(kernels, way, capacity):
 
 @pytest.mark.parametrize("capacity", [65_537, 4_300_000])
 def test_draws_from_many_have_the_bits_of_the_cpu(kernels, capacity):
-    """4.3 million: more than 1,024 tiles, so that the scan over the tiles carries from one round to the next."""
+    """4.3 million: more than 1,024 tiles, so that a thread of the scan over the tiles has several, and a sample."""
     for priorities in itertools.islice(odd_priorities(capacity), 4 if capacity < 1e6 else 1):
         alphas = (1.0, 0.6) if capacity < 1e6 else (1.0,)
         assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [capacity - 3] * len(alphas), alphas))
     spike = np.full(capacity, 1.5 * 2.0**-46, np.float32)
     spike[7] = 1
     assert_as_on_the_cpu(kernels, "many blocks", lanes_of(spike, [capacity], [1.0]))
+
+
+@pytest.mark.parametrize("others", [0.6, 1.5 * 2.0**-46, 0.0, -1.0])
+def test_the_largest_may_be_outside_the_sample(kernels, others):
+    """Of this many, one line in 32 is looked at; with the second value the weights then also need more bits."""
+    priorities = np.full(4_200_000, others, np.float32)
+    priorities[32:1024] = 0.9
+    assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [len(priorities)], [1.0]))
+    priorities[32:1024] = others
+    priorities[40] = 1
+    assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [len(priorities)], [1.0]))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -240,7 +251,8 @@ def test_advantages_have_the_bits_of_the_cpu(kernels, lanes, num_steps, num_envs
 
 
 @pytest.mark.parametrize(
-    ("lanes", "num_steps", "flags", "group"), [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 50, 4, 2)]
+    ("lanes", "num_steps", "flags", "group"),
+    [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 32, 3, 2), (2, 50, 4, 2)],
 )
 @pytest.mark.parametrize("with_resets", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
@@ -287,16 +299,20 @@ def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, 
 def cells_on_host(kernels, monkeypatch):
     """The kernels in the place of their handlers, for arrays with leading axes, as vmap brings them, or without."""
 
-    def native_call(target, results, *operands):
+    def native_call(target, results, *operands, aliases=None):
         projected, x, h0, reset, *others = map(np.asarray, operands)
         sizes = pack(int(np.prod(x.shape[:-3])), *x.shape[-3:])
         operands = (projected, x, h0, reset if reset.size else None, *others)
 
         def run(arrays, backwards):
+            given = list(operands)
+            for operand, result in (aliases or {}).items():
+                arrays[result][...] = given[operand]
+                given[operand] = arrays[result]
             if target == mingru.TARGET_CELL:
-                kernels.mingru_cell(sizes, pack(*operands, *arrays, int(arrays[1].size != h0.size)), backwards)
+                kernels.mingru_cell(sizes, pack(*given, *arrays, int(arrays[1].size != h0.size)), backwards)
             else:
-                kernels.mingru_cell_backward(sizes, pack(*operands, *arrays), backwards)
+                kernels.mingru_cell_backward(sizes, pack(*given, *arrays), backwards)
 
         return [jnp.asarray(x) for x in both_orders(run, *((r.shape, r.dtype) for r in results))]
 
@@ -314,12 +330,20 @@ def mingru_operands(num_steps, batch, hidden, has_reset, seed=0):
 
 @pytest.mark.parametrize(
     ("num_steps", "batch", "hidden", "has_reset"),
-    [(1, 2, 3, True), (7, 3, 5, False), (8, 1, 33, True), (9, 4, 1, True), (25, 3, 6, True), (3, 0, 2, False)],
+    [
+        (1, 2, 3, True),
+        (7, 3, 5, False),
+        (8, 1, 33, True),
+        (9, 4, 1, True),
+        (16, 3, 6, True),
+        (25, 3, 6, True),
+        (3, 0, 2, False),
+    ],
 )
 def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset):
     operands, bars = mingru_operands(num_steps, batch, hidden, has_reset)
-    y, h_last = mingru._cell(*operands)
-    saved_y, h, projected = mingru._cell_saved(*operands)
+    y, h_last = mingru._cell(*operands, "highest")
+    saved_y, h, projected = mingru._cell_saved(*operands, "highest")
     np.testing.assert_array_equal(y, saved_y)
     np.testing.assert_array_equal(h_last, h[-1])
 
@@ -328,7 +352,7 @@ def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset
         value, pull = jax.vjp(lambda *v: mingru_layer_reference(*v, reset), x, kernel, h0)
         return *value, *pull(bars)
 
-    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars)
+    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars, "highest")
     for one, other in zip(got, twin(*operands, *bars), strict=True):
         # Sigmoids to 4e-7; states and cotangents carry what they are off from step to step.
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
@@ -354,9 +378,9 @@ def test_a_reset_of_a_cell_lets_nothing_pass(cells_on_host):
     (x, kernel, h0, _), (y_bar, h_last_bar) = mingru_operands(20, 2, 3, has_reset=False)
     reset = jnp.zeros((20, 2), bool).at[10].set(True)
     operands = (x, kernel, jnp.full_like(h0, np.nan), reset)
-    y, h, projected = mingru._cell_saved(*operands)
+    y, h, projected = mingru._cell_saved(*operands, "highest")
     assert np.isnan(h[:10]).all() and np.isfinite(y[10:]).all()
-    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar)
+    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar, "highest")
     np.testing.assert_array_equal(h0_bar, 0.0)
     assert np.isfinite(x_bar[10:]).all()
 

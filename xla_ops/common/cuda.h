@@ -37,7 +37,6 @@ ffi::Error LaunchWithShared(const char* op, cudaStream_t stream, void (*kernel)(
   kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(arguments...);
   return CudaError(op, cudaGetLastError());
 }
-
 template <typename... Parameters, typename... Arguments>
 ffi::Error Launch(const char* op, cudaStream_t stream, void (*kernel)(Parameters...), int64_t blocks, int threads,
                   const Arguments&... arguments) {

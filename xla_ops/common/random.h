@@ -20,7 +20,12 @@ struct Philox {
       Refill();
       used = 0;
     }
-    return block[used++];
+    const uint32_t next = used++;
+#ifdef PJX_GPU_FORMS  // an array with a variable index would leave the registers
+    return next == 0 ? block[0] : next == 1 ? block[1] : next == 2 ? block[2] : block[3];
+#else
+    return block[next];
+#endif
   }
 
   // Uniform on {0, ..., n - 1}; the bias is below n / 2^32.

@@ -1,7 +1,6 @@
 // A warp of GPU threads, or a loop over its lanes that stands in for it on the host: what team.h is for a block. Lanes
-// exchange values through the functions here, so a phase of a warp waits for nobody; or through shared memory that no
-// other warp touches, with a Sync between the phase that writes it and one that reads it, and between that and the next
-// that writes it.
+// exchange values through the functions here alone, so a phase of a warp waits for nobody; EachAndWait is for those
+// that go through memory.
 #pragma once
 
 #include <cmath>
@@ -31,16 +30,6 @@ class PerThread {
 template <typename T>
 using PerLane = PerThread<T, 32>;
 
-PJX_HD int LowestBit(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __ffs(static_cast<int>(bits)) - 1;
-#else
-  int bit = 0;
-  while ((bits >> bit & 1u) == 0) ++bit;
-  return bit;
-#endif
-}
-
 PJX_HD int CountBits(uint32_t bits) {
 #ifdef __CUDA_ARCH__
   return __popc(bits);
@@ -48,6 +37,17 @@ PJX_HD int CountBits(uint32_t bits) {
   int count = 0;
   for (; bits != 0; bits &= bits - 1) ++count;
   return count;
+#endif
+}
+
+// -1 where there is none.
+PJX_HD int LowestBit(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __ffs(static_cast<int>(bits)) - 1;
+#else
+  int bit = bits == 0 ? -1 : 0;
+  while (bits != 0 && (bits >> bit & 1u) == 0) ++bit;
+  return bit;
 #endif
 }
 
@@ -76,17 +76,13 @@ struct Warp {
 #endif
   }
 
-  PJX_HD void Sync() const {
-#ifdef __CUDA_ARCH__
-    __syncwarp();
-#endif
-  }
-
   // Each, whose writes to memory all lanes see in the next phase.
   template <typename Phase>
   PJX_HD void EachAndWait(const Phase& phase) const {
     Each(phase);
-    Sync();
+#ifdef __CUDA_ARCH__
+    __syncwarp();
+#endif
   }
 
   // Bit i: whether holds(i).

@@ -109,8 +109,8 @@ def _flags(reset):
     return jnp.zeros((0,), jnp.bool_) if reset is None else reset
 
 
+# The state in place, here and in _cell: a loop over single steps would copy it from result to operand in each.
 def _native(x, kernel, h0, reset):
-    # The state in place: in a loop over single steps nothing else may be left to copy.
     return tuple(ffi.native_call(TARGET, _like(x, h0), x, kernel, h0, _flags(reset), aliases={2: 1}))
 
 
@@ -126,7 +126,7 @@ def _native_backward(x, kernel, h0, reset, h, gates, y_bar, h_last_bar):
 
 def _cell(x, kernel, h0, reset, precision):
     projected = jnp.matmul(x, kernel, precision=precision)
-    return tuple(ffi.native_call(TARGET_CELL, _like(x, h0), projected, x, h0, _flags(reset)))
+    return tuple(ffi.native_call(TARGET_CELL, _like(x, h0), projected, x, h0, _flags(reset), aliases={2: 1}))
 
 
 def _cell_saved(x, kernel, h0, reset, precision):

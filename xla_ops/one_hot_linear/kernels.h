@@ -141,7 +141,7 @@ struct OneHotForward : HiddenTiles {
       PJX_UNROLL
       for (int i = 0; i < kCodes; ++i) {
         const uint32_t taken = warp.Ballot([&](int thread) { return codes[thread].of[i] != 0; });
-        warp.Each([&](int thread) {
+        warp.EachAndWait([&](int thread) {
           if ((taken >> thread & 1u) == 0) return;
           const int64_t cell = first + i * Warp::kLanes + thread;
           const int before = CountBits(taken & ((1u << thread) - 1u));
@@ -149,8 +149,7 @@ struct OneHotForward : HiddenTiles {
         });
         count += CountBits(taken);
       }
-      warp.Sync();
-      warp.Each([&](int thread) {
+      warp.EachAndWait([&](int thread) {  // before the next list is written
         const int64_t column = Column(tile, thread);
         HiddenFour sum = sums[thread];
         PJX_UNROLL_BY(4)
@@ -160,7 +159,6 @@ struct OneHotForward : HiddenTiles {
         sums[thread] = sum;
       });
       num_before += count;
-      warp.Sync();  // before the next list is written
     }
     AddHalves(warp, sums);
     warp.Each([&](int thread) {
@@ -240,9 +238,11 @@ struct OneHotPartSums : HiddenTiles {
     const uint8_t* x = args.x.Lane(args.lanes, lane_index) + row_begin * num_cells;
     const float* cotangent = args.cotangent.Lane(args.lanes, lane_index) + row_begin * num_hidden;
     PerThread<Sums, kThreads> sums;
-    team.Each([&](int thread) {
-      sums[thread] = Sums{};
-      if (thread < kWarps) shared.works[thread] = WorkOf(sizes, first_work + thread);
+    team.EachWarp([&](const Warp& warp) {
+      warp.Each([&](int lane) {
+        sums[warp.index * Warp::kLanes + lane] = Sums{};
+        if (lane == 0) shared.works[warp.index] = WorkOf(sizes, first_work + warp.index);
+      });
     });
     int64_t left = sizes.num_rows * (part + 1) / args.num_parts - row_begin;
     for (; left > 0; left -= kRows, x += kRows * num_cells, cotangent += kRows * num_hidden) {

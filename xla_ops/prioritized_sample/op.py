@@ -76,6 +76,6 @@ def prioritized_sample(
 
 def _scratch_bytes(capacity, num_samples):
     """The memory for sums that the kernels need for each lane: `ManyBlocks::ScratchBytes` in kernels.h."""
-    if capacity <= 16384 and num_samples <= 16384:  # one block of threads does it all
+    if capacity <= 16384 and num_samples <= 16384:  # one launch does it all
         return 0
     return 24 + -(-capacity // 4096) * (1 + 64) * 8

@@ -12,6 +12,7 @@ import traceback
 from typing import Any
 
 ORDER = "PUFFERJAX_BENCH_ORDER"
+AGAIN = 75  # exit status of a child whose device no longer computes: another one may go on
 
 
 class Sender:
@@ -52,7 +53,7 @@ def main() -> None:
     known = {(item.phase, item.name): item for phase in asked["phases"] for item in items_of(phase, asked["dry_run"])}
     for phase, name in asked["items"]:
         if not _run(known[phase, name], sender, asked):
-            return
+            os._exit(AGAIN)
 
 
 def _run(item, sender: Sender, asked: dict[str, Any]) -> bool:
@@ -74,13 +75,13 @@ def _run(item, sender: Sender, asked: dict[str, Any]) -> bool:
     except Exception as error:
         text = traceback.format_exc()
         status, figures = "failed", {"error": f"{type(error).__name__}: {error}"[-1500:], "trace": text[-3000:]}
-        is_good = _still_works()
+        is_good = still_works()
     sender.row(item.phase, item.name, status, seconds=round(time.perf_counter() - start, 3), **figures)
     sender.end(item.phase, item.name)
     return is_good
 
 
-def _still_works() -> bool:
+def still_works() -> bool:
     """Whether the device still computes; after an illegal access nothing does any more in this process."""
     import jax
     import jax.numpy as jnp

@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pufferjax.bench.gpu.child import ORDER
+from pufferjax.bench.gpu.child import AGAIN, ORDER
 
 _TAIL = 20_000  # characters kept of a child's output
 _QUOTED = 2000  # of which a failure quotes the last
+_running: set[subprocess.Popen] = set()
+_stopped = threading.Event()
 
 
 @dataclasses.dataclass
@@ -55,7 +58,7 @@ def run_group(
     left = list(group.items)
     output = ""
     for _ in range(restarts):
-        if not (left or group.unknown_items) or time.time() >= deadline - 1:
+        if not (left or group.unknown_items) or time.time() >= deadline - 1 or _stopped.is_set():
             break
         asked = {
             "phases": group.phases,
@@ -81,11 +84,19 @@ def run_group(
             phase = group.unknown_items or group.phases[0]
             add(phase, f"start{group.suffix}", "failed", error=ended.reason, output=ended.output[-_QUOTED:])
             break
-        elif group.unknown_items:
+        elif group.unknown_items and not ended.again:
             break
+    why = "no time left" if time.time() >= deadline - 1 else "its child could not be started, or too many had crashed"
     for phase, item in left:
-        add(phase, item + group.suffix, "skipped", error="no time left")
+        add(phase, item + group.suffix, "skipped", error=why)
     return output
+
+
+def stop_all() -> None:
+    """Ends all children of this process, for good."""
+    _stopped.set()
+    for process in list(_running):
+        _kill(process)
 
 
 @dataclasses.dataclass
@@ -94,6 +105,7 @@ class _Ended:
     lost: tuple[str, str] | None  # the item it was at
     reason: str
     is_over: bool  # whether the deadline ended it
+    again: bool  # whether it left the rest to another one
     output: str
 
 
@@ -111,13 +123,15 @@ def _run_child(group: Group, asked: dict[str, Any], add: Callable[..., None], de
             environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # the same package as in this process
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            process_group=0,
         )  # fmt: skip
+        _running.add(process)
         try:
             return _follow(process, reading, output, group, add, deadline)
         finally:
             os.close(reading)
             _kill(process)
+            _running.discard(process)
 
 
 def _follow(process, reading: int, output, group: Group, add, deadline: float) -> _Ended:
@@ -152,7 +166,7 @@ def _follow(process, reading: int, output, group: Group, add, deadline: float) -
             break
     output.seek(0, os.SEEK_END)
     output.seek(max(0, output.tell() - _TAIL))
-    return _Ended(done, at, reason, is_over, output.read().decode(errors="replace"))
+    return _Ended(done, at, reason, is_over, process.returncode == AGAIN, output.read().decode(errors="replace"))
 
 
 def _how_it_ended(status: int) -> str:

@@ -50,8 +50,9 @@ def _op(context: Context, op: str, size: tuple) -> dict[str, Any]:
     case, impl = make_case(op, size), native_or_twin(context, op)
     if impl == "reference":
         raise Missing(f"no native {op} on {context.platform}")
-    rng = np.random.default_rng(0)
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(case.operands(rng) for _ in range(ITERATIONS)))
+    with jax.default_device(context.host):
+        rng = np.random.default_rng(0)
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *(case.operands(rng) for _ in range(ITERATIONS)))
 
     def scanned(impl):
         def one(count, operands):

@@ -59,7 +59,8 @@ def name_of(op: str, size: tuple) -> str:
 def _check(context: Context, op: str, size: tuple) -> dict[str, Any]:
     case = make_case(op, size)
     impl = native_or_twin(context, op)
-    operands = case.operands(np.random.default_rng(0))
+    with jax.default_device(context.host):
+        operands = case.operands(np.random.default_rng(0))
     with jax.default_matmul_precision("highest"):
         found = on(context.device, lambda *x: case.run(impl, *x), operands)
         expected = on(context.host, lambda *x: case.run("reference", *x), operands)

@@ -4,7 +4,6 @@ The floor is the longer of two times: that of the bytes which must be moved, at 
 multiply-adds, at their measured rate (float32; products over bfloat16 have another unit, so theirs do not count).
 """
 
-import contextlib
 import functools
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pufferjax.bench import scans, timing
 from pufferjax.bench.gpu.handlers import make_case, name_of, native_or_twin
 from pufferjax.bench.gpu.items import Context, Item
 from pufferjax.bench.ops import OPS, public_op
+from pufferjax.xla_ops import ffi
 
 # (entry of OPS, size, what of it): "forward" or a "gradient" entry as they are; "backward": its cotangents alone.
 TIMINGS = (
@@ -79,7 +79,7 @@ def _time(context: Context, op: str, size: tuple, what: str) -> dict[str, Any]:
 
         run, its_operands = part(impl)
         moved = scans.num_bytes(its_operands) + scans.num_bytes(jax.eval_shape(run, *its_operands))
-        flops = None if what == "backward" else case.flops
+        flops = case.backward_flops if what == "backward" else case.flops
         floor = _floor(context, moved, flops)
         calls = 8 if context.dry_run else min(400, max(8, int(_PROGRAM_SECONDS / max(3 * floor, 5e-6))))
         programs = {"reference": scans.plain_calls(*part("reference"), min(calls, _MOST_TWIN_CALLS))}
@@ -115,7 +115,8 @@ def _backward(run, operands):
             full[i] = x
         return run(*full)
 
-    results, pull = jax.jit(lambda *some: jax.vjp(of_these, *some))(*(operands[i] for i in differentiable))
+    with ffi.kept_calls():  # the calls of the pull-back are traced here
+        results, pull = jax.jit(lambda *some: jax.vjp(of_these, *some))(*(operands[i] for i in differentiable))
     return (lambda pull, cotangents: pull(cotangents)), (pull, results)
 
 
@@ -135,18 +136,20 @@ def _kernels(run: Callable[[], Any], calls: int, most: int = 6) -> dict[str, flo
             (path,) = Path(folder).rglob("*.xplane.pb")
             found = jax.profiler.ProfileData.from_file(str(path))
             totals: dict[str, float] = {}
+            lines = []
             for plane in found.planes:
                 if not plane.name.startswith("/device:GPU"):
                     continue
                 for line in plane.lines:
+                    lines.append(line.name)
                     if not line.name.startswith("Stream"):
                         continue
                     for event in line.events:
                         totals[event.name] = totals.get(event.name, 0.0) + event.duration_ns
     except Exception as error:  # a tool of its own, which a container may forbid
         return f"no profile: {type(error).__name__}: {error}"[:300]
+    if not totals:
+        return f"no kernel in the profile, whose lines are {lines}"[:300]
     longest = sorted(totals.items(), key=lambda entry: -entry[1])[:most]
     seconds = round(time.perf_counter() - start, 2)
-    with contextlib.suppress(ZeroDivisionError):
-        return {name[:80]: round(total / calls / 1000, 3) for name, total in longest} | {"profile_seconds": seconds}
-    return {}
+    return {name[:80]: round(total / calls / 1000, 3) for name, total in longest} | {"profile_seconds": seconds}

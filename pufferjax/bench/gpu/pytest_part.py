@@ -3,12 +3,16 @@
 python -m pytest -p pufferjax.bench.gpu.pytest_part TESTS
 """
 
-from pufferjax.bench.gpu.child import Sender, order
+import os
+
+from pufferjax.bench.gpu.child import AGAIN, Sender, order, still_works
 
 PHASE = "tests"
 _LIMIT = 120.0  # seconds for one test
+_LONGEST = 600  # characters of an error in its row
 
 _sender: Sender
+_failed = False
 
 
 def pytest_configure():
@@ -28,9 +32,11 @@ def pytest_runtest_logstart(nodeid, location):
 
 
 def pytest_runtest_logreport(report):
+    global _failed
+    _failed |= report.failed
     if report.failed:
         lines = [line for line in str(report.longrepr).splitlines() if line.strip()]
-        error = next((line for line in reversed(lines) if line.startswith("E ")), lines[-1] if lines else "")
+        error = " | ".join(line[1:].strip() for line in lines if line.startswith("E "))[:_LONGEST] or lines[-1:]
         _sender.row(PHASE, report.nodeid, "failed", seconds=report.duration, error=error, trace="\n".join(lines[-60:]))
     elif report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -40,7 +46,11 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_runtest_logfinish(nodeid, location):
+    global _failed
     _sender.end(PHASE, nodeid)
+    if _failed and not still_works():  # all further tests of this process would fail
+        os._exit(AGAIN)
+    _failed = False
 
 
 def pytest_collectreport(report):

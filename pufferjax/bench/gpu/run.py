@@ -14,7 +14,7 @@ from typing import Any
 
 from pufferjax.bench.gpu import graphs, tools
 from pufferjax.bench.gpu.child import items_of
-from pufferjax.bench.gpu.children import Group, cache_environment, run_group
+from pufferjax.bench.gpu.children import Group, cache_environment, run_group, stop_all
 from pufferjax.bench.gpu.pytest_part import PHASE as TESTS
 from pufferjax.bench.gpu.report import Report, describe
 
@@ -64,6 +64,10 @@ class _Bench:
         self._environment = cache_environment(cache)
         if dry_run:
             self._environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"}
+        elif (asked := os.environ.get("JAX_PLATFORMS")) and "cpu" not in asked:
+            self._environment["JAX_PLATFORMS"] = (
+                f"{asked},cpu"  # what the GPU is compared with, and the state set's home
+            )
         self._facts: dict[str, Any] = {}
 
     @property
@@ -142,8 +146,12 @@ class _Bench:
 
         workers = 1 if self._dry_run else max(1, min(len(jobs), os.cpu_count() or 1))
         with concurrent.futures.ThreadPoolExecutor(workers) as threads:
-            for done in [threads.submit(job, add, deadline) for job in jobs]:
-                done.result()
+            try:
+                for done in [threads.submit(job, add, deadline) for job in jobs]:
+                    done.result()
+            except BaseException:  # Ctrl-C: the threads wait for their children
+                stop_all()
+                raise
         for (status, reason), count in counts.items():
             self._report.add(TESTS, f"{count} tests", status, **({"error": reason} if reason else {}))
 

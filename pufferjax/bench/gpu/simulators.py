@@ -41,7 +41,7 @@ def _check(context: Context, name: str, params: dict[str, Any]) -> dict[str, Any
     equal_bits(found, expected)
     if lacking:
         raise Missing(f"no {context.platform} handler for {', '.join(lacking)}; all else has the bits of the CPU")
-    return {"num_envs": num_envs, "num_steps": num_steps, "episodes": int((found["rewards"] != 0).sum())}
+    return {"num_envs": num_envs, "num_steps": num_steps, "rewards": int((found["rewards"] != 0).sum())}
 
 
 def lacking_functions(context: Context, name: str) -> list[str]:

@@ -34,6 +34,8 @@ def sanitize(tool: str, group: Group, add: Callable[..., None], **options: Any) 
         add("sanitizer", tool, "missing", error="compute-sanitizer was not found")
         return
     group.command = [path, "--tool", tool, "--print-limit", "30", "--error-exitcode", "86"]
+    # What has no kernel of ours has nothing to check, and XLA's own loops are slow under these tools, or crash.
+    group.items = [item for item in group.items if not item[1].startswith("state_heap")]
     group.start_limit, group.slowness = 180.0, 5.0
     outcomes: collections.Counter[str] = collections.Counter()
     failures = []
