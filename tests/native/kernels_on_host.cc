@@ -103,7 +103,7 @@ void EntityForwardByRows(EntityForwardArgs* args, bool backwards) {
 
 template <bool kHasFirst, int kPasses>
 void EntityTensorForward(EntityForwardArgs* args, bool backwards) {
-  PlanForward(args, kBusyTensorBlocks);
+  PlanTensorForward(args);
   if (args->winner == nullptr) {
     EntityForward<EntityTensorBlock<kHasFirst, kPasses, false>>(*args, backwards);
   } else {

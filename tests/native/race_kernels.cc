@@ -161,9 +161,11 @@ struct EntityOperands {
             Of<float>(kHasFirst ? row.data() : nullptr),
             Of<float>(weight.data())};
   }
-  EntityForwardArgs Forward() {
+  EntityForwardArgs Forward(int64_t warps_per_row) {
     EntityForwardArgs args{Arrays(), Of<float>(row.data()), y.data(), winner.data(), {}};
     PlanForward(&args);
+    const int64_t rows = EntityForwardGrid::kRows / warps_per_row;
+    if (warps_per_row > 1) args.grid = {rows, (sizes.rows + rows - 1) / rows, 1, warps_per_row};
     return args;
   }
   EntityBackwardArgs Backward() {
@@ -183,9 +185,9 @@ struct EntityOperands {
 };
 
 template <typename Forward, typename Operands>
-void EntitiesForward(Operands* turns, Operands* beside, const char* what) {
+void EntitiesForward(Operands* turns, Operands* beside, const char* what, int64_t warps_per_row = 1) {
   typename Forward::Shared shared;
-  const EntityForwardArgs one = turns->Forward(), other = beside->Forward();
+  const EntityForwardArgs one = turns->Forward(warps_per_row), other = beside->Forward(warps_per_row);
   for (int64_t block = 0; block < one.blocks(); ++block) {
     Forward(one, block).Run(Team<Forward::kThreads>{}, shared);
     Threads<Forward::kThreads>().Run([&](const auto& team) { Forward(other, block).Run(team, shared); });
@@ -208,6 +210,7 @@ template <bool kHasFirst>
 void Entities() {
   EntityOperands<kHasFirst> small_turns(kTensorDepth), small_beside(kTensorDepth), turns(18), beside(18);
   EntitiesForward<EntityTensorBlock<kHasFirst, 3, true>>(&small_turns, &small_beside, "the maximum by tensor cores");
+  EntitiesForward<EntityTensorBlock<kHasFirst, 1, true>>(&small_turns, &small_beside, "the maximum of a shared row", 2);
   EntitiesForward<EntityForwardRows<kHasFirst, true>>(&small_turns, &small_beside, "the maximum by rows");
   EntitiesForward<EntityForwardBlock<kHasFirst, 16, true>>(&turns, &beside, "the maximum over entities");
   EntitiesBackward<EntityBackwardRows<kHasFirst, 4>>(&small_turns, &small_beside, "the cotangents by rows");

@@ -10,7 +10,22 @@ namespace pjx {
 
 constexpr int kCopyBytes = 16;
 
-// to[0, 16) <- from[0, bytes) and zeros; both begin at a multiple of 16. Of a thread, between two CommitCopies.
+// If `is_wanted`: to[kOffset, kOffset + 16) <- from[kOffset, kOffset + 16), both at a multiple of 16. Of a thread. Not
+// a branch: several of them need their addresses once.
+template <int kOffset>
+PJX_HD void CopyAsyncIf(bool is_wanted, void* to, const void* from) {
+#ifdef __CUDA_ARCH__
+  const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %0, 0; @p cp.async.cg.shared.global [%1 + %3], [%2 + %3], 16; }" ::"r"(
+                   static_cast<int>(is_wanted)),
+               "r"(shared), "l"(from), "n"(kOffset)
+               : "memory");
+#else
+  if (is_wanted) std::memcpy(static_cast<char*>(to) + kOffset, static_cast<const char*>(from) + kOffset, kCopyBytes);
+#endif
+}
+
+// to[0, 16) <- from[0, bytes) and zeros.
 PJX_HD void CopyAsync(void* to, const void* from, int bytes) {
 #ifdef __CUDA_ARCH__
   const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));

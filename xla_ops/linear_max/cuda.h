@@ -127,7 +127,7 @@ ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOp
   args.y = y->typed_data();
   args.winner = winner == nullptr ? nullptr : static_cast<char*>((*winner)->untyped_data());
   if (const int64_t passes = operands.passes; passes != 0 && SuitsTensorCores(sizes)) {
-    PlanForward(&args, kBusyTensorBlocks);
+    PlanTensorForward(&args);
     const auto kernel =
         passes == 1 ? (winner == nullptr ? TensorForward<kHasFirst, 1, false> : TensorForward<kHasFirst, 1, true>)
                     : (winner == nullptr ? TensorForward<kHasFirst, 3, false> : TensorForward<kHasFirst, 3, true>);

@@ -21,6 +21,7 @@ namespace pjx {
 struct EntityForwardGrid {
   static constexpr int kThreads = 128, kWarp = 32, kRows = kThreads / kWarp, kVectors = 4, kColumns = kVectors * kWarp;
   int64_t rows_per_block, row_blocks, column_blocks;
+  int64_t warps_per_row = 1;  // more than one: a block's rows are as many as its warps then have
 };
 
 struct EntityForwardArgs {

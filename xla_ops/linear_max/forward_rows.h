@@ -24,7 +24,7 @@ inline bool SuitsForwardRows(const EntitySizes& sizes) {
 template <bool kHasFirst, bool kSaves>
 struct EntityForwardRows : EntityForwardPart {
   static constexpr int kDepth = kForwardRowsDepth, kTile = kWarp, kHalf = kWarp / 2, kOwn = kColumns / kHalf;
-  using Tiles = EntityTiles<kTile, kDepth, kRows>;
+  using Tiles = EntityTiles<kTile, kDepth, 2>;
   using Place = typename Tiles::Place;
 
   struct alignas(16) Quad {
@@ -49,7 +49,7 @@ struct EntityForwardRows : EntityForwardPart {
   struct Kept {
     float weight[kDepth][kOwn], best[kOwn];
     int32_t winner[kOwn];  // -1: none yet
-    bool is_present;       // entity number lane of the tile to come
+    uint8_t is_present;    // entity number lane of the tile to come, 1 or 0
   };
 
   PJX_HD EntityForwardRows(const EntityForwardArgs& all, int64_t block) : EntityForwardPart(all, block) {}
@@ -84,13 +84,13 @@ struct EntityForwardRows : EntityForwardPart {
   }
 
   PJX_HD void RunRows(const Warp& warp, const Shared& shared, Row& own) const {
-    const Tiles tiles{lane, num_rows};
+    const Tiles tiles{lane, num_rows, kRows, 0, lane.entities};
     PerLane<Kept> kept;
-    Place place{warp.index, 0};
+    Place place = tiles.First(warp.index);
     warp.Each([&](int thread) {
       Kept& mine = kept[thread];
-      tiles.Fetch(place, 0, thread, own.tiles);
-      mine.is_present = IsPresent(place, thread);
+      tiles.Fetch(place, thread, own.tiles);
+      mine.is_present = tiles.IsPresent(place, thread);
       PJX_UNROLL
       for (int p = 0; p < kDepth; ++p) {
         PJX_UNROLL
@@ -101,7 +101,6 @@ struct EntityForwardRows : EntityForwardPart {
         }
       }
     });
-    int half = 0;
     PJX_UNROLL_BY(1)
     for (int row = warp.index; row < num_rows; row += kRows) {
       int32_t first_present = -1;
@@ -114,23 +113,20 @@ struct EntityForwardRows : EntityForwardPart {
       });
       PJX_UNROLL_BY(1)
       for (int entity = 0; entity < lane.entities; entity += kTile) {
-        const uint32_t present = warp.Ballot([&](int thread) { return kept[thread].is_present; });
+        const uint32_t present = warp.Ballot([&](int thread) { return kept[thread].is_present != 0; });
         const Place next = tiles.Next(place);
         warp.EachAndWait([&](int thread) {
-          tiles.Fetch(next, 1 - half, thread, own.tiles);
-          kept[thread].is_present = IsPresent(next, thread);
+          tiles.Fetch(next, thread, own.tiles);
+          kept[thread].is_present = tiles.IsPresent(next, thread);
           WaitForCopies<1>();
         });
         if (present != 0) {
           if (first_present < 0) first_present = entity + LowestBit(present);
-          warp.EachAndWait([&](int thread) {
-            ToUnits(tiles.Features(place, half, own.tiles), entity, present, thread, shared, own);
-          });
-          const int count = lane.entities - entity < kTile ? lane.entities - entity : kTile;
-          warp.EachAndWait([&](int thread) { AddTile(count, thread, kept[thread], own); });
+          warp.EachAndWait(
+              [&](int thread) { ToUnits(tiles.Features(place, own.tiles), entity, present, thread, shared, own); });
+          warp.EachAndWait([&](int thread) { AddTile(tiles.Count(place), thread, kept[thread], own); });
         }
         place = next;
-        half = 1 - half;
       }
       Merge(warp, kept);
       warp.Each([&](int thread) { Store(row, first_present, thread, kept[thread]); });
@@ -138,11 +134,6 @@ struct EntityForwardRows : EntityForwardPart {
   }
 
   PJX_HD static int Column(int j, int thread) { return 64 * (j / 4) + 4 * (thread % kHalf) + j % 4; }
-
-  PJX_HD bool IsPresent(Place place, int thread) const {
-    const int entity = place.entity + thread;
-    return IsInside(place.row, entity) && lane.Has(Number(place.row, entity));
-  }
 
   // A tile's units, zeros beyond the last unit.
   PJX_HD void ToUnits(const char* features, int entity, uint32_t present, int thread, const Shared& shared,
