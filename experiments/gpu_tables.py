@@ -2,8 +2,8 @@
 
     python experiments/gpu_tables.py
 
-Reads results/gpu_*.jsonl, the reports of a GPU in the order of their names, of which a later one replaces what an earlier
-one has measured, and writes docs/gpu_results.md.
+Reads results/gpu_*.jsonl, the reports of one GPU in the order of their names, of which a later one replaces what an
+earlier one has measured, and writes docs/gpu_results.md.
 """
 
 import argparse
@@ -17,21 +17,25 @@ Row = dict[str, Any]
 
 HEAD = """# Results on a GPU
 
-Made by `python experiments/gpu_tables.py` from what `pufferjax bench gpu --json report.jsonl` wrote on the machine named
-below ({sources}). Where two reports have the same item, the later one counts.
+Made by `python experiments/gpu_tables.py` from what `pufferjax bench gpu --json report.jsonl` wrote on the machine
+named below: {sources}, in `experiments/results/`. Where several reports have an item, the last one counts, but for
+training, of which all are shown.
 
 """
 
 
 def read(paths: Iterable[Path]) -> list[Row]:
-    """The rows of all reports; of one item the last that was run, else the last one."""
-    found: dict[tuple[str, str], Row] = {}
-    for path in paths:
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            key = row["phase"], row["item"]
+    """The rows of all reports: of one item the last that was run, else the last one; of training all that were run."""
+    found: dict[tuple[str, ...], Row] = {}
+    for number, path in enumerate(paths, start=1):
+        rows = [json.loads(line) | {"report": number} for line in path.read_text().splitlines()]
+        tests = [row for row in rows if row["phase"] == "tests"]
+        if tests:  # counted together
+            found = {key: row for key, row in found.items() if key[0] != "tests"}
+        for row in rows:
+            key = row["phase"], row["item"], *([str(number)] if row["phase"] == "training" else [])
             if key not in found or row["status"] != "skipped":
-                found[key] = row | {"source": path.name}
+                found[key] = row
     return list(found.values())
 
 
@@ -49,9 +53,9 @@ def machine(rows: list[Row]) -> str:
     versions = facts["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "flax", "optax"))
     return (
-        f"**Machine**: {facts['device']['machine']}; driver and clocks: {facts['nvidia-smi']['line']}; {named}. Copying on "
-        f"the device moves {facts['copy']['gb_per_second']:,.0f} GB/s, read and written; a float32 matrix product of JAX's "
-        f"runs at {facts['multiply-add']['tflops']:.1f} TFLOP/s.\n"
+        f"**Machine**: {facts['device']['machine']}; {named}; `nvidia-smi`: {facts['nvidia-smi']['line']}. Copying on "
+        f"the device moves {facts['copy']['gb_per_second']:,.0f} GB/s, read and written; a float32 matrix product of "
+        f"XLA's runs at {facts['multiply-add']['tflops']:.1f} TFLOP/s.\n"
     )
 
 
@@ -69,59 +73,75 @@ def checks(rows: list[Row]) -> str:
         if phase == "tests":  # a row tells how many
             counts |= {s: sum(int(r["item"].split()[0]) for r in of(rows, phase, s)) for s in ("ok", "skipped")}
         lines.append((what, *counts.values()))
-    text = table(("what is compared", "ok", "failed", "no CUDA form", "not reached"), lines)
+    text = table(("what is compared", "ok", "failed", "not all on CUDA", "not reached"), lines)
+    lacking: dict[str, list[str]] = {}
+    for row in rows:
+        if row["phase"] in names and row["status"] == "missing":
+            lacking.setdefault(row["error"], []).append(row["item"])
+    text += "\nNot all on CUDA:\n\n" + "".join(f"- {', '.join(x)}: {error}\n" for error, x in lacking.items())
     failures = [row for row in rows if row["status"] == "failed"]
     if failures:
         text += "\nFailed:\n\n" + "".join(
-            f"- {row['phase']}, {row['item']}: {str(row.get('error', '')).strip().splitlines()[-1]}\n" for row in failures
+            f"- {row['phase']}, {row['item']}: {str(row.get('error', '')).strip().splitlines()[-1]}\n"
+            for row in failures
         )
     return text
 
 
 def training(rows: list[Row]) -> str:
     found = of(rows, "training")
-    rates = [row for row in found if "epoch_ms" in row]
-    milestones = [row for row in found if ": perf" in row["item"]]
-    ends = {row["item"]: row for row in found if "reached" in row}
-    text = table(
-        ("training", "steps per second", "an epoch, ms", "of steps"),
-        [(r["item"], f"{r['steps_per_second']:,.0f}", f"{r['epoch_ms']:.1f}", f"{r['batch']:,}") for r in rates],
-    )
+    ends = {(row["item"], row["report"]): row for row in found if "reached" in row}
+    rates = [
+        (r["report"], r["item"], f"{r['steps_per_second']:,.0f}", f"{r['epoch_ms']:.1f}", f"{r['batch']:,}")
+        for r in found
+        if "epoch_ms" in r
+    ]
     goals = []
-    for row in milestones:
-        name, perf = row["item"].split(": perf ")
-        end = ends.get(name, {})
-        goals.append((name.split(" to ")[0], perf, f"{row['seconds']:.1f}" if "seconds" in row else "", f"{row['steps']:,}"))
-        if float(perf) == max(float(m["item"].split()[-1]) for m in milestones if m["item"].startswith(name + ":")):
-            goals[-1] = (*goals[-1], f"{end.get('unseen_perf', float('nan')):.3f}", f"{end.get('ready_seconds', 0):.1f}")
-        else:
-            goals[-1] = (*goals[-1], "", "")
-    text += "\n" + table(
-        ("maze", "solved, last 1,000 fresh episodes", "seconds since the start", "steps", "then, of unseen mazes",
-         "of the seconds, until the first step"),
-        goals,
-    )  # fmt: skip
-    return text
+    for row in found:
+        name, is_goal, perf = row["item"].partition(": perf ")
+        if is_goal:
+            ready = ends[name, row["report"]]["ready_seconds"]
+            goals.append((row["report"], name.split(" to ")[0], perf, f"{row['seconds']:.1f}", f"{ready:.1f}"))
+            goals[-1] += (f"{row['steps']:,}",)
+    lasts = [
+        (number, name.split(" to ")[0], f"{row['train_seconds']:.1f}", f"{row['steps']:,}", f"{row['unseen_perf']:.3f}")
+        for (name, number), row in ends.items()
+    ]
+    return "\n".join(
+        [
+            table(("report", "training", "steps per second", "an epoch, ms", "of steps"), rates),
+            "How long it takes; the seconds count from the start of the training, and begin with compilation. What is "
+            "solved is counted over the last 1,000 fresh episodes of training.\n",
+            table(("report", "maze", "solved", "seconds", "of these, until the first step", "steps"), goals),
+            "Where it ended: at the goal, or when the time was over to which the learning rate was annealed.\n",
+            table(("report", "maze", "seconds", "steps", "solved of 2,000 unseen mazes"), lasts),
+        ]
+    )
 
 
 def kernels(rows: list[Row]) -> str:
+    facts = {row["item"]: row for row in of(rows, "machine")}
     lines = []
     for row in of(rows, "kernels"):
-        own = {k: v for k, v in row["kernels_us"].items() if "pjx" in k} if isinstance(row.get("kernels_us"), dict) else {}
-        time = row.get("native_us", row["reference_us"])
-        kernel = sum(own.values())
-        lines.append(
-            (
-                row["item"],
-                f"{time:,.1f}",
-                f"{kernel:,.1f}" if own else "",
-                f"{row['floor_us']:,.1f}",
-                f"{row['floor_us'] / time:.0%}",
-                f"{row['reference_us'] / time:.1f}" if "native_us" in row else "",
-            )
+        own = (
+            {k: v for k, v in row["kernels_us"].items() if "pjx" in k}
+            if isinstance(row.get("kernels_us"), dict)
+            else {}
         )
-    return table(
-        ("op", "a call, us", "of it our kernels, us", "floor, us", "floor / call", "twin as XLA compiles it / call"), lines
+        flops = 0 if "bfloat16" in row["item"] else row["flops"] or 0
+        floor = max(row["bytes"] / facts["copy"]["gb_per_second"] / 1e3, flops / facts["multiply-add"]["tflops"] / 1e6)
+        time = row.get("native_us", row["reference_us"])
+        speedup = f"{row['reference_us'] / time:.1f}" if "native_us" in row else ""
+        kernel = f"{sum(own.values()):,.1f}" if own else ""
+        lines.append((row["item"], f"{time:,.1f}", kernel, f"{floor:,.1f}", f"{floor / time:.0%}", speedup))
+    text = table(
+        ("op", "a call, us", "of it our kernels, us", "floor, us", "floor / call", "twin as XLA compiles it / call"),
+        lines,
+    )
+    return text + (
+        "\nA call is one of many in one program, with the gaps between its kernels. The floor is the time to copy its "
+        "operands and results once, or that of its float32 multiply-adds in forward, if that is longer; those of "
+        "`bfloat16` do not count. Twins multiply in float32 too.\n"
     )
 
 
@@ -136,7 +156,8 @@ def speeds(rows: list[Row]) -> str:
         else:
             walks.append((row["item"], f"{row['steps_per_second'] / 1e6:,.0f}"))
     lines = [
-        (name, *(f"{found[c] / 1e6:,.0f}" if c in found else "" for c in counts)) for name, found in sorted(by_env.items())
+        (name, *(f"{found[c] / 1e6:,.0f}" if c in found else "" for c in counts))
+        for name, found in sorted(by_env.items())
     ]
     text = table(("million random steps per second, with observations", *(f"{int(c):,} envs" for c in counts)), lines)
     return text + ("\n" + table(("random walks", "million steps per second"), walks) if walks else "")
@@ -151,7 +172,7 @@ def main() -> None:
     if not paths:
         parser.error("there is no report: experiments/results/gpu_*.jsonl")
     rows = read(paths)
-    names = ", ".join(f"`{path.name}`" for path in paths)
+    names = " and ".join(f"`{path.name}`" for path in paths)
     parts = [HEAD.format(sources=names), machine(rows)]
     for title, part in (
         ("What is right", checks),

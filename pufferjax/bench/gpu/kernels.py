@@ -4,6 +4,7 @@ The floor is the longer of two times: that of the bytes which must be moved, at 
 multiply-adds, at their measured rate (float32; products over bfloat16 have another unit, so theirs do not count).
 """
 
+import collections
 import functools
 import tempfile
 import time
@@ -80,6 +81,8 @@ def _time(context: Context, op: str, size: tuple, what: str) -> dict[str, Any]:
         run, its_operands = part(impl)
         moved = scans.num_bytes(its_operands) + scans.num_bytes(jax.eval_shape(run, *its_operands))
         flops = case.backward_flops if what == "backward" else case.flops
+        if op.endswith("bfloat16") and public_op(op) in ("linear_max", "entity_encoder"):
+            flops = None  # on tensor cores
         floor = _floor(context, moved, flops)
         calls = 8 if context.dry_run else min(400, max(8, int(_PROGRAM_SECONDS / max(3 * floor, 5e-6))))
         programs = {"reference": scans.plain_calls(*part("reference"), min(calls, _MOST_TWIN_CALLS))}
@@ -91,7 +94,8 @@ def _time(context: Context, op: str, size: tuple, what: str) -> dict[str, Any]:
         compiled = scans.compiled(programs)
         if impl == "native":
             found = scans.count_calls(compiled[impl].as_text(), f"pufferjax.{public_op(op)}")
-            if found < len(sets):
+            # On a GPU the text may have a computation once that is called many times; there the launches are counted.
+            if found < len(sets) and context.platform != "cuda":
                 raise RuntimeError(f"{found} calls are left of {len(sets)}: nothing was timed")
         for each, program in programs.items():
             times = timing.in_a_row(functools.partial(compiled[each], program.operands), 2, 5)
@@ -101,7 +105,9 @@ def _time(context: Context, op: str, size: tuple, what: str) -> dict[str, Any]:
         if impl == "native":
             figures["twin_over_native"] = figures["reference_us"] / figures["native_us"]
         program = programs[impl]
-        figures["kernels_us"] = _kernels(functools.partial(compiled[impl], program.operands), program.count)
+        figures["kernels_us"], launches = _kernels(functools.partial(compiled[impl], program.operands), program.count)
+        if impl == "native" and launches is not None and launches < program.count:
+            raise RuntimeError(f"{launches} launches of {program.count} calls: some were left out")
         return figures
 
 
@@ -125,9 +131,9 @@ def _floor(context: Context, moved: int, flops: int | None) -> float:
     return max(moved / roof["gb_per_second"] / 1e9, (flops or 0) / roof["tflops"] / 1e12)
 
 
-def _kernels(run: Callable[[], Any], calls: int, most: int = 6) -> dict[str, float] | str:
-    """Microseconds per call that each kernel of run() takes on the device, the longest first; or why there is no
-    telling."""
+def _kernels(run: Callable[[], Any], calls: int, most: int = 6) -> tuple[dict[str, float] | str, int | None]:
+    """(microseconds per call that each kernel of run() takes on the device, the longest first, or why there is no
+    telling; how often the one of ours that is launched most was launched, None if there is no telling)."""
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -136,6 +142,7 @@ def _kernels(run: Callable[[], Any], calls: int, most: int = 6) -> dict[str, flo
             (path,) = Path(folder).rglob("*.xplane.pb")
             found = jax.profiler.ProfileData.from_file(str(path))
             totals: dict[str, float] = {}
+            counts: collections.Counter[str] = collections.Counter()
             lines = []
             for plane in found.planes:
                 if not plane.name.startswith("/device:GPU"):
@@ -146,10 +153,13 @@ def _kernels(run: Callable[[], Any], calls: int, most: int = 6) -> dict[str, flo
                         continue
                     for event in line.events:
                         totals[event.name] = totals.get(event.name, 0.0) + event.duration_ns
+                        counts[event.name] += 1
     except Exception as error:  # a tool of its own, which a container may forbid
-        return f"no profile: {type(error).__name__}: {error}"[:300]
+        return f"no profile: {type(error).__name__}: {error}"[:300], None
     if not totals:
-        return f"no kernel in the profile, whose lines are {lines}"[:300]
+        return f"no kernel in the profile, whose lines are {lines}"[:300], None
     longest = sorted(totals.items(), key=lambda entry: -entry[1])[:most]
     seconds = round(time.perf_counter() - start, 2)
-    return {name[:80]: round(total / calls / 1000, 3) for name, total in longest} | {"profile_seconds": seconds}
+    launches = max((count for name, count in counts.items() if "pjx::" in name), default=None)
+    figures = {name[:80]: round(total / calls / 1000, 3) for name, total in longest} | {"profile_seconds": seconds}
+    return figures, launches
