@@ -123,17 +123,17 @@ def make_native(
             jax.ShapeDtypeStruct((num_envs,), jnp.int32),
             jax.ShapeDtypeStruct((num_envs,), jnp.int32),
         ]
-        return tuple(
-            call(
-                "random_walk",
-                results,
-                words,
-                state,
-                aliases={1: 0},
-                num_steps=np.int64(num_steps),
-                interval=np.int64(interval),
-            )
+        results.append(results[1])  # memory for a GPU to remember the latest states in
+        *results, _ = call(
+            "random_walk",
+            results,
+            words,
+            state,
+            aliases={1: 0},
+            num_steps=np.int64(num_steps),
+            interval=np.int64(interval),
         )
+        return tuple(results)
 
     for function in (reset, step, observe, restore, stagger, clock, random_walk):
         # Two of these that are equal compute the same: a program compiled for one serves the other.

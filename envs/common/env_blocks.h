@@ -3,6 +3,7 @@
 #pragma once
 
 #include "envs/common/env_rows.h"
+#include "envs/common/random_walk.h"
 #include "xla_ops/common/team.h"
 
 namespace pjx {
@@ -94,7 +95,45 @@ struct EnvBlocks {
     team.Each([&](int lane) { CopyRow(state, shared, lane); });
   }
 
+  // --- random walks: a thread for a row, whose state is in shared memory; one for each block where Reset needs work
+  template <bool kNeedsWork>
+  PJX_HD static constexpr int WalkRows() {
+    return kNeedsWork ? 1 : kRows;
+  }
+  template <bool kNeedsWork>
+  PJX_HD int64_t WalkBlockBytes() const {
+    return kNeedsWork ? WorkBlockBytes() : kRows * WalkPitch();
+  }
+
+  // A row that is no state stays as it is, and was rewarded -1 times.
+  template <bool kNeedsWork>
+  PJX_HD void Walk(const EnvTeam& team, int64_t block, uint8_t* shared, const uint32_t* keys, uint8_t* states,
+                   int64_t num_steps, const WalkMemory& memory, const WalkResults& results) const {
+    using State = typename E::State;
+    team.Each([&](int lane) {
+      const int64_t row = block * WalkRows<kNeedsWork>() + lane;
+      if (lane >= WalkRows<kNeedsWork>() || row >= rows) return;
+      uint8_t* const own = shared + lane * WalkPitch();
+      State& s = *reinterpret_cast<State*>(own);
+      CopyWords(own, states + row * envs.stride, envs.stride);
+      if (!E::IsSafe(s, envs.params)) {
+        results.counts[row] = 0, results.rewarded[row] = -1;
+        return;
+      }
+      const int64_t kept = memory.capacity * envs.stride;
+      Walker<E> walker(&s, envs.Stream(keys, row), results.rings + row * kept, results.snapshots + row * kept);
+      void* const work = kNeedsWork ? own + envs.stride : nullptr;
+      WalkAbreast(envs.params, envs.stride, &walker, 1, num_steps, memory,
+                  [&](State& state, Philox& random) { envs.Reset(state, random, work); });
+      results.counts[row] = walker.count, results.rewarded[row] = walker.rewarded;
+      CopyWords(states + row * envs.stride, own, envs.stride);
+    });
+  }
+
  private:
+  // Of rows in shared memory: an odd number of words, so that no two threads meet in a bank.
+  PJX_HD int64_t WalkPitch() const { return envs.stride % 8 == 0 ? envs.stride + 4 : envs.stride; }
+
   PJX_HD void CopyRow(uint8_t* to, const uint8_t* from, int lane) const {
     for (int64_t i = 4 * lane; i < envs.stride; i += 4 * kRows) CopyWords(to + i, from + i, 4);
   }

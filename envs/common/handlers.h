@@ -9,9 +9,12 @@
 
 #include "envs/common/batch.h"
 #include "envs/common/env_rows.h"
+#include "envs/common/random_walk.h"
 #include "xla_ops/common/ffi.h"
 
 namespace pjx {
+
+inline constexpr char kNumStepsName[] = "num_steps", kIntervalName[] = "interval";
 
 // One call on the rows of a batch, over arrays that fit it; `obs` is of the batch's type. Zero and Copy prepare the
 // rows that the others update.
@@ -22,7 +25,7 @@ class EnvCall {
 
   virtual ~EnvCall() = default;
   virtual const Batch& batch() const = 0;
-  virtual ffi::Error Zero(ffi::ResultBuffer<ffi::U8>& states) const = 0;
+  virtual ffi::Error Zero(ffi::ResultBuffer<ffi::U8>& rows) const = 0;
   virtual ffi::Error Copy(const ffi::Buffer<ffi::U8>& from, ffi::ResultBuffer<ffi::U8>& to) const = 0;
   virtual ffi::Error Reset(const uint32_t* keys, uint8_t* states, void* obs) const = 0;
   virtual ffi::Error Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
@@ -32,6 +35,8 @@ class EnvCall {
                              int64_t count) const = 0;
   virtual ffi::Error Stagger(const uint32_t* keys, uint8_t* states) const = 0;
   virtual ffi::Error Clock(uint8_t* timeless, int32_t* times) const = 0;
+  virtual ffi::Error RandomWalk(const uint32_t* keys, uint8_t* states, int64_t num_steps, const WalkMemory& memory,
+                                const WalkResults& results) const = 0;
 };
 
 // A simulator as its handlers see it: makes the call that `name` says, or the reason why these are no parameters or no
@@ -56,9 +61,10 @@ class EnvHandlers {
         observe(BindRest(Observe, open, traits)),
         restore(BindRest(Restore, open, traits)),
         stagger(BindRest(Stagger, open, traits)),
-        clock(BindRest(Clock, open, traits)) {}
+        clock(BindRest(Clock, open, traits)),
+        random_walk(BindRest(RandomWalk, open, traits)) {}
 
-  const std::unique_ptr<ffi::Ffi> reset, step, observe, restore, stagger, clock;
+  const std::unique_ptr<ffi::Ffi> reset, step, observe, restore, stagger, clock, random_walk;
 
  private:
   using Open = OpenCall<Call>;
@@ -209,6 +215,42 @@ class EnvHandlers {
     if (auto e = call->Copy(state, timeless); e.failure()) return e;
     return call->Clock(timeless->typed_data(), times->typed_data());
   }
+
+  static ffi::Error RandomWalk(Open open, Context context,
+                               U32 keys,     // [..., 2]
+                               U8 state_in,  // [..., N, S], aliased to the first result
+                               EnvParams params, ffi::Attr<int64_t, kNumStepsName> num_steps,
+                               ffi::Attr<int64_t, kIntervalName> interval,
+                               U8Result state,      // [..., N, S]
+                               U8Result snapshots,  // [..., N, num_snapshots, S]
+                               I32Result counts,    // [..., N]
+                               I32Result rewarded,  // [..., N]
+                               U8Result rings)      // as the snapshots: memory to work in
+  {
+    const char* name = "random_walk";
+    std::unique_ptr<Call> call;
+    if (auto e = open(name, context, params, state_in.dimensions(), &call); e.failure()) return e;
+    const Batch& batch = call->batch();
+    const auto dims = snapshots->dimensions();
+    const int64_t capacity = dims.size() < 2 ? 0 : dims[dims.size() - 2];
+    if (*num_steps < 1) return InvalidArgument(name, ": num_steps must be at least 1, got ", *num_steps);
+    if (*interval < 1) return InvalidArgument(name, ": interval must be at least 1, got ", *interval);
+    if (capacity < 1) return InvalidArgument(name, ": num_snapshots must be at least 1, got ", capacity);
+    if (auto e = CheckCounts(name, {{"key", keys.element_count(), 2 * batch.lanes},
+                                    {"state", state->element_count(), batch.rows * batch.stride},
+                                    {"snapshots", snapshots->element_count(), batch.rows * capacity * batch.stride},
+                                    {"counts", counts->element_count(), batch.rows},
+                                    {"rewarded", rewarded->element_count(), batch.rows},
+                                    {"rings", rings->element_count(), batch.rows * capacity * batch.stride}});
+        e.failure()) {
+      return e;
+    }
+    if (auto e = call->Copy(state_in, state); e.failure()) return e;
+    if (auto e = call->Zero(snapshots); e.failure()) return e;
+    return call->RandomWalk(
+        keys.typed_data(), state->typed_data(), *num_steps, {*interval, capacity},
+        {snapshots->typed_data(), counts->typed_data(), rewarded->typed_data(), rings->typed_data()});
+  }
 };
 
 // Makes them known by the names that Python calls, which it returns. `own` gives this simulator's.
@@ -221,6 +263,7 @@ std::vector<std::string> RegisterHandlers(const std::string& env) {
       {"restore", [](XLA_FFI_CallFrame* frame) { return own().restore->Call(frame); }},
       {"stagger", [](XLA_FFI_CallFrame* frame) { return own().stagger->Call(frame); }},
       {"clock", [](XLA_FFI_CallFrame* frame) { return own().clock->Call(frame); }},
+      {"random_walk", [](XLA_FFI_CallFrame* frame) { return own().random_walk->Call(frame); }},
   };
   std::vector<std::string> targets;
   for (const auto& [function, handler] : functions) {

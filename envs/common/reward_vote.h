@@ -2,7 +2,7 @@
 // game whose every step has a reward, now this one and now that, has not met anything yet.
 #pragma once
 
-#include <cstdint>
+#include "xla_ops/common/host_device.h"
 
 namespace pjx {
 
@@ -11,7 +11,7 @@ namespace pjx {
 class RewardVote {
  public:
   // Whether the reward of step `t`, counted from 0, is one.
-  bool Counts(float reward, int64_t t) {
+  PJX_HD bool Counts(float reward, int64_t t) {
     if (reward > 0.0f) return true;
     if (!(reward < usual_ || reward > usual_)) return false;
     if (t > 0) ++unlike_;

@@ -54,6 +54,13 @@ __global__ void __launch_bounds__(kThreads) StepOnly(EnvRows<E> envs, int64_t ro
 }
 
 // --- without observations
+template <typename E, bool kNeedsWork>
+__global__ void __launch_bounds__(kThreads, /*blocks on a multiprocessor, at least=*/1)
+    RandomWalk(EnvBlocks<E> blocks, const uint32_t* keys, uint8_t* states, int64_t num_steps, WalkMemory memory,
+               WalkResults results) {
+  blocks.template Walk<kNeedsWork>(EnvTeam{}, blockIdx.x, Shared(), keys, states, num_steps, memory, results);
+}
+
 template <typename E>
 __global__ void __launch_bounds__(kThreads) Restore(EnvRows<E> envs, int64_t total, uint8_t* states,
                                                     const uint8_t* snapshots, const int32_t* env_ids, int64_t count) {
@@ -151,6 +158,16 @@ class EnvsOnStream final : public EnvCall<cudaStream_t> {
     return Plain(device::Clock<E>, batch_.rows, envs, timeless, times);
   }
 
+  ffi::Error RandomWalk(const uint32_t* keys, uint8_t* states, int64_t num_steps, const WalkMemory& memory,
+                        const WalkResults& results) const final {
+    EnvRows<E> envs;
+    if (auto e = Rows(&envs); e.failure()) return e;
+    if constexpr (kMayNeedWork) {
+      if (E::WorkBytes(batch_.params) > 0) return Walk<true>(envs, keys, states, num_steps, memory, results);
+    }
+    return Walk<false>(envs, keys, states, num_steps, memory, results);
+  }
+
  private:
   using Obs = typename E::Obs;
   static constexpr bool kMayNeedWork = contract::kOffers<contract::WorkBytes, E>;
@@ -180,6 +197,16 @@ class EnvsOnStream final : public EnvCall<cudaStream_t> {
     const EnvBlocks<E> blocks(envs, batch_.rows);
     return LaunchWithShared(name_, stream_, device::Begin<E>, batch_.rows, device::kThreads, blocks.WorkBlockBytes(),
                             blocks, keys, states, results == nullptr, results == nullptr ? StepResults{} : *results);
+  }
+
+  template <bool kNeedsWork>
+  ffi::Error Walk(const EnvRows<E>& envs, const uint32_t* keys, uint8_t* states, int64_t num_steps,
+                  const WalkMemory& memory, const WalkResults& results) const {
+    const EnvBlocks<E> blocks(envs, batch_.rows);
+    return LaunchWithShared(name_, stream_, device::RandomWalk<E, kNeedsWork>,
+                            CeilDivide(batch_.rows, blocks.template WalkRows<kNeedsWork>()), device::kThreads,
+                            blocks.template WalkBlockBytes<kNeedsWork>(), blocks, keys, states, num_steps, memory,
+                            results);
   }
 
   const char* name_;

@@ -12,7 +12,7 @@
 
 #include "envs/common/cpu_handlers.h"
 #include "envs/common/cpu_rows.h"
-#include "envs/common/random_walk.h"
+#include "envs/common/cpu_walks.h"
 #include "xla_ops/common/ffi.h"
 #include "xla_ops/common/simd.h"
 
@@ -179,7 +179,7 @@ class EnvsOnPool final : public CpuEnvCall {
 
 template <typename E>
 const CpuEnvHandlers& CpuHandlersOf() {
-  static const CpuEnvHandlers handlers(EnvsOnPool<E>::Open);
+  static const CpuEnvHandlers handlers(EnvsOnPool<E>::Open, {});
   return handlers;
 }
 
@@ -190,9 +190,6 @@ struct RegisteredEnv {
     if constexpr (contract::IsKept<E>()) {
       Descriptions()[env] = DescribeEnv<E>;
       RegisterHandlers<CpuEnvHandlers, CpuHandlersOf<E>>(env);
-      Handlers()["pufferjax." + env + ".random_walk"] = [](XLA_FFI_CallFrame* frame) {
-        return CpuHandlersOf<E>().random_walk->Call(frame);
-      };
     }
   }
 };

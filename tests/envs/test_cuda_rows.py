@@ -47,6 +47,9 @@ class Rows:
         self.obs = (*self.agents, *env.spec.obs_shape), env.spec.obs_dtype
         shapes = [self.agents] * 3 + [(LANES, NUM_ENVS)] * 4
         self.results = list(zip(shapes, STEP_RESULTS, strict=True))
+        self.capacity, self.interval, self.num_steps = 3, 4, 301
+        snapshots = (LANES, NUM_ENVS, self.capacity, env.spec.state_bytes), np.uint8
+        self.walks = [snapshots, ((LANES, NUM_ENVS), np.int32), ((LANES, NUM_ENVS), np.int32), snapshots]
         self.programs = {}
 
     def host(self, function, rows, *arguments):
@@ -62,10 +65,14 @@ class Rows:
             "restore": [self.state],
             "stagger": [self.state],
             "clock": [((LANES, NUM_ENVS), np.int32), self.state],
+            "random_walk": [self.state, *self.walks],
         }
         shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results[function]]
         target = f"pufferjax.{self.spec.name}.{function}"
-        return jax.jit(lambda *x: ffi.native_call(target, shapes, *x, params=self.params))
+        attributes = {"params": self.params}
+        if function == "random_walk":
+            attributes |= {"num_steps": np.int64(self.num_steps), "interval": np.int64(self.interval)}
+        return jax.jit(lambda *x: ffi.native_call(target, shapes, *x, **attributes))
 
     def cpu(self, function, *operands):
         if function not in self.programs:
@@ -83,6 +90,14 @@ class Rows:
         pointers = np.array([x.ctypes.data for x in results], np.int64)
         self.host("step", ROWS, keys, states, actions, pointers, obs)
         return [states, obs, *results]
+
+    def walk(self, keys, states):
+        states = states.copy()
+        results = [np.zeros(shape, dtype) for shape, dtype in self.walks]
+        pointers = np.array([x.ctypes.data for x in results], np.int64)
+        memory = np.array([self.interval, self.capacity], np.int64)
+        self.host("random_walk", ROWS, keys, states, self.num_steps, memory, pointers)
+        return [states, *results[:-1]]
 
     def actions(self, rng):
         return rng.integers(0, self.spec.num_actions, (*self.agents, len(self.spec.num_actions)), np.int32)
@@ -145,6 +160,18 @@ def test_every_function_has_the_bits_of_the_cpu(rows):
     expected = rows.cpu("restore", states, snapshots, env_ids)[0]
     rows.host("restore", env_ids.size, states, snapshots, env_ids, 7)
     np.testing.assert_array_equal(states, expected)
+
+
+def test_random_walks_have_the_bits_of_the_cpu(rows):
+    states, _ = rows.reset(words(0))
+    got = rows.walk(words(2), states)
+    assert_same(got, rows.cpu("random_walk", words(2), states)[:-1])
+    *_, counts, rewarded = got
+    assert counts.any() or rows.spec.name in ("maze", "password")  # where rewards are rare
+    if rows.spec.name != "minimal":
+        states[1, 3] = 0xFF
+        after, _, counts, rewarded = rows.walk(words(2), states)
+        assert rewarded[1, 3] == -1 and counts[1, 3] == 0 and (after[1, 3] == 0xFF).all()
 
 
 def test_bad_values_are_visible_and_harmless(rows):

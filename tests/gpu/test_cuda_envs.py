@@ -55,7 +55,7 @@ def random_actions(env, key, num_envs):
 
 def play(env, key):
     """What every function of the simulator gives, in one program: {what: results}."""
-    key_reset, key_stagger, key_steps, key_lanes = jax.random.split(key, 4)
+    key_reset, key_stagger, key_steps, key_lanes, key_walk = jax.random.split(key, 5)
     first_obs, first = env.reset(key_reset, NUM_ENVS)
     staggered = env.stagger(key_stagger, first)
 
@@ -81,6 +81,10 @@ def play(env, key):
         # XLA gives a slice as a view into the states: in place, rows would be overwritten before they are read.
         "restore of its own rows": env.restore(last, last[: NUM_ENVS // 2], np.arange(NUM_ENVS // 2) * 7 % NUM_ENVS),
         "reset of lanes": (lanes_obs, lanes),
+        "random_walk": env.random_walk(key_walk, last, 301, 4, 3),
+        "random_walk of lanes": jax.vmap(lambda k, s: env.random_walk(k, s, 50, 1, 2))(
+            jax.random.split(key_walk, NUM_LANES), lanes
+        ),
         "step of lanes": jax.vmap(step_lane)(jax.random.split(key_lane_steps, NUM_LANES), lanes),
     }
 
@@ -127,3 +131,7 @@ def test_bad_values_are_visible_and_harmless(gpu, env):
     rows[0] = 255
     restored = jax.jit(env.restore)(state, *jax.device_put((rows, np.array([0, -1, num_envs], np.int32)), gpu))
     np.testing.assert_array_equal(restored, state)
+    if has_bad_states:
+        after, _, counts, rewarded = jax.jit(lambda s: env.random_walk(jax.random.key(0), s, 8, 1, 2))(state)
+        assert rewarded[2] == -1 and counts[2] == 0
+        np.testing.assert_array_equal(after[2], state[2])

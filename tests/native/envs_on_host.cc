@@ -56,11 +56,29 @@ class OnHost {
   void Stagger(const uint32_t* keys, uint8_t* states) const {
     EachRow([&](int64_t row) { blocks_.envs.Stagger(keys, states, row); });
   }
+  void RandomWalk(const uint32_t* keys, uint8_t* states, int64_t num_steps, const WalkMemory& memory,
+                  const WalkResults& results) const {
+    if (NeedsWork()) {
+      Walk<true>(keys, states, num_steps, memory, results);
+    } else {
+      Walk<false>(keys, states, num_steps, memory, results);
+    }
+  }
   void Clock(uint8_t* timeless, int32_t* times) const {
     EachRow([&](int64_t row) { blocks_.envs.Clock(timeless, times, row); });
   }
 
  private:
+  template <bool kNeedsWork>
+  void Walk(const uint32_t* keys, uint8_t* states, int64_t num_steps, const WalkMemory& memory,
+            const WalkResults& results) const {
+    if (blocks_.template WalkBlockBytes<kNeedsWork>() > kSharedBytes) abort();
+    constexpr int64_t kRows = EnvBlocks<E>::template WalkRows<kNeedsWork>();
+    for (int64_t i = (blocks_.rows + kRows - 1) / kRows - 1; i >= 0; --i) {
+      blocks_.template Walk<kNeedsWork>(team_, i, Shared(), keys, states, num_steps, memory, results);
+    }
+  }
+
   static constexpr int64_t kSharedBytes = 99 * 1024;  // what a block can have on every GPU
 
   static EnvRows<E> Open(const int64_t* params, int64_t count, int64_t num_envs) {
@@ -97,32 +115,37 @@ class OnHost {
 }  // namespace pjx
 
 // The functions of one simulator. `rows` of Restore is the number of snapshots.
-#define PJX_ON_HOST(name, E)                                                                                       \
-  extern "C" {                                                                                                     \
-  void name##_reset(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys,    \
-                    uint8_t* states, void* obs) {                                                                  \
-    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Reset(keys, states, obs);                                   \
-  }                                                                                                                \
-  void name##_step(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys,     \
-                   uint8_t* states, const int32_t* actions, const pjx::StepResults* results, void* obs) {          \
-    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Step(keys, states, actions, *results, obs);                 \
-  }                                                                                                                \
-  void name##_observe(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint8_t* states, \
-                      void* obs) {                                                                                 \
-    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Observe(states, obs);                                       \
-  }                                                                                                                \
-  void name##_restore(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, uint8_t* states,       \
-                      const uint8_t* snapshots, const int32_t* env_ids, int64_t per_lane) {                        \
-    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Restore(states, snapshots, env_ids, per_lane);              \
-  }                                                                                                                \
-  void name##_stagger(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys,  \
-                      uint8_t* states) {                                                                           \
-    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Stagger(keys, states);                                      \
-  }                                                                                                                \
-  void name##_clock(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, uint8_t* timeless,       \
-                    int32_t* times) {                                                                              \
-    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Clock(timeless, times);                                     \
-  }                                                                                                                \
+#define PJX_ON_HOST(name, E)                                                                                          \
+  extern "C" {                                                                                                        \
+  void name##_reset(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys,       \
+                    uint8_t* states, void* obs) {                                                                     \
+    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Reset(keys, states, obs);                                      \
+  }                                                                                                                   \
+  void name##_step(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys,        \
+                   uint8_t* states, const int32_t* actions, const pjx::StepResults* results, void* obs) {             \
+    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Step(keys, states, actions, *results, obs);                    \
+  }                                                                                                                   \
+  void name##_observe(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint8_t* states,    \
+                      void* obs) {                                                                                    \
+    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Observe(states, obs);                                          \
+  }                                                                                                                   \
+  void name##_restore(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, uint8_t* states,          \
+                      const uint8_t* snapshots, const int32_t* env_ids, int64_t per_lane) {                           \
+    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Restore(states, snapshots, env_ids, per_lane);                 \
+  }                                                                                                                   \
+  void name##_stagger(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys,     \
+                      uint8_t* states) {                                                                              \
+    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Stagger(keys, states);                                         \
+  }                                                                                                                   \
+  void name##_clock(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, uint8_t* timeless,          \
+                    int32_t* times) {                                                                                 \
+    pjx::OnHost<pjx::E>(params, count, num_envs, rows).Clock(timeless, times);                                        \
+  }                                                                                                                   \
+  void name##_random_walk(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys, \
+                          uint8_t* states, int64_t num_steps, const pjx::WalkMemory* memory,                          \
+                          const pjx::WalkResults* results) {                                                          \
+    pjx::OnHost<pjx::E>(params, count, num_envs, rows).RandomWalk(keys, states, num_steps, *memory, *results);        \
+  }                                                                                                                   \
   }
 
 PJX_ON_HOST(boxoban, Boxoban)

@@ -45,6 +45,15 @@ PJX_HD void CopyWords(void* to, const void* from, uint64_t bytes) {
 #endif
 }
 
+// memset to zero, likewise.
+PJX_HD void ZeroWords(void* to, uint64_t bytes) {
+#ifdef PJX_GPU_FORMS
+  for (uint64_t i = 0; i < bytes / 4; ++i) static_cast<uint32_t*>(to)[i] = 0;
+#else
+  memset(to, 0, bytes);
+#endif
+}
+
 // As many steps of time as a GPU thread reads before it computes the first: the reads then wait for memory together. A
 // kernel that walks time has one thread per column, and often too few columns to hide that wait behind each other.
 constexpr int kStepsAhead = 16;
