@@ -17,7 +17,7 @@ from pufferjax.xla_ops import ffi
 ENV_FUNCTIONS = ("reset", "step", "observe", "restore", "stagger", "clock", "random_walk")
 # Simulators whose levels are copied to a device before anything is executed there.
 WITH_LEVELS = ("maze", "boxoban")
-# Ops that have no kernels: the heap lives on the host; the twin of the other is what a GPU runs.
+# Ops that have no kernels: the heap lives on the host.
 WITHOUT_KERNELS = ("state_heap_insert", "state_heap_rescore")
 
 
