@@ -2,8 +2,8 @@
 //
 // A thread cannot raise an error. A row that is no state of the simulator stays as it is, is seen as zeros, and its
 // reward is NaN; so is the reward of an action outside its range, which changes nothing. A random walk from such a row
-// was rewarded -1 times. A snapshot that the simulator cannot have produced, or for an environment that is not there, is
-// not restored.
+// was rewarded -1 times. A snapshot that the simulator cannot have produced, or for an environment that is not there,
+// is not restored.
 #pragma once
 
 #include <cmath>
