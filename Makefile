@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
-.PHONY: demo test test-newest test-gpu nightly arm sanitize docs lint format cuda wheel clean
+.PHONY: demo test test-newest test-gpu nightly arm sanitize docs lint format cuda wheel gpu-wheel clean
 
 demo: $(VENV)/.installed  ## the same learner with and without the state set, about three minutes: curves, numbers, a GIF
 	$(BIN)/python experiments/demo.py
@@ -133,6 +133,23 @@ endif
 	mkdir -p $(DIST)
 	cp $(WHEEL_BUILD)/*.tar.gz $(WHEEL_BUILD)/repaired/*.whl $(DIST)
 	$(PYTHON) tests/packaging/check_wheel.py $(WHEEL_BUILD)/repaired/*.whl
+
+# For `pufferjax bench gpu` on a machine with an H100 or H200 and jax for CUDA, but without a network and a compiler:
+# pip install --no-index --no-deps dist/gpu/*.whl
+GPU_PYTHON ?= python3.12
+GPU_ARCHITECTURES ?= 90
+GPU_DIST := $(DIST)/gpu
+GPU_PIP := build/gpu-wheel/bin/python -m pip
+GPU_MEGABYTES := 60
+
+gpu-wheel:  ## into dist/gpu/: a wheel with the CUDA module for one GPU and CPython, and what of pure Python it needs
+	$(GPU_PYTHON) -m venv build/gpu-wheel
+	rm -rf $(GPU_DIST)
+	$(GPU_PIP) wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(GPU_DIST) \
+	  -C cmake.define.PUFFERJAX_CUDA=ON -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES)" .
+	$(GPU_PIP) download --quiet --disable-pip-version-check --only-binary=:all: --dest $(GPU_DIST) tyro tomli-w
+	ls -l $(GPU_DIST)
+	test $$(du -sm $(GPU_DIST) | cut -f1) -lt $(GPU_MEGABYTES)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -96,7 +96,9 @@ def make_native(
         state = check_state("restore", state)
         rows = check_array(f"{name}.restore", "rows", rows, ("R", state_bytes), jnp.uint8)
         env_ids = check_array(f"{name}.restore", "env_ids", env_ids, (rows.shape[0],), jnp.int32)
-        return call("restore", [state_struct(state.shape[0])], state, rows, env_ids, aliases={0: 0})[0]
+        # Not in place: `rows` may be a slice of `state`, which XLA on a GPU passes as a view into the same memory, where
+        # rows would be overwritten before they are read. Restores are rare, and the copy is of states alone.
+        return call("restore", [state_struct(state.shape[0])], state, rows, env_ids)[0]
 
     def stagger(key, state):
         state = check_state("stagger", state)

@@ -16,7 +16,7 @@ ROOMS = {
     "core": set(),
     "runs": {"core"},
     "watch": {"core", "runs"},
-    "bench": {"core", "runs"},
+    "bench": {"core", "runs", "presets"},
     "presets": set(),
     "cli": {"core", "runs", "watch", "bench", "presets"},
 }

@@ -29,7 +29,17 @@ OP_TARGETS = {
 }
 
 # Those of another native form, for platforms that lack the first.
-ALTERNATIVE_TARGETS = {"mingru_layer": ("pufferjax.mingru_layer.cell", "pufferjax.mingru_layer.cell.bwd")}
+ALTERNATIVE_TARGETS = {
+    "entity_encoder": (
+        "pufferjax.entity_encoder",
+        "pufferjax.entity_encoder.fwd",
+        "pufferjax.entity_encoder.bwd.scratch",
+    ),
+    "linear_max": ("pufferjax.linear_max", "pufferjax.linear_max.fwd", "pufferjax.linear_max.bwd.scratch"),
+    "mingru_layer": ("pufferjax.mingru_layer.cell", "pufferjax.mingru_layer.cell.bwd"),
+    "one_hot_linear": ("pufferjax.one_hot_linear.fwd", "pufferjax.one_hot_linear.bwd.scratch"),
+    "prioritized_sample": ("pufferjax.prioritized_sample.scratch",),
+}
 
 __all__ = [
     "backends",

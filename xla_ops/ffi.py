@@ -7,9 +7,11 @@ The only file that touches `jax.ffi`. An op calls `native_call` inside its nativ
 
 import concurrent.futures
 import contextlib
+import contextvars
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,15 +31,24 @@ _modules: dict[str, Any] = {}
 _user_modules: list[Any] = []  # on the CPU, beside _cpu
 _targets: dict[str, frozenset[str]] = {}
 _load_errors: dict[str, str] = {}
+_are_kept = contextvars.ContextVar("_are_kept", default=False)
 
 
 def _load() -> None:
     for platform, (module_name, ffi_platform) in _MODULES.items():
+        name = f"pufferjax.xla_ops.{module_name}"
+        _targets[platform] = frozenset()
         try:
-            module = importlib.import_module(f"pufferjax.xla_ops.{module_name}")
-        except ImportError as error:  # not built, or built against something that is not here
+            module = importlib.import_module(name)
+        except ImportError as error:
             _load_errors[platform] = str(error)
-            _targets[platform] = frozenset()
+            if not (isinstance(error, ModuleNotFoundError) and error.name == name):
+                warnings.warn(
+                    f"pufferjax's native module {module_name} is there but cannot be loaded: {error}. Its ops run as "
+                    "their pure-JAX twins, many times slower; `pufferjax doctor` says what to do",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             continue
         registrations = module.registrations()
         for target, capsule in registrations.items():
@@ -153,6 +164,17 @@ def limit_threads(limit: int) -> None:
         module.limit_threads(limit)
 
 
+@contextlib.contextmanager
+def kept_calls() -> Iterator[None]:
+    """Custom calls traced inside stay as many as they are, also those with equal operands or unused results: they are
+    said to have side effects. For measurements."""
+    token = _are_kept.set(True)
+    try:
+        yield
+    finally:
+        _are_kept.reset(token)
+
+
 def native_call(
     target: str,
     results: Sequence[jax.ShapeDtypeStruct],
@@ -171,7 +193,11 @@ def native_call(
     varying = frozenset().union(*map(varying_axes, operands))
     operands = vary_together(operands)
     call = jax.ffi.ffi_call(
-        target, list(results), vmap_method=vmap_method, input_output_aliases=dict(aliases) if aliases else None
+        target,
+        list(results),
+        has_side_effect=_are_kept.get(),
+        vmap_method=vmap_method,
+        input_output_aliases=dict(aliases) if aliases else None,
     )
     attributes = {k: v if isinstance(v, np.ndarray) else np.asarray(v)[()] for k, v in attributes.items()}
     return [_vary_over(x, varying) for x in call(*operands, **attributes)]

@@ -155,7 +155,7 @@ class EnvHandlers {
 
   // state[env_ids[r]] <- rows[r], in order, refusing rows this simulator cannot have produced.
   static ffi::Error Restore(Open open, Context context,
-                            U8 state_in,   // [..., N, S], aliased to the result
+                            U8 state_in,   // [..., N, S]
                             U8 snapshots,  // [..., R, S]
                             I32 env_ids,   // [..., R]
                             EnvParams params,

@@ -188,15 +188,15 @@ class EnvsOnStream final : public EnvCall<cudaStream_t> {
   template <typename Kernel, typename... Arguments>
   ffi::Error WithObs(Kernel* kernel, const EnvRows<E>& envs, const Arguments&... arguments) const {
     const EnvBlocks<E> blocks(envs, batch_.rows);
-    return LaunchShared(name_, stream_, kernel, CeilDivide(batch_.rows, blocks.kRows), device::kThreads,
-                        blocks.layout.BlockBytes(), blocks, arguments...);
+    return LaunchWithShared(name_, stream_, kernel, CeilDivide(batch_.rows, blocks.kRows), device::kThreads,
+                            blocks.layout.BlockBytes(), blocks, arguments...);
   }
 
   // Episodes that need working memory to begin: those that have ended, or all where there are no results.
   ffi::Error Begin(const EnvRows<E>& envs, const uint32_t* keys, uint8_t* states, const StepResults* results) const {
     const EnvBlocks<E> blocks(envs, batch_.rows);
-    return LaunchShared(name_, stream_, device::Begin<E>, batch_.rows, device::kThreads, blocks.WorkBlockBytes(),
-                        blocks, keys, states, results == nullptr, results == nullptr ? StepResults{} : *results);
+    return LaunchWithShared(name_, stream_, device::Begin<E>, batch_.rows, device::kThreads, blocks.WorkBlockBytes(),
+                            blocks, keys, states, results == nullptr, results == nullptr ? StepResults{} : *results);
   }
 
   template <bool kNeedsWork>

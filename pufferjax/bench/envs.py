@@ -3,6 +3,7 @@
 A step is that of a simulator, with all its agents. `bench_peer` compares with the same game in another suite.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,39 +15,54 @@ from pufferjax.bench import timing
 from pufferjax.bench.peers import Peer
 from pufferjax.core.parallel import AXIS, limit_op_threads
 from pufferjax.envs import Env
+from pufferjax.xla_ops import ffi
 
 WALK_INTERVAL, WALK_SNAPSHOTS = 16, 4  # as in training
 PEER_STEPS = 4
 
 
-def bench_envs(env: Env, num_envs: list[int], num_steps: int, walk_steps: int, repeats: int, devices) -> dict[str, Any]:
+def bench_envs(
+    env: Env,
+    num_envs: list[int],
+    num_steps: int,
+    walk_steps: int,
+    repeats: int,
+    devices,
+    save: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
     """Steps per second of `env` for each batch size.
 
     Two layouts use all cores: "devices", one host device per core, as in training; and "threads", one device whose
-    handlers split their work over XLA's pool.
+    handlers split their work over XLA's pool. What the devices have no native handler for is skipped, its row says
+    why. save(result) gets what is known so far after each row.
     """
     layouts = {"devices": list(devices), "threads": list(devices[:1])}
     if len(devices) == 1:
         del layouts["devices"]
-    results = []
+    results: list[dict[str, Any]] = []
+    result = {**timing.header("envs"), "env": env.spec.name, "params": dict(env.params), "results": results}
     for count in num_envs:
         for layout, used in layouts.items():
             _share_cores(count, used)
-            for what, run, steps in (
-                ("step", _steps(env, count, num_steps, used), num_steps),
-                ("random_walk", _walk(env, count, walk_steps, used), walk_steps),
-            ):
-                times = timing.repeated(run, repeats)
-                results.append(
-                    {
-                        "what": what,
-                        "layout": layout,
-                        "num_envs": count,
-                        "num_steps": steps,
-                        "steps_per_second": timing.per_second(count * steps, times),
-                    }
-                )
-    return {**timing.header("envs"), "env": env.spec.name, "params": dict(env.params), "results": results}
+            for what, make, steps in (("step", _steps, num_steps), ("random_walk", _walk, walk_steps)):
+                row = {"what": what, "layout": layout, "num_envs": count, "num_steps": steps}
+                results.append(row)
+                if reason := _lacking(env, ("reset", "stagger", what), used[0]):
+                    row["skipped"] = reason
+                    continue
+                times = timing.repeated(make(env, count, steps, used), repeats)
+                row["steps_per_second"] = timing.per_second(count * steps, times)
+                save(result)
+    return result
+
+
+def _lacking(env: Env, functions: Sequence[str], device) -> str | None:
+    """Which native handlers `functions` lack on the platform of `device`; None: none."""
+    platform = {"gpu": "cuda"}.get(device.platform, device.platform)
+    native = [getattr(env, name).same_as for name in functions if hasattr(getattr(env, name), "same_as")]
+    targets = [f"pufferjax.{spec.name}.{function}" for function, spec, _ in native]
+    lacking = [target for target in targets if not ffi.has_native(target, platform)]
+    return f"no handler on this {device.platform.upper()} for {', '.join(lacking)}" if lacking else None
 
 
 def _share_cores(num_envs: int, devices) -> None:
@@ -155,6 +171,9 @@ def _over(devices, run, state, *operands):
 def describe(result: dict[str, Any]) -> str:
     lines = [result["machine"], f"{'what':<12} {'layout':<8} {'envs':>6}  steps per second [95 % interval]"]
     for row in result["results"]:
+        if "skipped" in row:
+            lines.append(f"{row['what']:<12} {row['layout']:<8} {row['num_envs']:>6}  skipped: {row['skipped']}")
+            continue
         speed = timing.with_interval(row["steps_per_second"])
         lines.append(f"{row['what']:<12} {row['layout']:<8} {row['num_envs']:>6}  {speed}")
     if "peer" in result:

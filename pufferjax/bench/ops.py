@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax import xla_ops
-from pufferjax.bench import timing
+from pufferjax.bench import scans, timing
 from pufferjax.core.cores import num_cores
 from pufferjax.core.state_set import StateSet
 from pufferjax.xla_ops import ffi
 
 STATE_BYTES = 48  # of a snapshot, about those of the maze
 MAX_BUFFERS = 64
+_GPU_COPIES = 8  # dispatched in a row
+_GPU_CALLS = {"native": 128, "reference": 16}  # of one program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Case:
     agree: Callable[[Any, Any], bool] | None = None  # of the results; None: close in every element
     bytes_moved: int | None = None  # None: operands read once, results written once
     flops: int | None = None  # multiplications and additions of its matrix products; None: arithmetic is not its limit
+    backward_flops: int | None = None  # as flops, of the cotangents alone
 
 
 def _normal(rng, *shape):
@@ -40,15 +43,19 @@ def _flags(rng, share, *shape):
     return jnp.asarray(rng.random(shape) < share)
 
 
-def _close(a, b, tolerance=1e-4) -> bool:
+def close(a, b, tolerance=1e-4) -> bool:
     """In every element, relative to the largest: sums in another order differ by that much."""
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    pairs = (map(_wide, pair) for pair in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
     sizes = ((x, y, tolerance * max(1.0, float(np.abs(y).max(initial=0)))) for x, y in pairs)
     return all(np.allclose(x, y, rtol=tolerance, atol=size) for x, y, size in sizes)
 
 
+def _wide(x) -> np.ndarray:
+    return np.asarray(x, np.float32) if x.dtype == jnp.bfloat16 else np.asarray(x)
+
+
 # One pass over bfloat16 is off by up to 0.8 % of the sum of the products' sizes, which is a few times the result's.
-_roughly_close = functools.partial(_close, tolerance=0.03)
+roughly_close = functools.partial(close, tolerance=0.03)
 
 
 def _equal(*indices):
@@ -77,7 +84,7 @@ def _prioritized_sample(m, k, alpha):
     )
 
 
-def _linear_recurrence(t, b, h, *, grad=False):
+def _linear_recurrence(t, b, h, *, grad=False, dtype=jnp.float32):
     def run(impl, a, x, h0, reset):
         def forward(a, x, h0):
             return xla_ops.linear_recurrence(a, x, h0, reset, impl=impl)
@@ -86,12 +93,14 @@ def _linear_recurrence(t, b, h, *, grad=False):
 
     return Case(
         operands=lambda rng: (
-            jnp.asarray(rng.random((t, b, h), np.float32)),
-            _normal(rng, t, b, h),
-            _normal(rng, b, h),
+            jnp.asarray(rng.random((t, b, h), np.float32), dtype),
+            _normal(rng, t, b, h).astype(dtype),
+            _normal(rng, b, h).astype(dtype),
             _flags(rng, 0.01, t, b),
         ),
         run=run,
+        # The twin's derivative has the states that it carried, the native one those that were stored.
+        agree=None if dtype == jnp.float32 else roughly_close,
     )
 
 
@@ -111,6 +120,7 @@ def _mingru_layer(t, b, h, *, grad=False):
         ),
         run=run,
         flops=(3 if grad else 1) * 2 * t * b * h * 3 * h,
+        backward_flops=2 * 2 * t * b * h * 3 * h,
     )
 
 
@@ -145,7 +155,7 @@ def _linear_max(b, n, d, h, *, grad=False, precision=None):
     return Case(
         operands=lambda rng: (_sixteenths(rng, b, n, d), _sixteenths(rng, d, h), _sixteenths(rng, h)),
         run=run,
-        agree=_roughly_close if precision else None,
+        agree=roughly_close if precision else None,
         flops=None if grad else 2 * b * n * d * h,  # backward follows the winners alone
     )
 
@@ -158,7 +168,7 @@ def _entity_encoder(b, n, d, p, h, *, grad=False, precision=None):
     return Case(
         operands=lambda rng: tuple(_sixteenths(rng, *shape) for shape in ((b, n, d), (d, p), (p,), (p, h), (h,))),
         run=run,
-        agree=_roughly_close if precision else None,
+        agree=roughly_close if precision else None,
         flops=None if grad else 2 * b * n * (d * p + p * h),
     )
 
@@ -233,6 +243,13 @@ OPS = {
     "linear_recurrence gradient": Op(
         _linear_recurrence, ((128, 64, 64), (128, 1024, 64)), (8, 4, 8), "T, B, H", {"grad": True}
     ),
+    "linear_recurrence bfloat16": Op(
+        _linear_recurrence, ((128, 64, 64), (128, 1024, 64)), (8, 4, 8), "T, B, H", {"dtype": jnp.bfloat16}
+    ),
+    "linear_recurrence bfloat16 gradient": Op(
+        _linear_recurrence, ((128, 64, 64), (128, 1024, 64)), (8, 4, 8), "T, B, H",
+        {"grad": True, "dtype": jnp.bfloat16},
+    ),
     "gae_vtrace": Op(_gae_vtrace, ((128, 64), (128, 2048), (128, 8192)), (8, 4), "T, N"),
     "state_heap_insert": Op(_heap_insert, ((256, 4912), (16_384, 4912), (16_384, 9824)), (16, 32), "M, C"),
     "state_heap_rescore": Op(_heap_rescore, ((256, 410), (16_384, 819)), (16, 8), "M, K"),
@@ -263,24 +280,42 @@ class Disagreement(RuntimeError):
     """Native op and twin gave different results; nothing was timed."""
 
 
-def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool = False) -> dict[str, Any]:
+def bench_ops(
+    names: list[str],
+    pairs: int,
+    rotate_megabytes: float,
+    tiny: bool = False,
+    save: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
     """Milliseconds of native and twin, their ratio, and the native op's GB/s and GFLOP/s, also as a share of what
     copying reaches and of what multiply-adds in registers reach.
 
     Every call takes the next of several sets of operands, together `rotate_megabytes`: in training, too, the operands
-    of an op are not in the cache from its last call. Raises Disagreement if the results differ.
+    of an op are not in the cache from its last call. On a GPU the calls are inside one program, since Python takes
+    longer to dispatch one than the GPU to run it. An op without a native form here is skipped, its row says why.
+    save(result) gets what is known so far after each row. Raises Disagreement if the results differ.
     """
     for name in names:
         if name not in OPS:
             raise ValueError(f"--ops must be among {', '.join(map(repr, OPS))}, got {name!r}")
-    results = []
+    results: list[dict[str, Any]] = []
     copying = timing.summarize(_copy_speeds(rotate_megabytes * 1e6, pairs))
     has_gpu = jax.default_backend() == "gpu"
+    result = {
+        **timing.header("ops"),
+        "rotate_megabytes": rotate_megabytes,
+        "copying_gb_per_second": copying,
+        "results": results,
+    }
     for name in names or [name for name, op in OPS.items() if has_gpu or not op.needs_gpu]:
         op = OPS[name]
         for size in (op.tiny,) if tiny else op.sizes:
-            case = op.make(*size, **op.options)
             row = {"op": name, "size": list(size), "legend": op.legend}
+            results.append(row)
+            if not is_native(name):
+                row["skipped"] = f"no native {public_op(name)} on this {jax.default_backend().upper()}"
+                continue
+            case = op.make(*size, **op.options)
             row |= _measure(f"{name} {size}", case, pairs, rotate_megabytes * 1e6)
             row["share_of_copying"] = row["native_gb_per_second"]["median"] / copying["median"]
             if case.flops is not None and not has_gpu:
@@ -288,20 +323,27 @@ def bench_ops(names: list[str], pairs: int, rotate_megabytes: float, tiny: bool 
                 row["arithmetic_gflops"] = timing.summarize(_arithmetic_speeds(pairs))
                 row["native_gflops"] = case.flops / row["native_ms"]["median"] / 1e6
                 row["share_of_arithmetic"] = row["native_gflops"] / row["arithmetic_gflops"]["median"]
-            results.append(row)
-    return {
-        **timing.header("ops"),
-        "rotate_megabytes": rotate_megabytes,
-        "copying_gb_per_second": copying,
-        "results": results,
-    }
+            save(result)
+    return result
+
+
+def public_op(name: str) -> str:
+    """The op of `xla_ops` that an entry of OPS measures."""
+    return name.split()[0]
+
+
+def is_native(name: str) -> bool:
+    """Whether that op has a native form on JAX's default backend."""
+    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    return xla_ops.backends()[public_op(name)].get(platform) == "native"
 
 
 def _copy_speeds(num_bytes: float, repeats: int) -> list[float]:
     """GB/s, read and written, of XLA's x + 1 over that much memory: the roof of an op that only moves bytes."""
     x = jnp.zeros(max(int(num_bytes) // 4, 1), jnp.float32)
     run = jax.jit(lambda x: x + 1)
-    return [2 * x.nbytes / seconds / 1e9 for seconds in timing.repeated(lambda: run(x), repeats)]
+    calls = _GPU_COPIES if jax.default_backend() == "gpu" else 1
+    return [2 * x.nbytes / seconds / 1e9 for seconds in timing.in_a_row(lambda: run(x), calls, repeats)]
 
 
 def _arithmetic_speeds(repeats: int) -> list[float]:
@@ -327,12 +369,12 @@ def _measure(label: str, case: Case, pairs: int, rotate_bytes: float) -> dict[st
         return tuple(jax.tree.map(jnp.copy, x) if i in case.donated else x for i, x in enumerate(operands))
 
     outputs = {impl: jax.block_until_ready(run(*fresh(first))) for impl, run in compiled.items()}
-    agree = case.agree or _close
+    agree = case.agree or close
     if not agree(outputs["native"], outputs["reference"]):
         raise Disagreement(f"{label}: the native op and its twin disagree; nothing was timed")
     moved = case.bytes_moved or operand_bytes + _bytes(outputs["native"])
 
-    def round_of(impl):
+    def dispatched(impl):
         """Seconds per call of one round through all sets of operands."""
 
         def run():
@@ -341,6 +383,7 @@ def _measure(label: str, case: Case, pairs: int, rotate_bytes: float) -> dict[st
 
         return run
 
+    round_of = _scanned(case, sets) if jax.default_backend() == "gpu" else dispatched
     reference, native, ratios = timing.paired(round_of("reference"), round_of("native"), pairs)
     scaled = {name: timing.summarize([1000 * t for t in times]) for name, times in
               (("native_ms", native), ("reference_ms", reference))}  # fmt: skip
@@ -351,6 +394,23 @@ def _measure(label: str, case: Case, pairs: int, rotate_bytes: float) -> dict[st
         "native_gb_per_second": timing.summarize([moved / t / 1e9 for t in native]),
         "operand_sets": count,
     }
+
+
+def _scanned(case: Case, sets: list[tuple]) -> Callable[[str], Callable[[], float]]:
+    """As `dispatched` in `_measure`: seconds per call of many calls in one program."""
+    programs = {
+        "native": scans.native_calls(
+            functools.partial(case.run, "native"), sets, -(-_GPU_CALLS["native"] // len(sets))
+        ),
+        "reference": scans.plain_calls(functools.partial(case.run, "reference"), sets[0], _GPU_CALLS["reference"]),
+    }
+    compiled = scans.compiled(programs)
+
+    def round_of(impl):
+        calls = programs[impl]
+        return lambda: timing.seconds(lambda: compiled[impl](calls.operands)) / calls.count
+
+    return round_of
 
 
 def _bytes(tree) -> int:
@@ -367,6 +427,9 @@ def describe(result: dict[str, Any]) -> str:
     ]
     for row in result["results"]:
         size = f"{row['legend']} = {', '.join(map(str, row['size']))}"
+        if "skipped" in row:
+            lines.append(f"{row['op']:<28} {size:<40} skipped: {row['skipped']}")
+            continue
         gflops, share = row.get("native_gflops"), row.get("share_of_arithmetic")
         arithmetic = f"{'-':>8} {'-':>7}" if gflops is None else f"{gflops:>8.1f} {share:>7.1%}"
         lines.append(

@@ -45,6 +45,18 @@ def repeated(run: Callable[[], Any], repeats: int, warmup: int = 1) -> list[floa
     return [seconds(run) for _ in range(repeats)]
 
 
+def in_a_row(run: Callable[[], Any], calls: int, repeats: int, warmup: int = 1) -> list[float]:
+    """Seconds per call of each of `repeats` rounds of `calls` calls, dispatched without waiting in between: what Python
+    takes for a call hides behind the device's work on the one before."""
+
+    def several():
+        for _ in range(calls - 1):
+            run()
+        return run()
+
+    return [time / calls for time in repeated(several, repeats, warmup)]
+
+
 def paired(
     a: Callable[[], float], b: Callable[[], float], pairs: int, warmup: int = 1
 ) -> tuple[list[float], list[float], list[float]]:

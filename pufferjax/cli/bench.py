@@ -1,6 +1,7 @@
-"""`pufferjax bench envs|train|ops|startup`: flags in, a table on stdout, JSON where --json says."""
+"""`pufferjax bench envs|train|ops|startup|gpu`: flags in, a table on stdout, JSON where --json says."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from pufferjax.runs.paths import output_path
 USAGE = """\
   pufferjax bench envs|train|ops|startup [--json out.json]
       how fast simulators, training, ops and a start are on this machine (pufferjax bench train --help)
+  pufferjax bench gpu [--minutes 8] [--json report.jsonl]
+      everything that needs a GPU, run and measured, each item in a process of its own
 """
 
 
@@ -125,16 +128,17 @@ def _env(args):
     return envs.make(args.env, **({} if args.size is None else {"size": args.size}))
 
 
-def _finish(args, result, text: str) -> None:
-    content = json_text(result, indent=2)
-    if args.json == Path("-"):
-        print(content)
-        return
-    print(text)
-    if args.json is not None:
+def _save(args, result) -> None:
+    """Writes the file of --json; also what is known of a result while it is measured."""
+    if args.json not in (None, Path("-")):
         from pufferjax.runs.files import write_atomically
 
-        write_atomically(output_path("--json", args.json), content + "\n")
+        write_atomically(output_path("--json", args.json), json_text(result, indent=2) + "\n")
+
+
+def _finish(args, result, text: str) -> None:
+    print(json_text(result, indent=2) if args.json == Path("-") else text)
+    _save(args, result)
 
 
 def _parse(kind, name: str, argv: Sequence[str]):
@@ -151,7 +155,8 @@ def _bench_envs(argv: Sequence[str]) -> None:
     use_compile_cache()
     devices, env = start_devices(), _env(args)
     peer = make_peer(args.env, env.params) if args.peer else None  # refuses before anything is measured
-    result = envs.bench_envs(env, list(args.num_envs), args.num_steps, args.walk_steps, args.repeats, devices)
+    sizes = list(args.num_envs), args.num_steps, args.walk_steps, args.repeats
+    result = envs.bench_envs(env, *sizes, devices, functools.partial(_save, args))
     if peer is not None:
         result["peer"] = envs.bench_peer(env, peer, args.num_envs[0], args.num_steps, args.repeats, devices)
     _finish(args, result, envs.describe(result))
@@ -193,7 +198,7 @@ def _bench_ops(argv: Sequence[str]) -> None:
     from pufferjax.bench import ops
 
     use_compile_cache()
-    result = ops.bench_ops(list(args.ops), args.pairs, args.rotate_megabytes, args.tiny)
+    result = ops.bench_ops(list(args.ops), args.pairs, args.rotate_megabytes, args.tiny, functools.partial(_save, args))
     _finish(args, result, ops.describe(result))
 
 
@@ -230,7 +235,19 @@ def start_watched(env: str, run_dir: str, *rest: str) -> int:
     return main(["train", env, "--run-dir", run_dir, *flags, flag, folder])
 
 
-_BENCHMARKS = {"envs": _bench_envs, "train": _bench_train, "ops": _bench_ops, "startup": _bench_startup}
+def _bench_gpu(argv: Sequence[str]) -> int:
+    from pufferjax.bench.gpu.__main__ import main
+
+    return main(argv, prog="pufferjax bench gpu")
+
+
+_BENCHMARKS = {
+    "envs": _bench_envs,
+    "train": _bench_train,
+    "ops": _bench_ops,
+    "startup": _bench_startup,
+    "gpu": _bench_gpu,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -239,5 +256,4 @@ def main(argv: list[str]) -> int:
         print(f"usage: pufferjax bench {names} [flags]; --help after one lists its flags", file=sys.stderr)
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     with refusals():
-        _BENCHMARKS[argv[0]](argv[1:])
-    return 0
+        return _BENCHMARKS[argv[0]](argv[1:]) or 0

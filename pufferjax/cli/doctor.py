@@ -17,10 +17,9 @@ USAGE = """\
 """
 
 _PACKAGES = ("pufferjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# (package, version): what it does, and what to do. Seen by running this project's tests on that version.
-_KNOWN_BAD = {
-    ("jaxlib", "0.11.2"): "crashes (signal 11) while it compiles training on two or more CPU devices: install another "
-    "jaxlib, or train with --devices 1",
+# (package, version): a fault of it, and what pufferjax makes of it. Seen by running this project's tests on it.
+_KNOWN_FAULTS = {
+    ("jaxlib", "0.11.2"): "its Shardy partitioner crashes on training on several CPU devices, which goes without it",
 }
 _LEAST_FREE_BYTES = 2**30
 
@@ -48,8 +47,8 @@ def _versions() -> list[Finding]:
         except importlib.metadata.PackageNotFoundError:
             findings.append(Finding(package, "missing", f"pip install {package}"))
             continue
-        trouble = _KNOWN_BAD.get((package, version))
-        findings.append(Finding(package, version, None if trouble is None else f"{package} {version} {trouble}"))
+        fault = _KNOWN_FAULTS.get((package, version))
+        findings.append(Finding(package, version if fault is None else f"{version} ({fault})"))
     return findings
 
 

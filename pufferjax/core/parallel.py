@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
@@ -142,6 +143,10 @@ class Mapper:
         self._device = devices[0] if len(devices) == 1 else None
         self.axis_name = AXIS if len(devices) > 1 else None
         self._mesh = Mesh(np.asarray(devices), (AXIS,))
+        if len(devices) > 1 and devices[0].platform == "cpu" and jaxlib.version.__version__ == "0.11.2":
+            # Its Shardy ends the process (signal 11) while it compiles `update`, in its pass
+            # ManualComputationUnusedInputsPattern; the older partitioner does not, nor do 0.10.2 and 0.12.
+            jax.config.update("jax_use_shardy_partitioner", False)
 
     def jit(self, function, in_specs, out_specs, **options):
         if self._device is not None:

@@ -55,6 +55,7 @@ class EntityEncoder(nn.Module):
 
     layout: EntityLayout
     hidden_size: int
+    precision: str = "highest"
 
     @nn.compact
     def __call__(self, x):
@@ -68,9 +69,10 @@ class EntityEncoder(nn.Module):
         entity_bias = self.param("entity_bias", nn.initializers.zeros, (width,), jnp.float32)
         kernel = self.param("kernel", _uniform((2.0 / width) ** 0.5), (width, hidden))
         bias = self.param("bias", nn.initializers.zeros, (hidden,), jnp.float32)
-        h = xla_ops.entity_encoder(entities, entity_kernel, entity_bias, kernel, bias)
+        h = xla_ops.entity_encoder(entities, entity_kernel, entity_bias, kernel, bias, precision=self.precision)
         if layout.num_self:
-            h += own @ self.param("self_kernel", _uniform((2.0 / layout.num_self) ** 0.5), (layout.num_self, hidden))
+            self_kernel = self.param("self_kernel", _uniform((2.0 / layout.num_self) ** 0.5), (layout.num_self, hidden))
+            h += jnp.matmul(own, self_kernel, precision=self.precision)
         return h
 
 
@@ -82,12 +84,13 @@ class MinGRU(nn.Module):
     """
 
     hidden_size: int
+    precision: str = "highest"
 
     @nn.compact
     def __call__(self, x, state, starts):
         """x f32[T, B, H], state f32[B, H], starts bool[T, B] -> (y f32[T, B, H], state f32[B, H])."""
         kernel = self.param("kernel", _uniform(self.hidden_size**-0.5), (self.hidden_size, 3 * self.hidden_size))
-        return xla_ops.mingru_layer(x, kernel, state, starts)
+        return xla_ops.mingru_layer(x, kernel, state, starts, precision=self.precision)
 
 
 class ActorCritic(nn.Module):
@@ -114,16 +117,17 @@ class ActorCritic(nn.Module):
           logits, a tuple of f32[T, B, num_actions[head]]; value f32[T, B]; state after the last step, in the form it
           came in.
         """
-        spec, config = self.spec, self.config
+        spec, config, precision = self.spec, self.config, self.config.precision
         x = self._encode(observations, previous_actions)
         for layer in range(config.encoder_layers):
-            x = nn.Dense(config.hidden_size, name=f"encoder_{layer}")(nn.relu(x))
+            x = nn.Dense(config.hidden_size, precision=precision, name=f"encoder_{layer}")(nn.relu(x))
         states = []
         for layer in range(config.num_layers):
-            x, last = MinGRU(config.hidden_size, name=f"mingru_{layer}")(x, state[layer], starts)
+            x, last = MinGRU(config.hidden_size, precision, name=f"mingru_{layer}")(x, state[layer], starts)
             states.append(last)
         # One product for all outputs; the value is the last.
-        outputs = nn.Dense(sum(spec.num_actions) + 1, name="decoder", kernel_init=_decoder_init)(x)
+        num_outputs = sum(spec.num_actions) + 1
+        outputs = nn.Dense(num_outputs, precision=precision, name="decoder", kernel_init=_decoder_init)(x)
         heads = jnp.split(outputs, np.cumsum(spec.num_actions), axis=-1)
         if isinstance(state, tuple):
             state = tuple(states)
@@ -132,7 +136,7 @@ class ActorCritic(nn.Module):
         return tuple(heads[:-1]), heads[-1][..., 0], state
 
     def _encode(self, observations, previous_actions):
-        spec, config = self.spec, self.config
+        spec, config, precision = self.spec, self.config, self.config.precision
         x = observations.reshape(*observations.shape[:2], -1)
         encoder = encoder_of(spec, config)
         if encoder == "one_hot":
@@ -143,9 +147,10 @@ class ActorCritic(nn.Module):
             return OneHotEncoder(num_codes, config.hidden_size, name="encoder")(x)
         x = x.astype(jnp.float32)
         if encoder == "entity":
-            h = EntityEncoder(spec.entities, config.hidden_size, name="entity_encoder")(x)
+            h = EntityEncoder(spec.entities, config.hidden_size, precision, name="entity_encoder")(x)
         else:
-            h = nn.Dense(config.hidden_size, name="encoder", kernel_init=_uniform((2.0 / x.shape[-1]) ** 0.5))(x)
+            init = _uniform((2.0 / x.shape[-1]) ** 0.5)
+            h = nn.Dense(config.hidden_size, precision=precision, name="encoder", kernel_init=init)(x)
         if config.previous_action:
             h += OneHotEncoder(max(spec.num_actions), config.hidden_size, name="action_encoder")(previous_actions)
         return h

@@ -23,6 +23,8 @@ NOT_RUN = {
     ("getting_started.md", "installs from a package index"),
     ("gpu.md", "needs nvcc and a package index"),
     ("gpu.md", "needs nvcc and a GPU"),
+    ("gpu.md", "needs a GPU"),
+    ("gpu.md", "needs nvcc, CPython 3.12 and a package index"),
 }
 # Pages with a test of their own, and files that pages show (`<!-- file: PATH -->`, see docs/hooks.py).
 OWN_TESTS = {"new_env.md": "test_new_env_page.py", "docs/examples/own_loop.py": "test_own_loop.py"}

@@ -15,7 +15,7 @@ COMMANDS = [
     ["play"],
     ["states"],
     ["doctor"],
-    *(["bench", name] for name in ("envs", "train", "ops", "startup")),
+    *(["bench", name] for name in ("envs", "train", "ops", "startup", "gpu")),
 ]
 
 

@@ -78,6 +78,8 @@ def play(env, key):
         "observe": env.observe(last),
         "clock": env.clock(last),
         "restore": env.restore(last, first[10:17], ENV_IDS),
+        # XLA gives a slice as a view into the states: in place, rows would be overwritten before they are read.
+        "restore of its own rows": env.restore(last, last[: NUM_ENVS // 2], np.arange(NUM_ENVS // 2) * 7 % NUM_ENVS),
         "reset of lanes": (lanes_obs, lanes),
         "random_walk": env.random_walk(key_walk, last, 301, 4, 3),
         "random_walk of lanes": jax.vmap(lambda k, s: env.random_walk(k, s, 50, 1, 2))(

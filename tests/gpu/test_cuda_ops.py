@@ -38,6 +38,7 @@ def test_all_ops_with_kernels_are_native():
         "linear_max",
         "linear_recurrence",
         "mingru_layer",
+        "one_hot_linear",
         "prioritized_sample",
     }
 
@@ -232,6 +233,76 @@ def test_mingru_layer_of_lanes_in_a_scan(gpu):
     with jax.default_matmul_precision("highest"):
         native, twin = both(gpu, run, x, kernel, h0, reset)
     assert_close(native, twin)
+
+
+# --- one_hot_linear ---------------------------------------------------------------------------------------------------
+
+
+def one_hot_operands(leading, cells, codes, hidden):
+    """x, weight, bias and the cotangent of the layer's output."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, codes + 1, (*leading, cells)) * (rng.random((*leading, cells)) < 0.5)
+    shapes = ((cells, codes, hidden), (hidden,), (*leading, hidden))
+    return x.astype(np.uint8), *(rng.normal(size=shape).astype(np.float32) for shape in shapes)
+
+
+def one_hot_layer(x, weight, bias, cotangent, impl):
+    y, backward = jax.vjp(lambda *w: xla_ops.one_hot_linear(x, *w, impl=impl), weight, bias)
+    return y, backward(cotangent)
+
+
+@pytest.mark.parametrize(
+    "sizes",  # leading axes, C, K, H
+    [
+        ((), 1, 1, 1),
+        ((2, 3), 7, 5, 5),
+        ((257,), 13, 3, 33),
+        ((1024,), 122, 5, 64),
+        ((16_384,), 122, 5, 128),
+        ((700,), 300, 9, 130),
+        ((40,), 3, 255, 16),
+        ((0,), 4, 2, 8),
+        ((9,), 0, 2, 8),
+        ((9,), 4, 2, 0),
+    ],
+    ids=str,
+)
+def test_one_hot_layers_match_the_twin_and_the_cpu(gpu, sizes):
+    operands = one_hot_operands(*sizes)
+    rows = int(np.prod(sizes[0]))
+    native, twin = both(gpu, one_hot_layer, *operands)
+    assert_close(native, twin, rtol=1e-5, atol=6e-7 * (max(rows, sizes[1]) + 1))
+    np.testing.assert_array_equal(native[0], on(CPU, lambda *x: one_hot_layer(*x, "native")[0], *operands))
+    for _ in range(3):
+        assert_equal(native, on(gpu, lambda *x: one_hot_layer(*x, "native"), *operands))
+
+
+def test_codes_above_k_contribute_nothing(gpu):
+    x, *others = one_hot_operands((500,), 11, 3, 20)
+    x[x == 0] = 200
+    native, twin = both(gpu, one_hot_layer, x, *others)
+    assert_close(native, twin, atol=3e-4)
+
+
+@pytest.mark.parametrize("axes", [(0, None, None, 0), (0, 0, None, 0), (None, 0, 0, 0), (0, None, 0, None)], ids=str)
+def test_one_hot_layers_of_lanes_in_a_scan(gpu, axes):
+    """Under vmap and scan, as a policy meets them; the twin's lanes are what a loop over them gives."""
+    operands = [v if axis is None else np.stack([v, v[::-1], 2 * v]) for v, axis in
+                zip(one_hot_operands((150,), 12, 2, 36), axes, strict=True)]  # fmt: skip
+    operands[0] = np.minimum(operands[0], 2)
+
+    def run(*operands):
+        *operands, impl = operands
+
+        def step(scale, _):
+            x, weight, bias, cotangent = operands
+            lanes = jax.vmap(lambda *lane: one_hot_layer(*lane, impl), axes)
+            return scale + 1, lanes(x, scale * weight, bias, scale * cotangent)
+
+        return jax.lax.scan(step, 1.0, length=3)[1]
+
+    native, twin = both(gpu, run, *operands)
+    assert_close(native, twin, rtol=1e-5, atol=1e-3)
 
 
 # --- linear_max and entity_encoder ------------------------------------------------------------------------------------

@@ -6,12 +6,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <vector>
 
 #include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/forward_rows.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
+#include "xla_ops/one_hot_linear/kernels.h"
 #include "xla_ops/prioritized_sample/kernels.h"
 
 namespace pjx {
@@ -44,7 +48,7 @@ class Threads {
     while (seen < value && !__atomic_compare_exchange_n(cell, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
   }
-
+  void Raise(uint32_t* cell, uint32_t value) const { Max(cell, value); }
   void Or(uint32_t* cell, uint32_t value) const { __atomic_fetch_or(cell, value, __ATOMIC_RELAXED); }
 
   // Calls body(*this) in every thread.
@@ -94,9 +98,9 @@ void Expect(bool holds, const char* what) {
 
 void OneLaunch() {
   Sample taking_turns(2500, 1500), side_by_side(2500, 1500);
-  OneBlock::Shared shared;
-  OneBlock::Run(Team<OneBlock::kThreads>{}, taking_turns.operands, 0, shared);
-  Threads<OneBlock::kThreads>().Run([&](const auto& team) { OneBlock::Run(team, side_by_side.operands, 0, shared); });
+  OneLaunch::Shared shared;
+  OneLaunch::Run(Team<OneLaunch::kThreads>{}, taking_turns.operands, 0, shared);
+  Threads<OneLaunch::kThreads>().Run([&](const auto& team) { OneLaunch::Run(team, side_by_side.operands, 0, shared); });
   Expect(taking_turns.indices == side_by_side.indices, "the one-launch draw");
 }
 
@@ -112,17 +116,17 @@ void ManyLaunches() {
     M::FindTop(Team<M::kThreads>{}, sample.operands, turns, i);
     Threads<M::kThreads>().Run([&](const auto& team) { M::FindTop(team, sample.operands, beside, i); });
   }
-  for (const bool is_second : {false, true}) {
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      M::SumTile(Team<M::kThreads>{}, sample.operands, turns, tile, is_second, tile_shared);
+  for (int round = 0; round < M::Rounds(sample.size); ++round) {
+    for (int64_t block = 0; block < M::SumBlocks(1, tiles, round); ++block) {
+      M::SumTiles(Team<M::kThreads>{}, sample.operands, turns, block, round, tile_shared);
       Threads<M::kThreads>().Run(
-          [&](const auto& team) { M::SumTile(team, sample.operands, beside, tile, is_second, tile_shared); });
+          [&](const auto& team) { M::SumTiles(team, sample.operands, beside, block, round, tile_shared); });
     }
-    M::ScanTiles(Team<M::kScanThreads>{}, sample.operands, turns, 0, is_second, scan_shared);
+    M::ScanTiles(Team<M::kScanThreads>{}, sample.operands, turns, 0, round, scan_shared);
     Threads<M::kScanThreads>().Run(
-        [&](const auto& team) { M::ScanTiles(team, sample.operands, beside, 0, is_second, scan_shared); });
+        [&](const auto& team) { M::ScanTiles(team, sample.operands, beside, 0, round, scan_shared); });
   }
-  Expect(turns.states->needs_second, "the case: it does not reach the second sums, so it");
+  Expect(turns.states->round == 1, "the case: it does not reach the second sums, so it");
   Expect(memory[0] == memory[1], "the scratch memory of many launches");
 }
 
@@ -157,9 +161,11 @@ struct EntityOperands {
             Of<float>(kHasFirst ? row.data() : nullptr),
             Of<float>(weight.data())};
   }
-  EntityForwardArgs Forward() {
+  EntityForwardArgs Forward(int64_t warps_per_row) {
     EntityForwardArgs args{Arrays(), Of<float>(row.data()), y.data(), winner.data(), {}};
     PlanForward(&args);
+    const int64_t rows = EntityForwardGrid::kRows / warps_per_row;
+    if (warps_per_row > 1) args.grid = {rows, (sizes.rows + rows - 1) / rows, 1, warps_per_row};
     return args;
   }
   EntityBackwardArgs Backward() {
@@ -179,9 +185,9 @@ struct EntityOperands {
 };
 
 template <typename Forward, typename Operands>
-void EntitiesForward(Operands* turns, Operands* beside, const char* what) {
+void EntitiesForward(Operands* turns, Operands* beside, const char* what, int64_t warps_per_row = 1) {
   typename Forward::Shared shared;
-  const EntityForwardArgs one = turns->Forward(), other = beside->Forward();
+  const EntityForwardArgs one = turns->Forward(warps_per_row), other = beside->Forward(warps_per_row);
   for (int64_t block = 0; block < one.blocks(); ++block) {
     Forward(one, block).Run(Team<Forward::kThreads>{}, shared);
     Threads<Forward::kThreads>().Run([&](const auto& team) { Forward(other, block).Run(team, shared); });
@@ -189,23 +195,71 @@ void EntitiesForward(Operands* turns, Operands* beside, const char* what) {
   Expect(turns->y == beside->y && turns->winner == beside->winner, what);
 }
 
+template <typename Backward, typename Operands>
+void EntitiesBackward(Operands* turns, Operands* beside, const char* what) {
+  const EntityBackwardArgs one = turns->Backward(), other = beside->Backward();
+  const auto shared = std::make_unique<typename Backward::Shared>();
+  for (int64_t block = 0; block < one.parts; ++block) {
+    Backward(one, block).Run(Team<Backward::kThreads>{}, *shared);
+    Threads<Backward::kThreads>().Run([&](const auto& team) { Backward(other, block).Run(team, *shared); });
+  }
+  Expect(turns->x_bar == beside->x_bar && turns->sums == beside->sums, what);
+}
+
 template <bool kHasFirst>
 void Entities() {
-  using ToInputs = EntityToInputs<kHasFirst>;
   EntityOperands<kHasFirst> small_turns(kTensorDepth), small_beside(kTensorDepth), turns(18), beside(18);
   EntitiesForward<EntityTensorBlock<kHasFirst, 3, true>>(&small_turns, &small_beside, "the maximum by tensor cores");
-  EntitiesForward<EntityForwardBlock<kHasFirst, 16>>(&turns, &beside, "the maximum over entities");
+  EntitiesForward<EntityTensorBlock<kHasFirst, 1, true>>(&small_turns, &small_beside, "the maximum of a shared row", 2);
+  EntitiesForward<EntityForwardRows<kHasFirst, true>>(&small_turns, &small_beside, "the maximum by rows");
+  EntitiesForward<EntityForwardBlock<kHasFirst, 16, true>>(&turns, &beside, "the maximum over entities");
+  EntitiesBackward<EntityBackwardRows<kHasFirst, 4>>(&small_turns, &small_beside, "the cotangents by rows");
+  EntitiesBackward<EntityToInputs<kHasFirst>>(&turns, &beside, "the cotangents of entities");
   const EntityBackwardArgs one = turns.Backward(), other = beside.Backward();
-  typename ToInputs::Shared shared;
-  for (int64_t block = 0; block < one.parts; ++block) {
-    ToInputs(one, block).Run(Team<ToInputs::kThreads>{}, shared);
-    Threads<ToInputs::kThreads>().Run([&](const auto& team) { ToInputs(other, block).Run(team, shared); });
-  }
-  Expect(turns.x_bar == beside.x_bar && turns.sums == beside.sums, "the cotangents of entities");
   EntityAddParts::Shared parts_shared;
   EntityAddParts::Run(Team<EntityAddParts::kThreads>{}, one, 0, parts_shared);
   Threads<EntityAddParts::kThreads>().Run([&](const auto& team) { EntityAddParts::Run(team, other, 0, parts_shared); });
   Expect(turns.weight_bar == beside.weight_bar, "the sums of parts");
+}
+
+// More cells than a list of forward has, more rows than a block of backward has at once.
+struct OneHot {
+  OneHotSizes sizes{150, 140, 3, 68};
+  std::vector<uint8_t> x = std::vector<uint8_t>(sizes.num_rows * sizes.num_cells);
+  std::vector<float> weight = std::vector<float>(sizes.table()), row = std::vector<float>(sizes.num_rows * 68);
+  std::vector<float> y = row, dweight = weight, dbias = std::vector<float>(68);
+  std::vector<float> sums = std::vector<float>((sizes.table() + 68) * 2);
+
+  OneHot() {
+    for (size_t i = 0; i < x.size(); ++i) x[i] = i * 2654435769u >> 7 & 3;
+    for (size_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<float>(i % 1000) / 500 - 1;
+    for (size_t i = 0; i < row.size(); ++i) row[i] = static_cast<float>(i % 999) / 500 - 1;
+  }
+  template <typename T>
+  static LaneArray<const T> Of(const std::vector<T>& data) {
+    return {data.data(), {}};
+  }
+  OneHotForwardArgs Forward() { return {sizes, LanesOf(nullptr, 0), Of(x), Of(weight), Of(row), y.data()}; }
+  OneHotBackwardArgs Backward() {
+    return {sizes, LanesOf(nullptr, 0), 2, Of(x), Of(row), sums.data(), dweight.data(), dbias.data()};
+  }
+};
+
+template <typename Block, typename Args>
+void OneHotBlocks(const Args& turns, const Args& beside) {
+  const auto shared = std::make_unique<typename Block::Shared>();
+  for (int64_t block = 0; block < Block::Blocks(turns); block += 7) {
+    Block::Run(Team<Block::kThreads>{}, turns, block, *shared);
+    Threads<Block::kThreads>().Run([&](const auto& team) { Block::Run(team, beside, block, *shared); });
+  }
+}
+
+void OneHotLayer() {
+  OneHot turns, beside;
+  OneHotBlocks<OneHotForward<true>>(turns.Forward(), beside.Forward());
+  Expect(turns.y == beside.y, "the one-hot layer");
+  OneHotBlocks<OneHotPartSums<true>>(turns.Backward(), beside.Backward());
+  Expect(turns.sums == beside.sums, "the gradient of the one-hot layer");
 }
 
 }  // namespace
@@ -214,6 +268,7 @@ void Entities() {
 int main() {
   pjx::OneLaunch();
   pjx::ManyLaunches();
+  pjx::OneHotLayer();
   pjx::Entities<true>();
   pjx::Entities<false>();
   std::printf("race_kernels: no findings\n");

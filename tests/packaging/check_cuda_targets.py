@@ -17,8 +17,7 @@ from pufferjax.xla_ops import ffi
 ENV_FUNCTIONS = ("reset", "step", "observe", "restore", "stagger", "clock", "random_walk")
 # Simulators whose levels are copied to a device before anything is executed there.
 WITH_LEVELS = ("maze", "boxoban")
-# Ops that have no kernels: the heap lives on the host; the twin of the other is what a GPU runs.
-WITHOUT_KERNELS = ("one_hot_linear", "state_heap_insert", "state_heap_rescore")
+WITHOUT_KERNELS = ("state_heap_insert", "state_heap_rescore")  # ops of the heap, which lives on the host
 
 
 def promised() -> set[str]:

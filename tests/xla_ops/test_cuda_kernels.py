@@ -24,6 +24,7 @@ from pufferjax.xla_ops.linear_recurrence.op import TARGET as RECURRENCE
 from pufferjax.xla_ops.linear_recurrence.op import TARGET_BACKWARD as RECURRENCE_BACKWARD
 from pufferjax.xla_ops.mingru_layer import op as mingru
 from pufferjax.xla_ops.mingru_layer.reference import mingru_layer_reference
+from pufferjax.xla_ops.one_hot_linear import op as one_hot
 from pufferjax.xla_ops.prioritized_sample.op import TARGET as SAMPLE
 from pufferjax.xla_ops.prioritized_sample.reference import prioritized_sample_reference
 
@@ -37,7 +38,13 @@ pytestmark = pytest.mark.skipif(
 def kernels(compile_for_host):
     """The kernels' bodies as a ctypes library."""
     loaded = compile_for_host("kernels_on_host.cc")
-    for function in (loaded.sample_many_blocks, loaded.one_block_suits, loaded.suits_tensor_cores):
+    for function in (
+        loaded.sample_many_blocks,
+        loaded.one_block_suits,
+        loaded.suits_tensor_cores,
+        loaded.suits_forward_rows,
+        loaded.suits_backward_rows,
+    ):
         function.restype = ctypes.c_bool
     loaded.entity_forward.restype = loaded.entity_backward.restype = ctypes.c_int64
     return loaded
@@ -139,13 +146,24 @@ def test_draws_have_the_bits_of_the_cpu(kernels, way, capacity):
 
 @pytest.mark.parametrize("capacity", [65_537, 4_300_000])
 def test_draws_from_many_have_the_bits_of_the_cpu(kernels, capacity):
-    """4.3 million: more than 1,024 tiles, so that the scan over the tiles carries from one round to the next."""
+    """4.3 million: more than 1,024 tiles, so that a thread of the scan over the tiles has several, and a sample."""
     for priorities in itertools.islice(odd_priorities(capacity), 4 if capacity < 1e6 else 1):
         alphas = (1.0, 0.6) if capacity < 1e6 else (1.0,)
         assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [capacity - 3] * len(alphas), alphas))
     spike = np.full(capacity, 1.5 * 2.0**-46, np.float32)
     spike[7] = 1
     assert_as_on_the_cpu(kernels, "many blocks", lanes_of(spike, [capacity], [1.0]))
+
+
+@pytest.mark.parametrize("others", [0.6, 1.5 * 2.0**-46, 0.0, -1.0])
+def test_the_largest_may_be_outside_the_sample(kernels, others):
+    """Of this many, one line in 32 is looked at; with the second value the weights then also need more bits."""
+    priorities = np.full(4_200_000, others, np.float32)
+    priorities[32:1024] = 0.9
+    assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [len(priorities)], [1.0]))
+    priorities[32:1024] = others
+    priorities[40] = 1
+    assert_as_on_the_cpu(kernels, "many blocks", lanes_of(priorities, [len(priorities)], [1.0]))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -233,7 +251,8 @@ def test_advantages_have_the_bits_of_the_cpu(kernels, lanes, num_steps, num_envs
 
 
 @pytest.mark.parametrize(
-    ("lanes", "num_steps", "flags", "group"), [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 50, 4, 2)]
+    ("lanes", "num_steps", "flags", "group"),
+    [(1, 1, 1, 1), (2, 15, 3, 1), (2, 16, 3, 5), (1, 17, 1, 9), (2, 32, 3, 2), (2, 50, 4, 2)],
 )
 @pytest.mark.parametrize("with_resets", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
@@ -280,16 +299,20 @@ def test_recurrences_have_the_bits_of_the_cpu(kernels, lanes, num_steps, flags, 
 def cells_on_host(kernels, monkeypatch):
     """The kernels in the place of their handlers, for arrays with leading axes, as vmap brings them, or without."""
 
-    def native_call(target, results, *operands):
+    def native_call(target, results, *operands, aliases=None):
         projected, x, h0, reset, *others = map(np.asarray, operands)
         sizes = pack(int(np.prod(x.shape[:-3])), *x.shape[-3:])
         operands = (projected, x, h0, reset if reset.size else None, *others)
 
         def run(arrays, backwards):
+            given = list(operands)
+            for operand, result in (aliases or {}).items():
+                arrays[result][...] = given[operand]
+                given[operand] = arrays[result]
             if target == mingru.TARGET_CELL:
-                kernels.mingru_cell(sizes, pack(*operands, *arrays, int(arrays[1].size != h0.size)), backwards)
+                kernels.mingru_cell(sizes, pack(*given, *arrays, int(arrays[1].size != h0.size)), backwards)
             else:
-                kernels.mingru_cell_backward(sizes, pack(*operands, *arrays), backwards)
+                kernels.mingru_cell_backward(sizes, pack(*given, *arrays), backwards)
 
         return [jnp.asarray(x) for x in both_orders(run, *((r.shape, r.dtype) for r in results))]
 
@@ -307,12 +330,20 @@ def mingru_operands(num_steps, batch, hidden, has_reset, seed=0):
 
 @pytest.mark.parametrize(
     ("num_steps", "batch", "hidden", "has_reset"),
-    [(1, 2, 3, True), (7, 3, 5, False), (8, 1, 33, True), (9, 4, 1, True), (25, 3, 6, True), (3, 0, 2, False)],
+    [
+        (1, 2, 3, True),
+        (7, 3, 5, False),
+        (8, 1, 33, True),
+        (9, 4, 1, True),
+        (16, 3, 6, True),
+        (25, 3, 6, True),
+        (3, 0, 2, False),
+    ],
 )
 def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset):
     operands, bars = mingru_operands(num_steps, batch, hidden, has_reset)
-    y, h_last = mingru._cell(*operands)
-    saved_y, h, projected = mingru._cell_saved(*operands)
+    y, h_last = mingru._cell(*operands, "highest")
+    saved_y, h, projected = mingru._cell_saved(*operands, "highest")
     np.testing.assert_array_equal(y, saved_y)
     np.testing.assert_array_equal(h_last, h[-1])
 
@@ -321,7 +352,7 @@ def test_cells_match_the_twin(cells_on_host, num_steps, batch, hidden, has_reset
         value, pull = jax.vjp(lambda *v: mingru_layer_reference(*v, reset), x, kernel, h0)
         return *value, *pull(bars)
 
-    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars)
+    got = y, h_last, *mingru._cell_backward(*operands, h, projected, *bars, "highest")
     for one, other in zip(got, twin(*operands, *bars), strict=True):
         # Sigmoids to 4e-7; states and cotangents carry what they are off from step to step.
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
@@ -347,11 +378,94 @@ def test_a_reset_of_a_cell_lets_nothing_pass(cells_on_host):
     (x, kernel, h0, _), (y_bar, h_last_bar) = mingru_operands(20, 2, 3, has_reset=False)
     reset = jnp.zeros((20, 2), bool).at[10].set(True)
     operands = (x, kernel, jnp.full_like(h0, np.nan), reset)
-    y, h, projected = mingru._cell_saved(*operands)
+    y, h, projected = mingru._cell_saved(*operands, "highest")
     assert np.isnan(h[:10]).all() and np.isfinite(y[10:]).all()
-    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar)
+    x_bar, _, h0_bar = mingru._cell_backward(*operands, h, projected, y_bar.at[:10].set(0.0), h_last_bar, "highest")
     np.testing.assert_array_equal(h0_bar, 0.0)
     assert np.isfinite(x_bar[10:]).all()
+
+
+# --- one_hot_linear ---------------------------------------------------------------------------------------------------
+
+
+def one_hot_operands(rows, cells, codes, hidden, lanes=(), shared=()):
+    """x, weight, bias and the cotangent of y, each with `lanes` in front, of size 1 if its name is in `shared`."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (rows, cells), "weight": (cells, codes, hidden), "bias": (hidden,), "cotangent": (rows, hidden)}
+    shapes = {name: ((1,) * len(lanes) if name in shared else lanes) + shape for name, shape in shapes.items()}
+    x = rng.integers(1, codes + 1, shapes["x"]) * (rng.random(shapes["x"]) < 0.6)
+    return x.astype(np.uint8), *(rng.normal(size=shape).astype(np.float32) for shape in list(shapes.values())[1:])
+
+
+def one_hot_on_host(kernels, operands, num_parts, lanes=()):
+    """y, dweight, dbias."""
+    x, weight, *_ = operands
+    cells, codes, hidden = weight.shape[-3:]
+    rows, count = x.shape[-2], len(lanes)
+    axes = [np.array(operand.shape[:count], np.int64) for operand in operands]
+    fields = [field for pair in zip(operands, axes, strict=True) for field in pair]
+    call = pack(rows, cells, codes, hidden, count, np.array(lanes, np.int64), *fields)
+    pointers = lambda results: [ctypes.c_void_p(r.ctypes.data) for r in results]  # noqa: E731
+
+    def forward(results, backwards):
+        kernels.one_hot_forward(call, *pointers(results), backwards)
+
+    def backward(results, backwards):
+        kernels.one_hot_backward(call, ctypes.c_int64(num_parts), *pointers(results), backwards)
+
+    shapes = [weight.shape[-3:], (hidden,), (num_parts, cells * codes + 1, hidden)]
+    (y,) = both_orders(forward, ((*lanes, rows, hidden), np.float32))
+    return y, *both_orders(backward, *(((*lanes, *shape), np.float32) for shape in shapes))[:2]
+
+
+def dense_gradients(x, cotangent, codes):
+    code = (x[..., None] == np.arange(1, codes + 1)).astype(np.float64)
+    return np.einsum("...rck,...rh->...ckh", code, cotangent.astype(np.float64)), cotangent.astype(np.float64).sum(-2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_parts"),
+    [
+        ((0, 4, 2, 8), 1),
+        ((1, 1, 1, 1), 1),
+        ((3, 0, 2, 8), 2),  # more parts than rows have any use for, and no cells
+        ((65, 7, 5, 5), 1),
+        ((130, 34, 3, 68), 3),
+        ((3, 130, 9, 130), 1),  # two lists of cells, two chunks of codes, three tiles
+        ((5, 3, 255, 16), 1),
+        ((7, 2, 3, 0), 1),
+    ],
+    ids=str,
+)
+def test_one_hot_layers_match_the_cpu(kernels, sizes, num_parts):
+    operands = one_hot_operands(*sizes)
+    x, weight, bias, cotangent = operands
+    y, dweight, dbias = one_hot_on_host(kernels, operands, num_parts)
+    expected = ffi.native_call(one_hot.TARGET_FWD, [jax.ShapeDtypeStruct(y.shape, jnp.float32)], x, weight, bias)[0]
+    np.testing.assert_array_equal(y, expected)  # the same sums in the same order
+    for one, other in zip((dweight, dbias), dense_gradients(x, cotangent, sizes[2]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=6e-7 * (sizes[0] + 1))
+
+
+@pytest.mark.parametrize("shared", [(), ("weight", "bias"), ("x",), ("cotangent", "bias")])
+def test_one_hot_layers_of_lanes(kernels, shared):
+    """As vmap brings them: an operand that it does not map has size 1 on its axis."""
+    lanes = (2, 3)
+    operands = one_hot_operands(20, 6, 3, 12, lanes, shared)
+    got = one_hot_on_host(kernels, operands, 2, lanes)
+    for lane in np.ndindex(*lanes):
+        own = [np.broadcast_to(v, (*lanes, *v.shape[2:]))[lane] for v in operands]
+        for one, other in zip(got, one_hot_on_host(kernels, [v.copy() for v in own], 2), strict=True):
+            np.testing.assert_array_equal(one[lane], other)
+
+
+def test_codes_above_k_contribute_nothing(kernels):
+    x, *others = one_hot_operands(70, 9, 3, 8)
+    bad = np.where(x == 0, np.uint8(4), x)
+    bad[0, 0] = 255
+    x[0, 0] = 0
+    for one, other in zip(*(one_hot_on_host(kernels, (v, *others), 1) for v in (bad, x)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # --- linear_max and entity_encoder ------------------------------------------------------------------------------------
@@ -423,36 +537,43 @@ class Entities:
         is_bfloat16 = self.x.dtype == ml_dtypes.bfloat16
         return pack(*self.sizes, axes, lanes, int(is_bfloat16), int(self.has_first), *pairs), (leads, lanes)
 
-    def forward(self, kernels, *, passes=0, saves=True):
+    def forward(self, kernels, *, passes=0, saves=True, by_rows=None):
         call, self.kept = self.call()
+        by_rows = kernels.suits_forward_rows(call) if by_rows is None else by_rows
 
         def run(results, backwards):
             y, winner = (ctypes.c_void_p(r.ctypes.data) for r in results)
             self.rows_per_block = kernels.entity_forward(
-                call, ctypes.c_int64(passes), y, winner if saves else None, backwards
+                call, ctypes.c_int64(passes), y, winner if saves else None, ctypes.c_bool(by_rows), backwards
             )
 
         return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.forward_results()))
 
-    def backward(self, kernels):
+    def backward(self, kernels, *, by_rows=None):
         call, self.kept = self.call()
+        by_rows = kernels.suits_backward_rows(call) if by_rows is None else by_rows
 
         def run(results, backwards):
             pointers = [ctypes.c_void_p(r.ctypes.data) for r in results]
             pointers += [None] * (5 - len(pointers))
-            self.parts = kernels.entity_backward(call, *pointers, backwards)
+            self.parts = kernels.entity_backward(call, *pointers, ctypes.c_bool(by_rows), backwards)
             assert self.parts > 0, "scratch memory overrun"
 
         return both_orders(run, *(((*self.lanes, *shape), dtype) for shape, dtype in self.backward_results()))
 
     def assert_as_on_the_cpu(self, kernels, **tolerance):
         forward, bars = self.on_the_cpu()
-        y, self.winner = self.forward(kernels)
         compare = np.testing.assert_allclose if tolerance else np.testing.assert_array_equal
-        compare(y, forward[0], **tolerance)
-        np.testing.assert_array_equal(self.winner, forward[1])
-        for got, expected in zip(self.backward(kernels), bars, strict=True):
-            compare(got.astype(np.float32), expected.astype(np.float32), **tolerance)
+        for by_rows in (False, True)[: 1 + kernels.suits_forward_rows(self.call()[0])]:
+            y, self.winner = self.forward(kernels, by_rows=by_rows)
+            compare(y, forward[0], **tolerance)
+            np.testing.assert_array_equal(self.winner, forward[1])
+            alone, winner = self.forward(kernels, saves=False, by_rows=by_rows)
+            np.testing.assert_array_equal(alone, y)
+            assert (winner.view(np.uint8) == 0xCD).all()  # untouched
+        for by_rows in (False, True)[: 1 + kernels.suits_backward_rows(self.call()[0])]:
+            for got, expected in zip(self.backward(kernels, by_rows=by_rows), bars, strict=True):
+                compare(got.astype(np.float32), expected.astype(np.float32), **tolerance)
 
 
 @pytest.mark.parametrize(
@@ -461,6 +582,9 @@ class Entities:
         ((1, 1, 1, None, 1), False),
         ((6, 17, 4, 16, 33), True),
         ((5, 40, 13, 16, 130), False),  # three tiles of entities, two blocks of columns
+        ((3, 2_100, 3, 7, 250), False),  # winners in several windows of entities
+        ((11, 90, 15, 16, 128), False),  # more winners than are looked at together, and more rows than warps
+        ((9, 90, 13, None, 256), True),
         ((3, 257, 2, 5, 7), True),  # winners are u16
         ((20, 7, 21, 35, 150), True),  # small tiles; features and units in several chunks; two parts of rows
         ((3, 9, 5, 20, 10), True),  # units in two chunks, features in one
@@ -581,11 +705,13 @@ def test_parts_of_rows_are_added_in_order(kernels):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=5e-5)
 
 
-def test_without_winners_to_save(kernels):
-    entities = Entities(5, 9, 4, 16, 33)
-    y, winner = entities.forward(kernels, saves=False)
-    np.testing.assert_array_equal(y, entities.on_the_cpu()[0][0])
-    assert (winner.view(np.uint8) == 0xCD).all()  # untouched
+def test_zeros_of_both_signs_are_equal(kernels):
+    """A product that underflows is -0; the later 0 is not larger."""
+    entities = Entities(1, 3, 4, None, 2, has_mask=False)
+    entities.x[:] = np.float32([0, 0, 0, 1]) * np.float32([[[-1e-30], [1e-30], [0]]])
+    entities.weight[:] = np.float32([1e-30, 2e-30])
+    entities.assert_as_on_the_cpu(kernels)
+    assert not entities.winner.any()
 
 
 @pytest.mark.parametrize("num_units", [None, 16])

@@ -310,6 +310,10 @@ def test_each_platform_runs_its_own_form(monkeypatch, impl):
 
     assert calls("cuda") == ([TARGET_CELL, TARGET_CELL, TARGET_CELL_BACKWARD], True, False)
     assert xla_ops.backends()[OP]["cuda"] == "native"
+    text = jax.jit(lambda *v: xla_ops.mingru_layer(*v, impl=impl)).trace(x, kernel, h0)
+    text = text.lower(lowering_platforms=("cuda",)).as_text()
+    # The state in place: a loop over single steps has nothing to copy.
+    assert re.search(r"output_tuple_indices = \[1\],\s*operand_index = 2,", text)
     if ffi.has_native(TARGET, "cpu"):
         assert calls("cpu") == ([TARGET, TARGET_BACKWARD, TARGET_FORWARD], False, False)
     monkeypatch.setitem(targets, "cuda", frozenset({TARGET_CELL}))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pufferjax.xla_ops import backends, one_hot_linear
+from pufferjax.xla_ops import backends, ffi, one_hot_linear
+from pufferjax.xla_ops.one_hot_linear.op import TARGET_FWD
 
 NATIVE = backends()["one_hot_linear"]["cpu"] == "native"
 IMPLS = [pytest.param("native", marks=pytest.mark.skipif(not NATIVE, reason="no native module")), "reference"]
@@ -261,6 +262,15 @@ def test_a_code_above_k_contributes_nothing_in_the_twin():
 def test_wrong_arguments_are_named(change, error, message):
     with pytest.raises(error, match=f"one_hot_linear: {message}"):
         one_hot_linear(*change(*make(4, 6, 2, 21)))
+
+
+@pytest.mark.skipif(not NATIVE, reason="no native module")
+def test_a_handler_refuses_operands_of_another_rank():
+    """No call of the op can: the handler must say so before it looks at a size that is not there."""
+    _, weight, bias = make(4, 6, 2, 21)
+    y = jax.ShapeDtypeStruct((4, 21), jnp.float32)
+    with pytest.raises(Exception, match=r"one_hot_linear: x must be \[4, 6\] with leading axes \[\] or 1, got \[\]"):
+        jax.block_until_ready(ffi.native_call(TARGET_FWD, [y], np.uint8(1), weight, bias))
 
 
 def test_impl_is_checked():

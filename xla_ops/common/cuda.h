@@ -11,10 +11,6 @@ template <>
 struct xla::ffi::CtxBinding<cudaStream_t> {
   using Ctx = xla::ffi::PlatformStream<cudaStream_t>;
 };
-template <>
-struct xla::ffi::CtxBinding<xla::ffi::ScratchAllocator> {
-  using Ctx = xla::ffi::ScratchAllocator;
-};
 
 namespace pjx {
 
@@ -25,27 +21,26 @@ inline ffi::Error CudaError(const char* op, cudaError_t error) {
 
 inline int64_t CeilDivide(int64_t total, int64_t part) { return (total + part - 1) / part; }
 
-// kernel<<<blocks, threads>>>(arguments...); nothing where there are no blocks. `shared` is in bytes, per block.
+// kernel<<<blocks, threads, shared_bytes>>>(arguments...); nothing where there are no blocks. With `shared_bytes`,
+// which may be more than the 48 KiB of static shared memory, the kernel declares `extern __shared__`.
 template <typename... Parameters, typename... Arguments>
-ffi::Error LaunchShared(const char* op, cudaStream_t stream, void (*kernel)(Parameters...), int64_t blocks, int threads,
-                        int64_t shared, const Arguments&... arguments) {
+ffi::Error LaunchWithShared(const char* op, cudaStream_t stream, void (*kernel)(Parameters...), int64_t blocks,
+                            int threads, int shared_bytes, const Arguments&... arguments) {
   if (blocks == 0) return ffi::Error::Success();
   if (blocks > std::numeric_limits<int32_t>::max()) {
     return InvalidArgument(op, ": too large for one launch: ", blocks, " blocks of ", threads, " threads");
   }
-  constexpr int64_t kUsual = 48 * 1024;  // more has to be asked for
-  if (shared > kUsual) {
-    const auto error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+  if (shared_bytes > 48 * 1024) {
+    const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return CudaError(op, error);
   }
-  kernel<<<static_cast<unsigned>(blocks), threads, shared, stream>>>(arguments...);
+  kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(arguments...);
   return CudaError(op, cudaGetLastError());
 }
 template <typename... Parameters, typename... Arguments>
 ffi::Error Launch(const char* op, cudaStream_t stream, void (*kernel)(Parameters...), int64_t blocks, int threads,
                   const Arguments&... arguments) {
-  return LaunchShared(op, stream, kernel, blocks, threads, 0, arguments...);
+  return LaunchWithShared(op, stream, kernel, blocks, threads, 0, arguments...);
 }
 
 constexpr int kColumnThreads = 64;  // small, so that a few thousand columns reach every multiprocessor

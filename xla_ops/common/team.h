@@ -52,6 +52,15 @@ struct Team {
 #endif
   }
 
+  // Inside a phase, by one thread: as Max. It looks first, because those who change one cell wait for each other.
+  PJX_HD void Raise(uint32_t* cell, uint32_t value) const {
+#ifdef __CUDA_ARCH__
+    if (value > *static_cast<volatile uint32_t*>(cell)) atomicMax(cell, value);
+#else
+    if (value > *cell) *cell = value;
+#endif
+  }
+
   // Inside a phase, by any thread: the bits of `value` are set in *cell, which is shared.
   PJX_HD void Or(uint32_t* cell, uint32_t value) const {
 #ifdef __CUDA_ARCH__
@@ -62,15 +71,43 @@ struct Team {
   }
 };
 
-// sums[i] <- sums[0] + ... + sums[i], modulo 2^64; `spare` is as large. Both in shared memory.
-template <typename AnyTeam>
-PJX_HD void InclusiveScan(const AnyTeam& team, uint64_t* sums, uint64_t* spare) {
-  constexpr int kThreads = AnyTeam::kThreads;
-  for (int distance = 1; distance < kThreads; distance *= 4) {
-    team.Each([&](int i) { spare[i] = sums[i] + (i >= distance ? sums[i - distance] : 0); });
-    team.Each([&](int i) { sums[i] = spare[i] + (i >= 2 * distance ? spare[i - 2 * distance] : 0); });
+// In every lane: the sum of its number and of those of all lanes before it, modulo 2^64.
+PJX_HD void InclusiveScan(const Warp& warp, PerLane<uint64_t>& sums) {
+  PJX_UNROLL
+  for (int distance = 1; distance < Warp::kLanes; distance *= 2) {
+    warp.Shuffle([&](int lane) { return sums[lane]; },
+                 [&](int lane) { return lane < distance ? lane : lane - distance; },
+                 [&](int lane, uint64_t before) {
+                   if (lane >= distance) sums[lane] += before;
+                 });
   }
-  static_assert(kThreads == 256 || kThreads == 1024, "a power of 4: the last round ends in `sums`");
+}
+
+// sums[i] <- sums[0] + ... + sums[i], modulo 2^64; `totals` has room for one number of each warp. Both in shared
+// memory.
+template <typename AnyTeam>
+PJX_HD void InclusiveScan(const AnyTeam& team, uint64_t* sums, uint64_t* totals) {
+  static_assert(AnyTeam::kThreads / Warp::kLanes <= Warp::kLanes, "a lane takes the total of a warp");
+  team.EachWarp([&](const Warp& warp) {
+    uint64_t* const own = sums + warp.index * Warp::kLanes;
+    PerLane<uint64_t> sum;
+    warp.Each([&](int lane) { sum[lane] = own[lane]; });
+    InclusiveScan(warp, sum);
+    warp.Each([&](int lane) {
+      own[lane] = sum[lane];
+      if (lane == Warp::kLanes - 1) totals[warp.index] = sum[lane];
+    });
+  });
+  team.EachWarp([&](const Warp& warp) {
+    PerLane<uint64_t> before;
+    warp.Each([&](int lane) { before[lane] = lane < warp.index ? totals[lane] : 0; });
+    PJX_UNROLL
+    for (int distance = 1; distance < Warp::kLanes; distance *= 2) {
+      warp.Shuffle([&](int lane) { return before[lane]; }, [&](int lane) { return lane ^ distance; },
+                   [&](int lane, uint64_t others) { before[lane] += others; });
+    }
+    warp.Each([&](int lane) { sums[warp.index * Warp::kLanes + lane] += before[lane]; });
+  });
 }
 
 }  // namespace pjx

@@ -1,5 +1,6 @@
 // A warp of GPU threads, or a loop over its lanes that stands in for it on the host: what team.h is for a block. Lanes
-// exchange values through the functions here alone, so a phase of a warp waits for nobody.
+// exchange values through the functions here alone, so a phase of a warp waits for nobody; EachAndWait is for those
+// that go through memory.
 #pragma once
 
 #include <cmath>
@@ -29,12 +30,23 @@ class PerThread {
 template <typename T>
 using PerLane = PerThread<T, 32>;
 
+PJX_HD int CountBits(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  int count = 0;
+  for (; bits != 0; bits &= bits - 1) ++count;
+  return count;
+#endif
+}
+
+// -1 where there is none.
 PJX_HD int LowestBit(uint32_t bits) {
 #ifdef __CUDA_ARCH__
   return __ffs(static_cast<int>(bits)) - 1;
 #else
-  int bit = 0;
-  while ((bits >> bit & 1u) == 0) ++bit;
+  int bit = bits == 0 ? -1 : 0;
+  while (bits != 0 && (bits >> bit & 1u) == 0) ++bit;
   return bit;
 #endif
 }
@@ -64,6 +76,15 @@ struct Warp {
 #endif
   }
 
+  // Each, whose writes to memory all lanes see in the next phase.
+  template <typename Phase>
+  PJX_HD void EachAndWait(const Phase& phase) const {
+    Each(phase);
+#ifdef __CUDA_ARCH__
+    __syncwarp();
+#endif
+  }
+
   // Bit i: whether holds(i).
   template <typename Holds>
   PJX_HD uint32_t Ballot(const Holds& holds) const {
@@ -72,6 +93,18 @@ struct Warp {
 #else
     uint32_t bits = 0;
     for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(holds(i)) << i;
+    return bits;
+#endif
+  }
+
+  // The bits that any value(lane) has.
+  template <typename Value>
+  PJX_HD uint32_t AllBits(const Value& value) const {
+#ifdef __CUDA_ARCH__
+    return __reduce_or_sync(0xFFFFFFFFu, value(static_cast<int>(threadIdx.x % kLanes)));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= value(i);
     return bits;
 #endif
   }
@@ -86,6 +119,32 @@ struct Warp {
     decltype(offer(0)) offered[kLanes];
     for (int i = 0; i < kLanes; ++i) offered[i] = offer(i);
     Each([&](int lane) { take(lane, offered[from(lane)]); });
+#endif
+  }
+
+  // take(lane, bits) in every lane, bit i: whether value(i) == value(lane).
+  template <typename Value, typename Take>
+  PJX_HD void Match(const Value& value, const Take& take) const {
+#ifdef __CUDA_ARCH__
+    const int lane = static_cast<int>(threadIdx.x % kLanes);
+    take(lane, __match_any_sync(0xFFFFFFFFu, value(lane)));
+#else
+    decltype(value(0)) values[kLanes];
+    for (int i = 0; i < kLanes; ++i) values[i] = value(i);
+    Each([&](int lane) {
+      uint32_t bits = 0;
+      for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(values[i] == values[lane]) << i;
+      take(lane, bits);
+    });
+#endif
+  }
+
+  // By any lane, in a phase: the bits of `value` are set in *cell, which is shared by the warp.
+  PJX_HD void Or(uint32_t* cell, uint32_t value) const {
+#ifdef __CUDA_ARCH__
+    atomicOr(cell, value);
+#else
+    *cell |= value;
 #endif
   }
 

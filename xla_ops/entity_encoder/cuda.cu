@@ -21,15 +21,16 @@ ffi::Error EntityEncoderFwdCuda(cudaStream_t stream, ffi::AnyBuffer x, Floats w1
 }
 PJX_REGISTER("pufferjax.entity_encoder.fwd", HandlerOf<EntityEncoderFwdCuda, ffi::Traits::kCmdBufferCompatible>);
 
-// Not declared compatible with CUDA graphs: a graph that is replayed would use the scratch memory of its first run.
-ffi::Error EntityEncoderBwdCuda(cudaStream_t stream, ffi::ScratchAllocator allocator, ffi::AnyBuffer x, Floats w1,
-                                Floats b1, Floats w2, ffi::Buffer<ffi::PRED> mask, ffi::AnyBuffer winner, Floats y_bar,
+// Those of cpu.cc's handler, and memory for sums.
+ffi::Error EntityEncoderBwdCuda(cudaStream_t stream, ffi::AnyBuffer x, Floats w1, Floats b1, Floats w2,
+                                ffi::Buffer<ffi::PRED> mask, ffi::AnyBuffer winner, Floats y_bar,
                                 ffi::Result<ffi::AnyBuffer> x_bar, FloatResult w1_bar, FloatResult b1_bar,
-                                FloatResult w2_bar, FloatResult b2_bar) {
-  return EntityBackwardCuda<true>("entity_encoder.bwd", stream, allocator, {x, &w1, &b1, w2, nullptr, mask}, winner,
-                                  y_bar, {x_bar, &w1_bar, &b1_bar, w2_bar, b2_bar});
+                                FloatResult w2_bar, FloatResult b2_bar, FloatResult scratch) {
+  return EntityBackwardCuda<true>("entity_encoder.bwd", stream, {x, &w1, &b1, w2, nullptr, mask}, winner, y_bar,
+                                  {x_bar, &w1_bar, &b1_bar, w2_bar, b2_bar}, scratch);
 }
-PJX_REGISTER("pufferjax.entity_encoder.bwd", HandlerOf<EntityEncoderBwdCuda>);
+PJX_REGISTER("pufferjax.entity_encoder.bwd.scratch",
+             HandlerOf<EntityEncoderBwdCuda, ffi::Traits::kCmdBufferCompatible>);
 
 }  // namespace
 }  // namespace pjx

@@ -13,11 +13,12 @@ from pufferjax.xla_ops.entity_encoder.reference import (
     entity_encoder_reference,
     entity_encoder_saved_reference,
 )
-from pufferjax.xla_ops.linear_max.entities import check_entities, mask_operand, winner_dtype
+from pufferjax.xla_ops.linear_max.entities import check_entities, mask_operand, scratch_floats, winner_dtype
 
 TARGET = "pufferjax.entity_encoder"
 TARGET_FORWARD = "pufferjax.entity_encoder.fwd"
 TARGET_BACKWARD = "pufferjax.entity_encoder.bwd"
+TARGET_BACKWARD_SCRATCH = "pufferjax.entity_encoder.bwd.scratch"  # on a GPU
 
 
 def entity_encoder(x, w1, b1, w2, b2, mask=None, *, precision=None, impl=None) -> jax.Array:
@@ -70,7 +71,9 @@ def _forward(impl, passes, x, w1, b1, w2, b2, mask):
 def _backward(impl, passes, residuals, y_bar):
     del passes  # exact at every precision
     cotangents = ffi.select(
-        TARGET_BACKWARD, _native_backward, entity_encoder_backward_reference, *residuals, y_bar, impl=impl
+        *(TARGET_BACKWARD, _native_backward, entity_encoder_backward_reference, *residuals, y_bar),
+        impl=impl,
+        alternative=(TARGET_BACKWARD_SCRATCH, _native_backward_scratch),
     )
     return *cotangents, None
 
@@ -93,7 +96,13 @@ def _native_saved(passes, x, w1, b1, w2, b2, mask):
     return _call(TARGET_FORWARD, results, x, w1, b1, w2, b2, mask_operand(mask), passes=np.int64(passes))
 
 
-def _native_backward(x, w1, b1, w2, mask, winner, y_bar):
+def _native_backward(x, w1, b1, w2, mask, winner, y_bar, target=TARGET_BACKWARD, scratch=()):
     b2 = jax.ShapeDtypeStruct(w2.shape[1:], jnp.float32)
     results = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, w1, b1, w2, b2)]
-    return _call(TARGET_BACKWARD, results, x, w1, b1, w2, mask_operand(mask), winner, y_bar)
+    return _call(target, [*results, *scratch], x, w1, b1, w2, mask_operand(mask), winner, y_bar)
+
+
+def _native_backward_scratch(x, w1, b1, w2, mask, winner, y_bar):
+    sums_size = w1.size + b1.size + w2.size + w2.shape[1]
+    scratch = jax.ShapeDtypeStruct((scratch_floats(x.shape[0], sums_size),), jnp.float32)
+    return _native_backward(x, w1, b1, w2, mask, winner, y_bar, TARGET_BACKWARD_SCRATCH, [scratch])[:-1]

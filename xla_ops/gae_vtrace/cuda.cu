@@ -5,7 +5,7 @@
 namespace pjx {
 namespace {
 
-constexpr int kThreads = 64;  // small, so that a few thousand environments reach every multiprocessor
+constexpr int kThreads = 32;  // small, so that a few thousand environments reach every multiprocessor
 
 __global__ void __launch_bounds__(kThreads) GaeColumns(GaeOperands operands, int64_t num_columns) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;

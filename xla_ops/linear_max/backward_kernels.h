@@ -39,11 +39,11 @@ struct EntityBackwardArgs {
   int64_t parts;                 // of a lane's rows
 };
 
-// By the sizes alone: the results have the same bits on every GPU. The sums of all parts stay below 64 MiB where they
-// can, and 8 rows are what a part is worth.
+// By the sizes alone: the results have the same bits on every GPU. The sums of all parts stay below 16 MiB where they
+// can, and 8 rows are what a part is worth. `scratch_floats` in entities.py says the same of one lane.
 inline int64_t NumEntityParts(const EntitySizes& sizes, int64_t lanes, int64_t sums_size) {
   int64_t parts = 1024 / (lanes < 1 ? 1 : lanes);
-  const int64_t lane_size = lanes * sums_size, affordable = lane_size == 0 ? parts : (int64_t{1} << 24) / lane_size;
+  const int64_t lane_size = lanes * sums_size, affordable = lane_size == 0 ? parts : (int64_t{1} << 22) / lane_size;
   parts = parts < affordable ? parts : affordable;
   parts = parts < sizes.rows / 8 ? parts : sizes.rows / 8;
   return parts < 1 ? 1 : parts;

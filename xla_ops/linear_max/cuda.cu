@@ -21,15 +21,15 @@ ffi::Error LinearMaxFwdCuda(cudaStream_t stream, ffi::AnyBuffer x, ffi::Buffer<f
 }
 PJX_REGISTER("pufferjax.linear_max.fwd", HandlerOf<LinearMaxFwdCuda, ffi::Traits::kCmdBufferCompatible>);
 
-// Not declared compatible with CUDA graphs: a graph that is replayed would use the scratch memory of its first run.
-ffi::Error LinearMaxBwdCuda(cudaStream_t stream, ffi::ScratchAllocator allocator, ffi::AnyBuffer x,
-                            ffi::Buffer<ffi::F32> weight, ffi::Buffer<ffi::PRED> mask, ffi::AnyBuffer winner,
-                            ffi::Buffer<ffi::F32> y_bar, ffi::Result<ffi::AnyBuffer> x_bar,
-                            ffi::ResultBuffer<ffi::F32> weight_bar, ffi::ResultBuffer<ffi::F32> bias_bar) {
-  return EntityBackwardCuda<false>("linear_max.bwd", stream, allocator, {x, nullptr, nullptr, weight, nullptr, mask},
-                                   winner, y_bar, {x_bar, nullptr, nullptr, weight_bar, bias_bar});
+// Those of cpu.cc's handler, and memory for sums.
+ffi::Error LinearMaxBwdCuda(cudaStream_t stream, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> weight,
+                            ffi::Buffer<ffi::PRED> mask, ffi::AnyBuffer winner, ffi::Buffer<ffi::F32> y_bar,
+                            ffi::Result<ffi::AnyBuffer> x_bar, ffi::ResultBuffer<ffi::F32> weight_bar,
+                            ffi::ResultBuffer<ffi::F32> bias_bar, ffi::ResultBuffer<ffi::F32> scratch) {
+  return EntityBackwardCuda<false>("linear_max.bwd", stream, {x, nullptr, nullptr, weight, nullptr, mask}, winner,
+                                   y_bar, {x_bar, nullptr, nullptr, weight_bar, bias_bar}, scratch);
 }
-PJX_REGISTER("pufferjax.linear_max.bwd", HandlerOf<LinearMaxBwdCuda>);
+PJX_REGISTER("pufferjax.linear_max.bwd.scratch", HandlerOf<LinearMaxBwdCuda, ffi::Traits::kCmdBufferCompatible>);
 
 }  // namespace
 }  // namespace pjx

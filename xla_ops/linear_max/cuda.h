@@ -1,10 +1,15 @@
 // Calls that linear_max and entity_encoder have in common on the GPU. The bodies of the kernels are in
-// forward_kernel.h, tensor_kernel.h and backward_kernels.h; each op compiles the kernels that it launches.
+// forward_kernel.h, forward_rows.h, tensor_kernel.h, backward_rows.h and backward_kernels.h; each op compiles the
+// kernels that it launches.
 #pragma once
+
+#include <new>
 
 #include "xla_ops/common/cuda.h"
 #include "xla_ops/linear_max/backward_kernels.h"
+#include "xla_ops/linear_max/backward_rows.h"
 #include "xla_ops/linear_max/forward_kernel.h"
+#include "xla_ops/linear_max/forward_rows.h"
 #include "xla_ops/linear_max/shapes.h"
 #include "xla_ops/linear_max/tensor_kernel.h"
 
@@ -12,12 +17,30 @@ namespace pjx {
 
 namespace {
 
-template <bool kHasFirst, int kEntities>
+template <bool kHasFirst, int kEntities, bool kSaves>
 __global__ void __launch_bounds__(EntityForwardGrid::kThreads, 3)
     Forward(const __grid_constant__ EntityForwardArgs args) {
-  using Block = EntityForwardBlock<kHasFirst, kEntities>;
+  using Block = EntityForwardBlock<kHasFirst, kEntities, kSaves>;
   __shared__ typename Block::Shared shared;
   Block(args, blockIdx.x).Run(Team<Block::kThreads>{}, shared);
+}
+
+// Constructs *block, which is shared, for this block of threads. Where its rows lie is then read from shared memory
+// when it is needed: registers are taken by sums.
+template <typename Block, typename Args>
+__device__ const Block& SharedBlock(const Args& args, void* block) {
+  if (threadIdx.x == 0) new (block) Block(args, blockIdx.x);
+  __syncthreads();
+  return *static_cast<const Block*>(block);
+}
+
+template <bool kHasFirst, bool kSaves>
+__global__ void __launch_bounds__(EntityForwardGrid::kThreads, 2)
+    ForwardRows(const __grid_constant__ EntityForwardArgs args) {
+  using Block = EntityForwardRows<kHasFirst, kSaves>;
+  __shared__ typename Block::Shared shared;
+  __shared__ __align__(16) char block[sizeof(Block)];
+  SharedBlock<Block>(args, block).Run(Team<Block::kThreads>{}, shared);
 }
 
 template <bool kHasFirst, int kPasses, bool kSaves>
@@ -40,6 +63,15 @@ template <bool kHasFirst>
 __global__ void __launch_bounds__(EntityToWeightsGrid::kThreads, 3)
     ToWeights(const __grid_constant__ EntityBackwardArgs args) {
   EntityToWeights<kHasFirst>(args, blockIdx.x, static_cast<int>(threadIdx.x));
+}
+
+template <bool kHasFirst, int kVectors>
+__global__ void __launch_bounds__(EntityBackwardRows<kHasFirst, kVectors>::kThreads, kVectors == 4 ? 2 : 1)
+    BackwardRows(const __grid_constant__ EntityBackwardArgs args) {
+  using Block = EntityBackwardRows<kHasFirst, kVectors>;
+  extern __shared__ __align__(16) char memory[];
+  __shared__ __align__(16) char block[sizeof(Block)];
+  SharedBlock<Block>(args, block).Run(Team<Block::kThreads>{}, *reinterpret_cast<typename Block::Shared*>(memory));
 }
 
 __global__ void __launch_bounds__(EntityAddParts::kThreads) AddParts(const __grid_constant__ EntityBackwardArgs args) {
@@ -95,22 +127,35 @@ ffi::Error EntityForwardCuda(const char* op, cudaStream_t stream, const EntityOp
   args.y = y->typed_data();
   args.winner = winner == nullptr ? nullptr : static_cast<char*>((*winner)->untyped_data());
   if (const int64_t passes = operands.passes; passes != 0 && SuitsTensorCores(sizes)) {
-    PlanForward(&args, kBusyTensorBlocks);
+    PlanTensorForward(&args);
     const auto kernel =
         passes == 1 ? (winner == nullptr ? TensorForward<kHasFirst, 1, false> : TensorForward<kHasFirst, 1, true>)
                     : (winner == nullptr ? TensorForward<kHasFirst, 3, false> : TensorForward<kHasFirst, 3, true>);
     return Launch(op, stream, kernel, args.blocks(), EntityForwardGrid::kThreads, args);
   }
   PlanForward(&args);
-  return Launch(op, stream, sizes.entities <= 8 ? Forward<kHasFirst, 8> : Forward<kHasFirst, 16>, args.blocks(),
-                EntityForwardGrid::kThreads, args);
+  if (SuitsForwardRows(sizes)) {
+    return Launch(op, stream, winner == nullptr ? ForwardRows<kHasFirst, false> : ForwardRows<kHasFirst, true>,
+                  args.blocks(), EntityForwardGrid::kThreads, args);
+  }
+  const auto kernel = sizes.entities <= 8
+                          ? (winner == nullptr ? Forward<kHasFirst, 8, false> : Forward<kHasFirst, 8, true>)
+                          : (winner == nullptr ? Forward<kHasFirst, 16, false> : Forward<kHasFirst, 16, true>);
+  return Launch(op, stream, kernel, args.blocks(), EntityForwardGrid::kThreads, args);
+}
+
+template <bool kHasFirst, int kVectors>
+ffi::Error LaunchBackwardRows(const char* op, cudaStream_t stream, int64_t blocks, const EntityBackwardArgs& args) {
+  using Block = EntityBackwardRows<kHasFirst, kVectors>;
+  return LaunchWithShared(op, stream, BackwardRows<kHasFirst, kVectors>, blocks, Block::kThreads,
+                          static_cast<int>(sizeof(typename Block::Shared)), args);
 }
 
 // As EntityBackwardCpu, except that a winner that is no entity's number passes no cotangent on.
 template <bool kHasFirst>
-ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, ffi::ScratchAllocator& allocator,
-                              const EntityOperands& operands, const ffi::AnyBuffer& winner,
-                              const ffi::Buffer<ffi::F32>& y_bar, const EntityCotangents& cotangents) {
+ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, const EntityOperands& operands,
+                              const ffi::AnyBuffer& winner, const ffi::Buffer<ffi::F32>& y_bar,
+                              const EntityCotangents& cotangents, ffi::ResultBuffer<ffi::F32>& scratch) {
   EntitySizes sizes;
   auto error = CheckEntityBackward(op, operands, winner, y_bar, cotangents, &sizes);
   if (error.failure()) return error;
@@ -133,19 +178,20 @@ ffi::Error EntityBackwardCuda(const char* op, cudaStream_t stream, ffi::ScratchA
   args.w1_bar = kHasFirst ? (*cotangents.w1)->typed_data() : nullptr;
   args.b1_bar = kHasFirst ? (*cotangents.b1)->typed_data() : nullptr;
   args.parts = NumEntityParts(sizes, lanes.count, sums_size);
-  const int64_t blocks = lanes.count * args.parts, bytes = blocks * sums_size * static_cast<int64_t>(sizeof(float));
-  if (bytes > 0) {
-    const std::optional<void*> memory = allocator.Allocate(static_cast<size_t>(bytes), /*alignment=*/256);
-    if (!memory) {
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                        std::string(op) + ": no " + std::to_string(bytes) + " bytes of device memory for sums");
-    }
-    args.sums = static_cast<float*>(*memory);
+  const int64_t blocks = lanes.count * args.parts, sums = blocks * sums_size;
+  if (static_cast<int64_t>(scratch->element_count()) < sums) {
+    return InvalidArgument(op, ": scratch has ", scratch->element_count(), " elements, expected at least ", sums);
   }
-  error = Launch(op, stream, ToInputs<kHasFirst>, blocks, EntityToInputs<kHasFirst>::kThreads, args);
-  if (error.failure()) return error;
-  error = Launch(op, stream, ToWeights<kHasFirst>, blocks * EntityToWeightsGrid(sizes).per_part(),
-                 EntityToWeightsGrid::kThreads, args);
+  args.sums = scratch->typed_data();
+  if (SuitsBackwardRows(sizes)) {
+    error = sizes.hidden <= 128 ? LaunchBackwardRows<kHasFirst, 4>(op, stream, blocks, args)
+                                : LaunchBackwardRows<kHasFirst, 8>(op, stream, blocks, args);
+  } else {
+    error = Launch(op, stream, ToInputs<kHasFirst>, blocks, EntityToInputs<kHasFirst>::kThreads, args);
+    if (error.failure()) return error;
+    error = Launch(op, stream, ToWeights<kHasFirst>, blocks * EntityToWeightsGrid(sizes).per_part(),
+                   EntityToWeightsGrid::kThreads, args);
+  }
   if (error.failure()) return error;
   return Launch(op, stream, AddParts, lanes.count * EntityAddParts::BlocksPerLane(sums_size), EntityAddParts::kThreads,
                 args);

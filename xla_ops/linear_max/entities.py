@@ -25,6 +25,15 @@ def winner_dtype(num_entities: int):
     return jnp.uint8 if num_entities <= 256 else jnp.uint16 if num_entities <= 65536 else jnp.int32
 
 
+def scratch_floats(num_rows: int, sums_size: int) -> int:
+    """How many floats backward needs on a GPU for a lane: `sums_size` for each part of its rows (backward_kernels.h).
+
+    Under vmap every lane brings as many, where a call over several lanes divides each into fewer parts.
+    """
+    parts = min(1024, num_rows // 8)
+    return sums_size * max(1, min(parts, 2**22 // sums_size) if sums_size else parts)
+
+
 def mask_operand(mask) -> jax.Array:
     """What the handlers take for a mask; without entries: all are present."""
     return jnp.zeros((0, 0), jnp.bool_) if mask is None else mask

@@ -60,30 +60,6 @@ struct EntityLane {
     return is_bfloat16 ? FloatOfBfloat16(reinterpret_cast<const uint16_t*>(x)[index])
                        : reinterpret_cast<const float*>(x)[index];
   }
-
-  // Features 4 t to 4 t + 3 of an entity; zeros beyond the last.
-  PJX_HD void FourFeatures(int64_t entity, int t, float (&four)[4]) const {
-    const int begin = 4 * t;
-    const int64_t index = entity * features + begin;
-    if (features % 4 != 0 || begin >= features) {
-      PJX_UNROLL
-      for (int k = 0; k < 4; ++k) four[k] = begin + k < features ? Feature(index + k) : 0.0f;
-    } else if (is_bfloat16) {
-      struct alignas(8) Quad {
-        uint16_t of[4];
-      };
-      const Quad quad = reinterpret_cast<const Quad*>(x)[index / 4];
-      PJX_UNROLL
-      for (int k = 0; k < 4; ++k) four[k] = FloatOfBfloat16(quad.of[k]);
-    } else {
-      struct alignas(16) Quad {
-        float of[4];
-      };
-      const Quad quad = reinterpret_cast<const Quad*>(x)[index / 4];
-      PJX_UNROLL
-      for (int k = 0; k < 4; ++k) four[k] = quad.of[k];
-    }
-  }
 };
 
 PJX_HD void StoreFeature(bool is_bfloat16, int64_t index, float value, char* to) {

@@ -21,6 +21,7 @@ namespace pjx {
 struct EntityForwardGrid {
   static constexpr int kThreads = 128, kWarp = 32, kRows = kThreads / kWarp, kVectors = 4, kColumns = kVectors * kWarp;
   int64_t rows_per_block, row_blocks, column_blocks;
+  int64_t warps_per_row = 1;  // more than one: a block's rows are as many as its warps then have
 };
 
 struct EntityForwardArgs {
@@ -98,7 +99,8 @@ struct EntityForwardPart : EntityForwardGrid {
   PJX_HD int64_t Number(int row, int entity) const { return static_cast<int64_t>(row) * lane.entities + entity; }
 };
 
-template <bool kHasFirst, int kEntities>
+// kSaves: args.winner is wanted.
+template <bool kHasFirst, int kEntities, bool kSaves>
 struct EntityForwardBlock : EntityForwardPart {
   static constexpr int kDepth = 16, kQuads = kEntities * kDepth / 4 / kWarp;  // of units that a thread computes
   static_assert(kThreads == kColumns && kEntities * kDepth % (4 * kWarp) == 0, "what a thread reads and computes");
@@ -290,11 +292,7 @@ struct EntityForwardBlock : EntityForwardPart {
       const int32_t number = entity + e;
       mine.first_present = mine.first_present < 0 ? number : mine.first_present;
       PJX_UNROLL
-      for (int j = 0; j < kVectors; ++j) {
-        const bool takes = Takes(mine.score[e][j], mine.best[j]);
-        mine.winner[j] = takes ? number : mine.winner[j];
-        mine.best[j] = takes ? mine.score[e][j] : mine.best[j];
-      }
+      for (int j = 0; j < kVectors; ++j) FoldScore<kSaves>(mine.score[e][j], number, mine.best[j], mine.winner[j]);
     }
   }
 
@@ -307,10 +305,11 @@ struct EntityForwardBlock : EntityForwardPart {
       if (column >= num_columns) continue;
       const int64_t index = result + static_cast<int64_t>(row) * lane.hidden + column;
       args.y[index] = is_empty ? 0.0f : mine.best[j] + bias[column];
-      if (args.winner == nullptr) continue;
-      // No score above minus infinity: the first one present.
-      const int32_t number = is_empty ? 0 : mine.winner[j] < 0 ? mine.first_present : mine.winner[j];
-      StoreNumber(number, NumberBytes(lane.entities), index, args.winner);
+      if constexpr (kSaves) {
+        // No score above minus infinity: the first one present.
+        const int32_t number = is_empty ? 0 : mine.winner[j] < 0 ? mine.first_present : mine.winner[j];
+        StoreNumber(number, NumberBytes(lane.entities), index, args.winner);
+      }
     }
   }
 };

@@ -8,7 +8,7 @@ import numpy as np
 
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_precision
-from pufferjax.xla_ops.linear_max.entities import check_entities, mask_operand, winner_dtype
+from pufferjax.xla_ops.linear_max.entities import check_entities, mask_operand, scratch_floats, winner_dtype
 from pufferjax.xla_ops.linear_max.reference import (
     linear_max_backward_reference,
     linear_max_reference,
@@ -18,6 +18,7 @@ from pufferjax.xla_ops.linear_max.reference import (
 TARGET = "pufferjax.linear_max"
 TARGET_FORWARD = "pufferjax.linear_max.fwd"
 TARGET_BACKWARD = "pufferjax.linear_max.bwd"
+TARGET_BACKWARD_SCRATCH = "pufferjax.linear_max.bwd.scratch"  # on a GPU
 
 
 def linear_max(x, weight, bias, mask=None, *, precision=None, impl=None) -> jax.Array:
@@ -79,7 +80,9 @@ def _forward(impl, passes, x, weight, bias, mask):
 def _backward(impl, passes, residuals, y_bar):
     del passes  # exact at every precision
     cotangents = ffi.select(
-        TARGET_BACKWARD, _native_backward, linear_max_backward_reference, *residuals, y_bar, impl=impl
+        *(TARGET_BACKWARD, _native_backward, linear_max_backward_reference, *residuals, y_bar),
+        impl=impl,
+        alternative=(TARGET_BACKWARD_SCRATCH, _native_backward_scratch),
     )
     return *cotangents, None
 
@@ -102,7 +105,13 @@ def _native_saved(passes, x, weight, bias, mask):
     return _call(TARGET_FORWARD, results, x, weight, bias, mask_operand(mask), passes=np.int64(passes))
 
 
-def _native_backward(x, weight, mask, winner, y_bar):
+def _native_backward(x, weight, mask, winner, y_bar, target=TARGET_BACKWARD, scratch=()):
     bias = jax.ShapeDtypeStruct(weight.shape[1:], jnp.float32)
     results = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, weight, bias)]
-    return _call(TARGET_BACKWARD, results, x, weight, mask_operand(mask), winner, y_bar)
+    return _call(target, [*results, *scratch], x, weight, mask_operand(mask), winner, y_bar)
+
+
+def _native_backward_scratch(x, weight, mask, winner, y_bar):
+    sums_size = weight.size + weight.shape[1]
+    scratch = jax.ShapeDtypeStruct((scratch_floats(x.shape[0], sums_size),), jnp.float32)
+    return _native_backward(x, weight, mask, winner, y_bar, TARGET_BACKWARD_SCRATCH, [scratch])[:-1]

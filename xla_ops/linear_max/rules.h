@@ -31,6 +31,19 @@ PJX_HD float LargerOrNan(float a, float b) {
 }
 PJX_HD bool SameBits(float a, float b) { return BitsOf(a) == BitsOf(b); }
 
+// Takes and its consequences in one instruction, or four where the winner's number is wanted; -0 is made 0 before, so
+// that equals have equal bits. NaN loses its bits.
+template <bool kSaves>
+PJX_HD void FoldScore(float score, int32_t number, float& best, int32_t& winner) {
+  if constexpr (kSaves) {
+    const float larger = LargerOrNan(best, score + 0.0f);
+    winner = SameBits(larger, best) ? winner : number;
+    best = larger;
+  } else {
+    best = LargerOrNan(best, score);
+  }
+}
+
 // As jnp.maximum(x, 0): NaN stays NaN. Its derivative is 1 where the result is positive, else 0, also at 0 and NaN.
 PJX_HD float Relu(float x) { return x <= 0.0f ? 0.0f : x; }
 PJX_HD float ReluBackward(float result, float cotangent) { return result > 0.0f ? cotangent : 0.0f; }

@@ -10,14 +10,17 @@
 //
 // Lane 4 g + t reads the features 4 t to 4 t + 3 of entities g and g + 8 of a tile. That is its share of the right
 // matrices, once their inner index, and the weight's with it, is permuted to fit; and a first layer, whose left matrix
-// is the entities, gives it the units 4 t to 4 t + 3 of the same two, once w1's columns are. So from the features to
-// the maxima nothing leaves a lane's registers.
+// is the entities, gives it the units 4 t to 4 t + 3 of the same two, once w1's columns are. So from the features,
+// which come into shared memory tiles ahead of their use (entity_tiles.h), to the maxima nothing leaves a lane's
+// registers.
 //
-// In the place of an absent entity stands the first one present, with its features and its number; beyond the last
-// entity, the last one, or the first present again. They cannot win over themselves, whatever the weights are, so that
-// scores need no mask.
+// Where there are few rows, two or four warps share one.
+//
+// In the place of an absent entity stands the first one of the tile that is present, with its number. It cannot win
+// over itself, whatever the weights are, so that scores need no mask.
 #pragma once
 
+#include "xla_ops/linear_max/entity_tiles.h"
 #include "xla_ops/linear_max/forward_kernel.h"
 
 namespace pjx {
@@ -40,41 +43,58 @@ PJX_HD Bfloat16Parts PartsOf(float x, float y) {
 }
 
 // All else takes the exact kernel, as a lower precision is a permission.
-constexpr int kTensorDepth = 16;
+constexpr int kTensorDepth = 16, kTensorTile = 16;  // of entities
 inline bool SuitsTensorCores(const EntitySizes& sizes) {
   return sizes.features <= kTensorDepth && sizes.units <= kTensorDepth;
 }
 
-// See PlanForward: these blocks are through their rows sooner.
-constexpr int64_t kBusyTensorBlocks = 512;
+// As PlanForward, whose blocks are through their rows sooner here. Rows that leave a GPU idle are shared by warps.
+inline void PlanTensorForward(EntityForwardArgs* args) {
+  PlanForward(args, /*busy=*/512);
+  using Grid = EntityForwardGrid;
+  const EntitySizes& sizes = args->arrays.sizes;
+  const int64_t warps = args->arrays.lanes.count * sizes.rows * args->grid.column_blocks;
+  int64_t& share = args->grid.warps_per_row;
+  while (share < Grid::kRows && warps * share <= 1152 && sizes.entities > 2 * share * kTensorTile) share *= 2;
+  if (share == 1) return;
+  args->grid.rows_per_block = Grid::kRows / share;
+  args->grid.row_blocks = (sizes.rows + args->grid.rows_per_block - 1) / args->grid.rows_per_block;
+}
 
 // Block number `block` of args.blocks(). kSaves: args.winner is wanted.
 template <bool kHasFirst, int kPasses, bool kSaves>
 struct EntityTensorBlock : EntityForwardPart {
-  static constexpr int kHalf = 8, kTile = 2 * kHalf;                           // of entities
+  static constexpr int kHalf = 8, kTile = kTensorTile;                         // of entities
   static constexpr int kSlots = kColumns / kHalf, kGroups = kColumns / kWarp;  // of a lane's columns
   static constexpr int kLefts = kColumns / 16, kParts = kPasses == 1 ? 1 : 2;
   static_assert(kPasses == 1 || kPasses == 3, "high high, or also high low and low high");
 
+  static_assert(kTile == 2 * kHalf, "the rows of a left matrix are entities in the first layer");
+
+  static constexpr int kFetched = kWarp;  // entities that are fetched together, two tiles
+  using Tiles = EntityTiles<kFetched, kTensorDepth, 2>;
+  using Place = typename Tiles::Place;
+
   struct Shared {
     alignas(16) LeftFragment weight[kParts][kLefts][kWarp];
+    typename Tiles::Shared tiles[kRows];  // of a warp
+    // What warps that share a row have found.
+    float best[kRows][kColumns];
+    int32_t winner[kSaves ? kRows : 1][kColumns], first_present[kRows];
   };
 
   // Of a lane. Slot j is column 32 (j / 4) + 4 g + j % 4.
   struct Kept {
     float best[kSlots];
-    int32_t winner[kSlots];
-    float next[2][4];  // features of the tile to come
-    bool is_present[2];
-    float stand_in[4];  // features of the first entity present
+    int32_t winner[kSlots];  // -1: none yet
+    uint8_t is_present;      // entity number lane of those to come, 1 or 0
   };
   struct First {
     Bfloat16Parts w1[2][2];  // [units 4 (g / 2) + 2 n + g % 2][two features]
     float b1[4];
   };
   struct Tile {
-    int32_t source[2];          // whose features the lane has in the place of entities g and g + 8
-    int32_t number[4];          // likewise of the entities 2 t, 2 t + 1, 2 t + 8 and 2 t + 9, whose scores it gets
+    int32_t number[4];          // of the entities 2 t, 2 t + 1, 2 t + 8 and 2 t + 9, whose scores the lane gets
     float four[2][4];           // features, then units
     Bfloat16Parts parts[2][2];  // of them, [two][g or g + 8]
   };
@@ -84,11 +104,13 @@ struct EntityTensorBlock : EntityForwardPart {
   template <typename Team>
   PJX_HD void Run(const Team& team, Shared& shared) const {
     team.Each([&](int thread) { StageWeight(thread, shared); });
+    const int share = static_cast<int>(args.grid.warps_per_row);
     team.EachWarp([&](const Warp& warp) {
       PerLane<First> first;
       if constexpr (kHasFirst) warp.Each([&](int thread) { LoadFirst(thread, first[thread]); });
-      for (int row = warp.index; row < num_rows; row += kRows) RunRow(warp, row, first, shared);
+      RunRows(warp, share, first, shared);
     });
+    if (share > 1) team.EachWarp([&](const Warp& warp) { StoreShared(warp, share, shared); });
   }
 
  private:
@@ -133,76 +155,141 @@ struct EntityTensorBlock : EntityForwardPart {
     }
   }
 
-  PJX_HD void RunRow(const Warp& warp, int row, PerLane<First>& first, const Shared& shared) const {
-    // Whole tiles: they begin where memory's sectors do.
-    const int first_present = FirstPresent(warp, row), begin = first_present - first_present % kTile;
+  PJX_HD void RunRows(const Warp& warp, int share, PerLane<First>& first, Shared& shared) const {
+    const int part = (lane.entities + kTile * share - 1) / (kTile * share) * kTile, begin = warp.index % share * part;
+    const int end = begin + part < lane.entities ? begin + part : lane.entities;
+    const Tiles tiles{lane, num_rows, kRows / share, begin, end};
     PerLane<Kept> kept;
+    Place place = tiles.First(warp.index / share);
     warp.Each([&](int thread) {
-      Kept& mine = kept[thread];
-      PJX_UNROLL
-      for (int j = 0; j < kSlots; ++j) {
-        mine.best[j] = -INFINITY;
-        mine.winner[j] = first_present;
-      }
-      if (first_present < 0) return;
-      lane.FourFeatures(Number(row, first_present), thread % 4, mine.stand_in);
-      LoadTile(row, begin, thread, mine);
+      tiles.Fetch(place, thread, shared.tiles[warp.index]);
+      kept[thread].is_present = tiles.IsPresent(place, thread);
     });
-    if (first_present >= 0) {
+    PJX_UNROLL_BY(1)
+    for (int row = place.row; row < num_rows; row += tiles.row_step) {
+      int32_t first_present = -1;
+      warp.Each([&](int thread) {
+        PJX_UNROLL
+        for (int j = 0; j < kSlots; ++j) {
+          kept[thread].best[j] = -INFINITY;
+          kept[thread].winner[j] = -1;
+        }
+      });
       PJX_UNROLL_BY(1)
-      for (int entity = begin; entity < lane.entities; entity += kTile) {
-        PerLane<Tile> tile;
-        warp.Each([&](int thread) {
-          Take(entity, first_present, thread, kept[thread], tile[thread]);
-          if (entity + kTile < lane.entities) LoadTile(row, entity + kTile, thread, kept[thread]);
+      for (int entity = begin; entity < end; entity += kFetched) {
+        const uint32_t present = warp.Ballot([&](int thread) { return kept[thread].is_present != 0; });
+        const Place next = tiles.Next(place);
+        warp.EachAndWait([&](int thread) {
+          tiles.Fetch(next, thread, shared.tiles[warp.index]);
+          kept[thread].is_present = tiles.IsPresent(next, thread);
+          WaitForCopies<1>();
         });
-        if constexpr (kHasFirst) ToUnits(warp, first, tile);
-        if (entity + kHalf < lane.entities) {
-          AddTile<2>(warp, tile, kept, shared);
-        } else {
-          AddTile<1>(warp, tile, kept, shared);
+        if (present != 0) {
+          if (first_present < 0) first_present = entity + LowestBit(present);
+          const char* const features = tiles.Features(place, shared.tiles[warp.index]);
+          PJX_UNROLL_BY(1)
+          for (int tile = 0; tile < tiles.Count(place); tile += kTile) {
+            RunTile(warp, features, entity, tile, present, first, kept, shared);
+          }
+          warp.EachAndWait([&](int) {});  // the features have been read
+        }
+        place = next;
+      }
+      Merge<2>(warp, kept);
+      Merge<1>(warp, kept);
+      warp.Each([&](int thread) {
+        PJX_UNROLL
+        for (int group = 0; group < kGroups; ++group) {
+          const int column = group * kWarp + thread;
+          const float best = kept[thread].best[4 * group];
+          const int32_t winner = kept[thread].winner[4 * group];
+          if (share == 1) {
+            Store(row, column, best, winner, first_present);
+          } else {
+            shared.best[warp.index][column] = best;
+            if constexpr (kSaves) shared.winner[warp.index][column] = winner;
+          }
+        }
+        if (thread == 0) shared.first_present[warp.index] = first_present;
+      });
+    }
+  }
+
+  // The first of the warps that share a row stores what they have found.
+  PJX_HD void StoreShared(const Warp& warp, int share, const Shared& shared) const {
+    const int row = warp.index / share;
+    if (warp.index % share != 0 || row >= num_rows) return;
+    warp.Each([&](int thread) {
+      PJX_UNROLL
+      for (int group = 0; group < kGroups; ++group) {
+        const int column = group * kWarp + thread;
+        float best = -INFINITY;
+        int32_t winner = -1, first_present = -1;
+        PJX_UNROLL_BY(1)
+        for (int i = warp.index; i < warp.index + share; ++i) {
+          first_present = Lower(first_present, shared.first_present[i]);
+          Meet(shared.best[i][column], kSaves ? shared.winner[i][column] : -1, best, winner);
+        }
+        Store(row, column, best, winner, first_present);
+      }
+    });
+  }
+
+  // The entities tile to tile + 15 of those from number `first_entity` on whose features are at `features`; bit i of
+  // `present`, which is not 0: entity i of those.
+  PJX_HD void RunTile(const Warp& warp, const char* features, int first_entity, int tile_begin, uint32_t present,
+                      PerLane<First>& first, PerLane<Kept>& kept, const Shared& shared) const {
+    PerLane<Tile> tile;
+    const auto source = [&](int i) {
+      return (present >> (tile_begin + i) & 1u) != 0 ? tile_begin + i : LowestBit(present);
+    };
+    warp.Each([&](int thread) {
+      const int sources[2] = {source(thread / 4), source(kHalf + thread / 4)};
+      if (lane.is_bfloat16) {
+        ReadFeatures(reinterpret_cast<const uint16_t*>(features), sources, thread % 4, tile[thread]);
+      } else {
+        ReadFeatures(reinterpret_cast<const float*>(features), sources, thread % 4, tile[thread]);
+      }
+      if constexpr (kSaves) {
+        PJX_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          tile[thread].number[i] = first_entity + source(i / 2 * kHalf + thread % 4 * 2 + i % 2);
         }
       }
-    }
-    Merge<2>(warp, kept);
-    Merge<1>(warp, kept);
-    warp.Each([&](int thread) { Store(row, first_present, thread, kept[thread]); });
-  }
-
-  // Of a row's entities; -1: there is none.
-  PJX_HD int FirstPresent(const Warp& warp, int row) const {
-    if (lane.mask == nullptr) return lane.entities == 0 ? -1 : 0;
-    PJX_UNROLL_BY(1)
-    for (int begin = 0; begin < lane.entities; begin += kWarp) {
-      const uint32_t bits = warp.Ballot(
-          [&](int thread) { return begin + thread < lane.entities && lane.Has(Number(row, begin + thread)); });
-      if (bits != 0) return begin + LowestBit(bits);
-    }
-    return -1;
-  }
-
-  // The entity g + 8 half of the tile from `entity` on; the last one for those beyond.
-  PJX_HD int Entity(int entity, int half, int thread) const {
-    const int n = entity + half * kHalf + thread / 4;
-    return n < lane.entities ? n : lane.entities - 1;
-  }
-
-  PJX_HD void LoadTile(int row, int entity, int thread, Kept& mine) const {
-    PJX_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int64_t number = Number(row, Entity(entity, half, thread));
-      mine.is_present[half] = lane.Has(number);
-      lane.FourFeatures(number, thread % 4, mine.next[half]);
+    });
+    if constexpr (kHasFirst) ToUnits(warp, first, tile);
+    if (first_entity + tile_begin + kHalf < lane.entities) {
+      AddTile<2>(warp, tile, kept, shared);
+    } else {
+      AddTile<1>(warp, tile, kept, shared);
     }
   }
 
-  PJX_HD void Take(int entity, int first_present, int thread, const Kept& mine, Tile& tile) const {
-    PJX_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const bool is_present = mine.is_present[half];
-      tile.source[half] = is_present ? Entity(entity, half, thread) : first_present;
+  // The features 4 t to 4 t + 3 of two entities; zeros beyond the last.
+  template <typename T>
+  PJX_HD void ReadFeatures(const T* features, const int (&entities)[2], int t, Tile& tile) const {
+    struct alignas(4 * sizeof(T)) Quad {
+      T of[4];
+    };
+    const int begin = 4 * t;
+    if (lane.features % 4 == 0) {
       PJX_UNROLL
-      for (int k = 0; k < 4; ++k) tile.four[half][k] = is_present ? mine.next[half][k] : mine.stand_in[k];
+      for (int i = 0; i < 2; ++i) {
+        Quad quad{};
+        if (begin < lane.features)
+          quad = *reinterpret_cast<const Quad*>(features + entities[i] * lane.features + begin);
+        PJX_UNROLL
+        for (int k = 0; k < 4; ++k) tile.four[i][k] = Widen(quad.of[k]);
+      }
+    } else {
+      PJX_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        PJX_UNROLL
+        for (int k = 0; k < 4; ++k) {
+          const bool is_inside = begin + k < lane.features;
+          tile.four[i][k] = is_inside ? Widen(features[entities[i] * lane.features + begin + k]) : 0.0f;
+        }
+      }
     }
   }
 
@@ -256,14 +343,6 @@ struct EntityTensorBlock : EntityForwardPart {
   template <int kHalves>
   PJX_HD void AddTile(const Warp& warp, PerLane<Tile>& tile, PerLane<Kept>& kept, const Shared& shared) const {
     using Parts = Bfloat16Parts;
-    if constexpr (kSaves) {
-      PJX_UNROLL
-      for (int i = 0; i < 2 * kHalves; ++i) {
-        warp.Shuffle([&](int thread) { return tile[thread].source[i / 2]; },
-                     [&](int thread) { return 4 * (thread % 4 * 2 + i % 2); },
-                     [&](int thread, int32_t source) { tile[thread].number[i] = source; });
-      }
-    }
     warp.Each([&](int thread) { Split(tile, thread); });
     PJX_UNROLL
     for (int group = 0; group < kGroups; ++group) {
@@ -338,28 +417,36 @@ struct EntityTensorBlock : EntityForwardPart {
                      [&](int thread, int32_t winner) { other[thread].winner = winner; });
       }
       warp.Each([&](int thread) {
-        const float best = LargerOrNan(own[thread].best, other[thread].best);
-        kept[thread].best[j] = best;
-        if constexpr (kSaves) {
-          const int32_t one = SameBits(best, own[thread].best) ? own[thread].winner : INT32_MAX;
-          const int32_t two = SameBits(best, other[thread].best) ? other[thread].winner : INT32_MAX;
-          kept[thread].winner[j] = one < two ? one : two;
-        }
+        Meet(other[thread].best, other[thread].winner, own[thread].best, own[thread].winner);
+        kept[thread].best[j] = own[thread].best;
+        kept[thread].winner[j] = own[thread].winner;
       });
     }
   }
 
-  PJX_HD void Store(int row, int first_present, int thread, const Kept& mine) const {
-    const bool is_empty = first_present < 0;
-    PJX_UNROLL
-    for (int group = 0; group < kGroups; ++group) {
-      const int column = group * kWarp + thread;
-      if (column >= num_columns) continue;
-      const int64_t index = result + static_cast<int64_t>(row) * lane.hidden + column;
-      args.y[index] = is_empty ? 0.0f : mine.best[4 * group] + bias[column];
-      if constexpr (kSaves) {
-        StoreNumber(is_empty ? 0 : mine.winner[4 * group], NumberBytes(lane.entities), index, args.winner);
-      }
+  // Two maxima over different entities become one; of equals the lower number.
+  PJX_HD static void Meet(float other, int32_t other_winner, float& best, int32_t& winner) {
+    const float larger = LargerOrNan(best, other);
+    if constexpr (kSaves) {
+      winner = Lower(SameBits(larger, best) ? winner : -1, SameBits(larger, other) ? other_winner : -1);
+    }
+    best = larger;
+  }
+
+  // The lower number; -1 is none.
+  PJX_HD static int32_t Lower(int32_t a, int32_t b) {
+    const auto one = static_cast<uint32_t>(a), two = static_cast<uint32_t>(b);
+    return static_cast<int32_t>(one < two ? one : two);
+  }
+
+  // first_present < 0: there is none.
+  PJX_HD void Store(int row, int column, float best, int32_t winner, int32_t first_present) const {
+    if (column >= num_columns) return;
+    const int64_t index = result + static_cast<int64_t>(row) * lane.hidden + column;
+    args.y[index] = first_present < 0 ? 0.0f : best + bias[column];
+    if constexpr (kSaves) {  // no score above minus infinity: the first one present
+      const int32_t number = first_present < 0 ? 0 : winner < 0 ? first_present : winner;
+      StoreNumber(number, NumberBytes(lane.entities), index, args.winner);
     }
   }
 };

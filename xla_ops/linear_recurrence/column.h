@@ -97,10 +97,10 @@ PJX_HD void BackwardSteps(const BackwardOperands<S>& o, const S* h_first, Recurr
 template <typename S>
 PJX_HD void BackwardColumn(const RecurrenceSizes& sizes, const BackwardOperands<S>& o, int64_t index) {
   RecurrenceCursor cursor(sizes, index, /*step=*/sizes.num_steps - 1);
+  const S* const h0 = o.h0 + index;
   int64_t left = sizes.num_steps;
-  for (; left > kStepsAhead; left -= kStepsAhead) BackwardSteps<kStepsAhead, S>(o, nullptr, &cursor);
-  for (; left > 1; --left) BackwardSteps<1, S>(o, nullptr, &cursor);
-  BackwardSteps<1>(o, o.h0 + index, &cursor);
+  for (; left % kStepsAhead != 0; --left) BackwardSteps<1>(o, left == 1 ? h0 : nullptr, &cursor);
+  for (; left > 0; left -= kStepsAhead) BackwardSteps<kStepsAhead>(o, left == kStepsAhead ? h0 : nullptr, &cursor);
   Narrow(cursor.carried, &o.h0_bar[index]);
 }
 

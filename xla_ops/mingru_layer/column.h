@@ -16,8 +16,8 @@ struct MingruSizes {
   PJX_HD int64_t all_columns() const { return lanes * columns(); }
 };
 
-// Fewer than kStepsAhead: a step has four to six reads, and with 8 of them the compiler for sm_100 spills registers.
-constexpr int kCellStepsAhead = 4;
+// Fewer than kStepsAhead: a step has four to six reads, which 8 steps keep in the registers of every architecture.
+constexpr int kCellStepsAhead = 8;
 
 // Where a thread stands on its way through the steps of column `index` of lanes * columns().
 struct CellCursor {
@@ -42,7 +42,7 @@ struct CellForwardOperands {
   const float *projected, *x;  // [lanes, T, B, 3H], [lanes, T, B, H]
   const float* h0;             // [lanes, B, H]
   const bool* reset;           // [lanes, T, B] or null
-  float *y, *h;                // [lanes, T, B, H]; h without `keeps` [lanes, B, H]
+  float *y, *h;                // [lanes, T, B, H]; h without `keeps` [lanes, B, H], and it may be h0
   int64_t keeps;               // 0: h is the last state, else all of them
 };
 
@@ -122,12 +122,12 @@ PJX_HD void CellBackwardSteps(const CellBackwardOperands& o, const float* h_firs
 PJX_HD void CellBackwardColumn(const MingruSizes& sizes, const CellBackwardOperands& o, int64_t index) {
   CellCursor cursor(sizes, index, /*step=*/sizes.num_steps - 1);
   CellCarry carry{o.h[cursor.at], o.h_last_bar[index]};
+  const float* const h0 = o.h0 + index;
   int64_t left = sizes.num_steps;
-  for (; left > kCellStepsAhead; left -= kCellStepsAhead) {
-    CellBackwardSteps<kCellStepsAhead>(o, nullptr, &cursor, &carry);
+  for (; left % kCellStepsAhead != 0; --left) CellBackwardSteps<1>(o, left == 1 ? h0 : nullptr, &cursor, &carry);
+  for (; left > 0; left -= kCellStepsAhead) {
+    CellBackwardSteps<kCellStepsAhead>(o, left == kCellStepsAhead ? h0 : nullptr, &cursor, &carry);
   }
-  for (; left > 1; --left) CellBackwardSteps<1>(o, nullptr, &cursor, &carry);
-  CellBackwardSteps<1>(o, o.h0 + index, &cursor, &carry);
   o.h0_bar[index] = carry.later;
 }
 

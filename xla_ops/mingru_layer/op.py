@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax.xla_ops import ffi
-from pufferjax.xla_ops.checks import check_array
+from pufferjax.xla_ops.checks import check_array, check_precision
 from pufferjax.xla_ops.mingru_layer.reference import (
     mingru_layer_backward_reference,
     mingru_layer_reference,
@@ -21,7 +21,7 @@ TARGET_CELL = "pufferjax.mingru_layer.cell"
 TARGET_CELL_BACKWARD = "pufferjax.mingru_layer.cell.bwd"
 
 
-def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, jax.Array]:
+def mingru_layer(x, kernel, h0, reset=None, *, precision=None, impl=None) -> tuple[jax.Array, jax.Array]:
     """Outputs y f32[T, B, H] and final state h_last f32[B, H] of a MinGRU layer with a highway.
 
     With (h_in, g, p) = x @ kernel, split in three along the last axis:
@@ -39,11 +39,14 @@ def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, ja
       kernel: f32[H, 3H].
       h0: f32[B, H].
       reset: bool[T, B] or None (never). A reset selects: nothing of the old state passes it, not a NaN and no gradient.
+      precision: how exact the products with the kernel must be, in the terms of `jax.lax.Precision`. None, "highest",
+        "float32": exact float32. "high" and "default", and their aliases, permit what `jax.lax.Precision` of that name
+        permits there: TF32 on a recent GPU. On a CPU they are always exact.
       impl: "native", "reference" or None (native where there is one).
 
     The native sigmoid is within 4e-7 of the true one, relatively, and 0 where that is subnormal (below -87.3). Native
     results have the same bits from run to run and for any number of threads, but not on every kind of CPU. On a GPU the
-    products with the kernel are XLA's, with the precision that `jax.default_matmul_precision` says.
+    products with the kernel are XLA's.
     Differentiable once in reverse mode in x, kernel and h0, from both outputs. impl="reference" is plain JAX, with all
     modes and orders. Raises TypeError or ValueError naming the argument.
     """
@@ -56,35 +59,42 @@ def mingru_layer(x, kernel, h0, reset=None, *, impl=None) -> tuple[jax.Array, ja
     h0 = check_array(op, "h0", h0, (batch, hidden), jnp.float32)
     if reset is not None:
         reset = check_array(op, "reset", reset, (num_steps, batch), jnp.bool_)
+    precision = _LAX_PRECISION[check_precision(op, precision)]
     ffi.check_impl(impl)
     x, kernel, h0, reset = ffi.vary_together((x, kernel, h0, reset))
     if impl == "reference":
-        return mingru_layer_reference(x, kernel, h0, reset)
-    return _mingru_layer(impl, x, kernel, h0, reset)
+        return mingru_layer_reference(x, kernel, h0, reset, precision=precision)
+    return _mingru_layer(impl, precision, x, kernel, h0, reset)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _mingru_layer(impl, x, kernel, h0, reset):
-    return ffi.select(
-        *(TARGET, _native, mingru_layer_reference, x, kernel, h0, reset), impl=impl, alternative=(TARGET_CELL, _cell)
+# By the number of passes over bfloat16 parts that check_precision gives.
+_LAX_PRECISION = {0: jax.lax.Precision.HIGHEST, 3: jax.lax.Precision.HIGH, 1: jax.lax.Precision.DEFAULT}
+
+
+def _select(target, native, reference, cell_target, cell, impl, precision, *operands):
+    """Native branches on the CPU have no use for a precision; the twin's and the products on a GPU are XLA's."""
+    reference, cell = (functools.partial(f, precision=precision) for f in (reference, cell))
+    return ffi.select(target, native, reference, *operands, impl=impl, alternative=(cell_target, cell))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _mingru_layer(impl, precision, *operands):
+    branches = (TARGET, _native, mingru_layer_reference, TARGET_CELL, _cell)
+    return _select(*branches, impl, precision, *operands)
+
+
+def _forward(impl, precision, *operands):
+    branches = (TARGET_FORWARD, _native_saved, mingru_layer_saved_reference, TARGET_CELL, _cell_saved)
+    y, h, saved = _select(*branches, impl, precision, *operands)
+    return (y, h[-1]), (*operands, h, saved)
+
+
+def _backward(impl, precision, residuals, cotangents):
+    branches = (
+        *(TARGET_BACKWARD, _native_backward, mingru_layer_backward_reference),
+        *(TARGET_CELL_BACKWARD, _cell_backward),
     )
-
-
-def _forward(impl, x, kernel, h0, reset):
-    y, h, saved = ffi.select(
-        *(TARGET_FORWARD, _native_saved, mingru_layer_saved_reference, x, kernel, h0, reset),
-        impl=impl,
-        alternative=(TARGET_CELL, _cell_saved),
-    )
-    return (y, h[-1]), (x, kernel, h0, reset, h, saved)
-
-
-def _backward(impl, residuals, cotangents):
-    cotangents = ffi.select(
-        *(TARGET_BACKWARD, _native_backward, mingru_layer_backward_reference, *residuals, *cotangents),
-        impl=impl,
-        alternative=(TARGET_CELL_BACKWARD, _cell_backward),
-    )
+    cotangents = _select(*branches, impl, precision, *residuals, *cotangents)
     return *cotangents, None
 
 
@@ -99,8 +109,8 @@ def _flags(reset):
     return jnp.zeros((0,), jnp.bool_) if reset is None else reset
 
 
+# The state in place, here and in _cell: a loop over single steps would copy it from result to operand in each.
 def _native(x, kernel, h0, reset):
-    # The state in place: in a loop over single steps nothing else may be left to copy.
     return tuple(ffi.native_call(TARGET, _like(x, h0), x, kernel, h0, _flags(reset), aliases={2: 1}))
 
 
@@ -114,17 +124,19 @@ def _native_backward(x, kernel, h0, reset, h, gates, y_bar, h_last_bar):
     return tuple(ffi.native_call(TARGET_BACKWARD, _like(x, kernel, h0), *operands))
 
 
-def _cell(x, kernel, h0, reset):
-    return tuple(ffi.native_call(TARGET_CELL, _like(x, h0), x @ kernel, x, h0, _flags(reset)))
+def _cell(x, kernel, h0, reset, precision):
+    projected = jnp.matmul(x, kernel, precision=precision)
+    return tuple(ffi.native_call(TARGET_CELL, _like(x, h0), projected, x, h0, _flags(reset), aliases={2: 1}))
 
 
-def _cell_saved(x, kernel, h0, reset):
+def _cell_saved(x, kernel, h0, reset, precision):
     """In place of the gates it keeps the projection, of the same size, and its backward computes them again."""
-    projected = x @ kernel
+    projected = jnp.matmul(x, kernel, precision=precision)
     return *ffi.native_call(TARGET_CELL, _like(x, x), projected, x, h0, _flags(reset)), projected
 
 
-def _cell_backward(x, kernel, h0, reset, h, projected, y_bar, h_last_bar):
+def _cell_backward(x, kernel, h0, reset, h, projected, y_bar, h_last_bar, precision):
     operands = (projected, x, h0, _flags(reset), h, y_bar, h_last_bar)
     projected_bar, x_bar, h0_bar = ffi.native_call(TARGET_CELL_BACKWARD, _like(projected, x, h0), *operands)
-    return x_bar + projected_bar @ kernel.T, jnp.einsum("tbi,tbj->ij", x, projected_bar), h0_bar
+    x_bar += jnp.matmul(projected_bar, kernel.T, precision=precision)
+    return x_bar, jnp.einsum("tbi,tbj->ij", x, projected_bar, precision=precision), h0_bar

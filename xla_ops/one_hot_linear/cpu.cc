@@ -2,7 +2,6 @@
 // that list for one block of H after another: forward sums the table rows in registers, backward adds the row's
 // cotangent, held in registers, to each of them.
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <new>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "xla_ops/common/lanes.h"
 #include "xla_ops/common/ordered_parts.h"
 #include "xla_ops/common/simd.h"
+#include "xla_ops/one_hot_linear/handlers.h"
 
 #ifdef PJX_X86_LEVELS
 #include <immintrin.h>
@@ -19,11 +19,7 @@
 namespace pjx {
 namespace {
 
-// Sizes of one call; the table is [num_cells, num_codes, num_hidden].
-struct Sizes {
-  int64_t num_cells, num_codes, num_hidden;
-  int64_t table() const { return num_cells * num_codes * num_hidden; }
-};
+using Sizes = OneHotSizes;
 
 // Writes the indices of the table rows that `x` selects and returns their number; `selected` has room for
 // `Room(sizes)`. Neither version branches on a cell: which cells are empty is noise, and a wrong guess costs more than
@@ -209,12 +205,8 @@ PJX_KERNEL(LargestCode, (const uint8_t* x, int64_t size), {
 })
 
 // Codes index memory: nothing is computed from them before this has passed.
-ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, int64_t num_codes) {
-  if (x.dimensions().back() * num_codes > std::numeric_limits<int32_t>::max()) {
-    return InvalidArgument("one_hot_linear: weight must have C K < 2^31, got C = ", x.dimensions().back(),
-                           ", K = ", num_codes);
-  }
-  const int64_t size = x.element_count();
+ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, const Sizes& sizes) {
+  const int64_t size = x.element_count(), num_codes = sizes.num_codes;
   std::atomic<bool> bad{false};
   ParallelFor(pool, size, /*grain=*/1 << 20, [&](int64_t begin, int64_t end) {
     if (LargestCode(x.typed_data() + begin, end - begin) > num_codes) bad = true;
@@ -222,31 +214,22 @@ ffi::Error CheckCodes(ffi::ThreadPool& pool, ffi::Buffer<ffi::U8> x, int64_t num
   if (!bad) return ffi::Error::Success();
   const uint8_t* first = x.typed_data();
   while (*first <= num_codes) ++first;
-  const int64_t num_cells = x.dimensions().back(), index = first - x.typed_data();
+  const int64_t num_cells = sizes.num_cells, index = first - x.typed_data();
   return InvalidArgument("one_hot_linear: x has code ", static_cast<int>(*first), " in row ", index / num_cells,
                          ", cell ", index % num_cells, "; valid codes are 0..", num_codes, " (K = ", num_codes,
                          " is the second axis of weight)");
 }
 
-// x u8[..., R, C], weight [..., C, K, H], bias [..., H] -> y [..., R, H]
+// Operands and results as CheckOneHotForward has them.
 ffi::Error OneHotLinearFwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> weight,
                               ffi::Buffer<ffi::F32> bias, ffi::ResultBuffer<ffi::F32> y) {
   const auto dims = y->dimensions(), weight_dims = weight.dimensions();
-  if (dims.size() < 2 || weight_dims.size() < 3) {
-    return InvalidArgument("one_hot_linear: the result must be [..., R, H] and weight [..., C, K, H], got ",
-                           ShapeText(dims), " and ", ShapeText(weight_dims));
-  }
+  Sizes sizes;
+  auto error = CheckOneHotForward(x.dimensions(), weight_dims, bias.dimensions(), dims, &sizes);
+  if (error.success()) error = CheckCodes(pool, x, sizes);
+  if (error.failure()) return error;
   const auto lanes = dims.first(dims.size() - 2);
-  const int64_t num_lanes = LeadingSize(dims, 2), num_rows = dims[dims.size() - 2];
-  const size_t w = weight_dims.size() - 3;
-  const Sizes sizes{weight_dims[w], weight_dims[w + 1], dims.back()};
-  const char* op = "one_hot_linear";
-  for (const auto& error :
-       {CheckLanes(op, "x", x.dimensions(), {num_rows, sizes.num_cells}, lanes),
-        CheckLanes(op, "weight", weight_dims, {sizes.num_cells, sizes.num_codes, sizes.num_hidden}, lanes),
-        CheckLanes(op, "bias", bias.dimensions(), {sizes.num_hidden}, lanes), CheckCodes(pool, x, sizes.num_codes)}) {
-    if (error.failure()) return error;
-  }
+  const int64_t num_lanes = LeadingSize(dims, 2), num_rows = sizes.num_rows;
   ParallelFor(pool, num_lanes * num_rows, /*grain=*/32, [&](int64_t begin, int64_t end) {
     std::vector<int32_t> selected(Room(sizes));
     while (begin < end) {
@@ -267,25 +250,16 @@ PJX_REGISTER("pufferjax.one_hot_linear.fwd", HandlerOf<OneHotLinearFwdCpu>);
 // Each part has its own table, whose clearing and adding must be worth it.
 int64_t RowsPerPart(int64_t num_codes) { return std::max<int64_t>(512, 64 * num_codes); }
 
-// x u8[..., R, C], cotangent [..., R, H] -> dweight [..., C, K, H], dbias [..., H]
+// Operands and results as CheckOneHotBackward has them.
 ffi::Error OneHotLinearBwdCpu(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x, ffi::Buffer<ffi::F32> cotangent,
                               ffi::ResultBuffer<ffi::F32> dweight, ffi::ResultBuffer<ffi::F32> dbias) {
   const auto dims = dweight->dimensions(), x_dims = x.dimensions();
-  if (dims.size() < 3 || x_dims.size() < 2) {
-    return InvalidArgument("one_hot_linear: x must be [..., R, C] and dweight [..., C, K, H], got ", ShapeText(x_dims),
-                           " and ", ShapeText(dims));
-  }
+  Sizes sizes;
+  auto error = CheckOneHotBackward(x_dims, cotangent.dimensions(), dims, dbias->dimensions(), &sizes);
+  if (error.success()) error = CheckCodes(pool, x, sizes);
+  if (error.failure()) return error;
   const auto lanes = dims.first(dims.size() - 3);
-  const int64_t num_lanes = LeadingSize(dims, 3), num_rows = x_dims[x_dims.size() - 2];
-  const Sizes sizes{dims[dims.size() - 3], dims[dims.size() - 2], dims.back()};
-  const char* op = "one_hot_linear";
-  for (const auto& error :
-       {CheckLanes(op, "x", x_dims, {num_rows, sizes.num_cells}, lanes),
-        CheckLanes(op, "the cotangent", cotangent.dimensions(), {num_rows, sizes.num_hidden}, lanes),
-        CheckLanes(op, "dbias", dbias->dimensions(), {sizes.num_hidden}, lanes),
-        CheckCodes(pool, x, sizes.num_codes)}) {
-    if (error.failure()) return error;
-  }
+  const int64_t num_lanes = LeadingSize(dims, 3), num_rows = sizes.num_rows;
   const OrderedParts parts(num_lanes, num_rows, RowsPerPart(sizes.num_codes));
   const int64_t table = sizes.table(), num_hidden = sizes.num_hidden, num_others = parts.count() - 1;
   // Part 0 works in the result itself; the others in [num_lanes, num_others] blocks of one table and one bias.

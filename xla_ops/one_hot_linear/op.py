@@ -12,6 +12,7 @@ from pufferjax.xla_ops.one_hot_linear.reference import one_hot_linear_reference,
 
 TARGET_FWD = "pufferjax.one_hot_linear.fwd"
 TARGET_BWD = "pufferjax.one_hot_linear.bwd"
+TARGET_BWD_SCRATCH = "pufferjax.one_hot_linear.bwd.scratch"  # on a GPU
 
 
 def one_hot_linear(x, weight, bias, *, impl=None) -> jax.Array:
@@ -34,9 +35,11 @@ def one_hot_linear(x, weight, bias, *, impl=None) -> jax.Array:
     Weights must be finite: the twin multiplies those that x does not select by 0, and 0 * NaN is NaN; the native
     version does not look at them. The same holds for cotangents.
 
-    The native version is bit-identical from run to run, for any number of threads and on any CPU; the twin sums in
-    another order. A code above K fails the native call with an error naming x; the twin cannot raise under jit, there
-    such a code contributes nothing. Raises TypeError or ValueError naming the argument.
+    The native version is bit-identical from run to run, for any number of threads, on any CPU and on any GPU; y is the
+    same on both, the gradients are sums in another order, as is all of the twin. A code above K fails the native call
+    on a CPU with an error naming x; the native call on a GPU and the twin cannot raise under jit, there such a code
+    contributes nothing. On a GPU the native version takes at most 8 mapped axes. Raises TypeError or ValueError naming
+    the argument.
     """
     op = "one_hot_linear"
     x = check_array(op, "x", x, (..., "C"), jnp.uint8)
@@ -67,16 +70,34 @@ def _apply_fwd(impl, num_codes, x, weight, bias):
 
 
 def _apply_bwd(impl, num_codes, x, cotangent):
-    def native(x, cotangent):
-        num_cells, num_hidden = x.shape[1], cotangent.shape[1]
-        results = [
-            jax.ShapeDtypeStruct((num_cells, num_codes, num_hidden), jnp.float32),
-            jax.ShapeDtypeStruct((num_hidden,), jnp.float32),
-        ]
-        return tuple(ffi.native_call(TARGET_BWD, results, x, cotangent, vmap_method="expand_dims"))
+    num_cells, num_hidden = x.shape[1], cotangent.shape[1]
+    results = [
+        jax.ShapeDtypeStruct((num_cells, num_codes, num_hidden), jnp.float32),
+        jax.ShapeDtypeStruct((num_hidden,), jnp.float32),
+    ]
+
+    def native(*operands):
+        return tuple(ffi.native_call(TARGET_BWD, results, *operands, vmap_method="expand_dims"))
+
+    def native_with_scratch(*operands):
+        parts = _num_parts(x.shape[0], num_cells, num_codes, num_hidden)
+        sums = jax.ShapeDtypeStruct((parts, num_cells * num_codes + 1, num_hidden), jnp.float32)
+        return tuple(ffi.native_call(TARGET_BWD_SCRATCH, [*results, sums], *operands, vmap_method="expand_dims")[:-1])
 
     reference = functools.partial(one_hot_linear_reference_bwd, num_codes=num_codes)
-    return None, *ffi.select(TARGET_BWD, native, reference, x, cotangent, impl=impl)
+    cotangents = ffi.select(
+        *(TARGET_BWD, native, reference, x, cotangent),
+        impl=impl,
+        alternative=(TARGET_BWD_SCRATCH, native_with_scratch),
+    )
+    return None, *cotangents
+
+
+def _num_parts(num_rows, num_cells, num_codes, num_hidden):
+    """Parts of the rows whose sums a GPU computes side by side: enough to keep it busy, none of few rows."""
+    num_works = num_cells * -(-num_codes // 8) + 1  # as `OneHotPartSums` in kernels.h cuts them, 16 to a block
+    blocks_per_part = -(-num_works // 16) * max(-(-num_hidden // 64), 1)
+    return max(1, min(num_rows // 128, -(-1056 // blocks_per_part)))
 
 
 _apply.defvjp(_apply_fwd, _apply_bwd)

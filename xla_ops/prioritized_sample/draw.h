@@ -47,8 +47,10 @@ PJX_HD Drawn DrawnEntry(int64_t index, uint64_t weight, double scale) {
   return {static_cast<int32_t>(index), static_cast<float>(static_cast<double>(weight) * scale)};
 }
 
-// The entry at distance `target` from the beginning of entry `index`; `scale` is size / total.
-PJX_HD Drawn Walk(const Weights& weights, int64_t index, uint64_t target, double scale) {
+// The entry at distance `target` from the beginning of entry `index`; `weights(i)` is the weight of entry i, `scale`
+// size / total.
+template <typename WeightOf>
+PJX_HD Drawn Walk(const WeightOf& weights, int64_t index, uint64_t target, double scale) {
   uint64_t weight = weights(index);
   while (target >= weight) {
     target -= weight;

@@ -8,6 +8,7 @@ from pufferjax.xla_ops.checks import check_array, check_count, check_index, chec
 from pufferjax.xla_ops.prioritized_sample.reference import prioritized_sample_reference
 
 TARGET = "pufferjax.prioritized_sample"
+TARGET_SCRATCH = "pufferjax.prioritized_sample.scratch"  # on a GPU
 
 
 def prioritized_sample(
@@ -56,10 +57,25 @@ def prioritized_sample(
     words = random_words(op, key, (num_samples, 2))
     priorities, alpha, beta = jax.lax.stop_gradient((priorities, alpha, beta))
 
+    shapes = [jax.ShapeDtypeStruct((num_samples,), dtype) for dtype in (jnp.int32, jnp.float32)]
+
     def native(*operands):
-        shapes = [jax.ShapeDtypeStruct((num_samples,), dtype) for dtype in (jnp.int32, jnp.float32)]
         return tuple(ffi.native_call(TARGET, shapes, *operands))
 
-    operands = (words, priorities, size, alpha)
-    indices, relative = ffi.select(TARGET, native, prioritized_sample_reference, *operands, impl=impl)
+    def native_with_scratch(*operands):
+        scratch = jax.ShapeDtypeStruct((_scratch_bytes(capacity, num_samples),), jnp.uint8)
+        return tuple(ffi.native_call(TARGET_SCRATCH, [*shapes, scratch], *operands)[:-1])
+
+    indices, relative = ffi.select(
+        *(TARGET, native, prioritized_sample_reference, words, priorities, size, alpha),
+        impl=impl,
+        alternative=(TARGET_SCRATCH, native_with_scratch),
+    )
     return indices, relative**-beta
+
+
+def _scratch_bytes(capacity, num_samples):
+    """The memory for sums that the kernels need for each lane: `ManyBlocks::ScratchBytes` in kernels.h."""
+    if capacity <= 16384 and num_samples <= 16384:  # one launch does it all
+        return 0
+    return 24 + -(-capacity // 4096) * (1 + 64) * 8

@@ -96,17 +96,33 @@ class Weights {
   // Of the priority with these PositiveBits: 0 for what must not be drawn, else at least 1.
   template <bool kLinear>
   PJX_HD_INLINE uint64_t OfBits(uint32_t bits) const {
-    const Normalised power = kLinear ? Normalised(bits) : Power(bits);
-    // mantissa * 2^(width - 24 - distance), rounded down.
-    const int32_t shift = 62 - width_ + largest_exponent_ - power.exponent;
-    const uint64_t weight = static_cast<uint64_t>(power.mantissa) << 38 >> (shift < 63 ? shift : 63);
-    return bits == 0 ? 0 : weight > 0 ? weight : 1;
+    const uint64_t weight = OfPower(kLinear ? Normalised(bits) : Power(bits));
+    return bits == 0 ? 0 : weight;
   }
   PJX_HD uint64_t OfBits(uint32_t bits) const { return linear_ ? OfBits<true>(bits) : OfBits<false>(bits); }
+
+  // The same in two steps, of which the first is nearly all the work: what PowerBits gives may be kept.
+  PJX_HD uint32_t PowerBits(uint32_t bits) const {
+    if (linear_ || bits == 0) return bits;
+    const Normalised power = Power(bits);
+    return static_cast<uint32_t>(power.exponent) << 23 | (power.mantissa & 0x7FFFFFu);
+  }
+  PJX_HD uint64_t OfPowerBits(uint32_t power_bits) const {
+    return power_bits == 0 ? 0 : OfPower(Normalised(power_bits));
+  }
+
   PJX_HD uint64_t operator()(int64_t index) const { return OfBits(PositiveBits(priorities_[index])); }
 
  private:
-  // (priority / largest)^alpha.
+  // mantissa * 2^(width - 24 - distance), rounded down, but at least 1. Above the largest, where the sums are known to
+  // be useless, it is anything.
+  PJX_HD_INLINE uint64_t OfPower(const Normalised& power) const {
+    const auto shift = static_cast<uint32_t>(62 - width_ + largest_exponent_ - power.exponent);
+    const uint64_t weight = static_cast<uint64_t>(power.mantissa) << 38 >> (shift < 63 ? shift : 63);
+    return weight > 0 ? weight : 1;
+  }
+
+  // (priority / largest)^alpha, a normal float above 2^-101.
   PJX_HD_INLINE Normalised Power(uint32_t bits) const {
     const Log2 p{Normalised(bits)};
     const double log2_ratio =

@@ -5,14 +5,16 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from pufferjax import cli
+from pufferjax import cli, xla_ops
 from pufferjax.bench import envs, ops, profile, startup, timing, train
 from pufferjax.bench.ops import OPS, Disagreement
 from pufferjax.bench.peers import Peer
 from pufferjax.core.parallel import choose_devices
 from pufferjax.envs import make
+from pufferjax.xla_ops import ffi
 
 SUMMARY = {"median", "low", "high", "min", "max", "samples"}
 
@@ -132,6 +134,37 @@ def test_ops_at_a_lower_precision():
     assert names == ["linear_max bfloat16", "entity_encoder bfloat16"]
     result = ops.bench_ops(names, 1, 0.01, tiny=True)
     assert [row["op"] for row in result["results"]] == names
+
+
+def test_what_has_no_native_form_is_skipped_and_rows_are_saved_as_they_come(monkeypatch, capsys):
+    backends = xla_ops.backends()
+    monkeypatch.setattr(xla_ops, "backends", lambda: backends | {"gae_vtrace": {"cpu": "reference", "cuda": "native"}})
+    saved = []
+    result = ops.bench_ops(
+        ["gae_vtrace", "state_heap_rescore"], 1, 0.01, True, lambda result: saved.append(json.dumps(result))
+    )
+    skipped, measured = result["results"]
+    assert skipped["skipped"] == "no native gae_vtrace on this CPU" and "native_ms" not in skipped
+    assert measured["native_ms"]["median"] > 0 and json.loads(saved[-1]) == json.loads(json.dumps(result))
+    assert "skipped: no native gae_vtrace" in ops.describe(result)
+
+    has_native = ffi.has_native
+    monkeypatch.setattr(ffi, "has_native", lambda target, p: "random_walk" not in target and has_native(target, p))
+    saved.clear()
+    env, devices = make("maze", size=9), jax.local_devices()[:1]
+    result = envs.bench_envs(env, [8, 16], 4, 32, 1, devices, lambda result: saved.append(len(result["results"])))
+    rows = {(row["what"], row["num_envs"]): row for row in result["results"]}
+    assert rows["random_walk", 8]["skipped"] == "no handler on this CPU for pufferjax.maze.random_walk"
+    assert rows["step", 16]["steps_per_second"]["median"] > 0 and saved == [1, 3]
+    assert "skipped: no handler" in envs.describe(result)
+
+
+def test_both_sides_can_be_timed_inside_one_program():
+    """As on a GPU."""
+    case = OPS["gae_vtrace"].make(8, 4)
+    rng = np.random.default_rng(0)
+    seconds_of = ops._scanned(case, [case.operands(rng) for _ in range(3)])
+    assert 0 < seconds_of("native")() < 0.1 and 0 < seconds_of("reference")() < 0.1
 
 
 def test_a_wrong_native_op_is_not_timed(monkeypatch):

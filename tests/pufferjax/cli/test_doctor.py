@@ -51,18 +51,19 @@ def test_the_level_is_one_that_the_cpu_has():
     [
         (lambda patch: patch.setattr(ffi, "_load_errors", {"cpu": "broken", "cuda": "No module named x"}), "twins"),
         (lambda patch: patch.setattr(doctor, "_LEAST_FREE_BYTES", 2**70), "less than"),
-        (
-            lambda patch: patch.setitem(
-                doctor._KNOWN_BAD, ("jaxlib", importlib.metadata.version("jaxlib")), "crashes: install another"
-            ),
-            "crashes: install another",
-        ),
     ],
 )
 def test_each_thing_wrong_gets_a_line_of_advice(report, monkeypatch, change, advice):
     change(monkeypatch)
     status, facts = report()
     assert status == 1 and len(facts["advice"]) == 1 and advice in facts["advice"][0]
+
+
+def test_a_fault_of_a_version_is_named(report, monkeypatch):
+    version = importlib.metadata.version("jaxlib")
+    monkeypatch.setitem(doctor._KNOWN_FAULTS, ("jaxlib", version), "crashes here, and is gone round")
+    status, facts = report()
+    assert status == 0 and facts["jaxlib"] == f"{version} (crashes here, and is gone round)"
 
 
 def test_a_platform_that_is_not_there():

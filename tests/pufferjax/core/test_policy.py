@@ -167,3 +167,29 @@ def test_schedule_is_constant_then_cosine():
     hypers = TrainConfig(ppo=PPOConfig(anneal_start=0.5, **settings)).hypers()
     for progress, rate, entropy in ((0, 1, 1), (0.5, 1, 1), (0.75, 0.55, 0.65), (1, 0.1, 0.3)):
         assert [float(x) for x in ppo.schedule(hypers, jnp.float32(progress))] == pytest.approx([rate, entropy])
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "default"])
+@pytest.mark.parametrize("encoder", ["one_hot", "linear", "entity"])
+def test_every_product_is_as_exact_as_the_configuration_says(precision, encoder):
+    """On a GPU; "highest" is the float32 that the documents promise, where JAX's own default would be TF32."""
+    spec = ENTITIES if encoder == "entity" else SPEC
+    policy = make_policy(spec, PolicyConfig(hidden_size=8, encoder=encoder, encoder_layers=1, precision=precision))
+    params = jax.eval_shape(lambda: init_params(policy, jax.random.key(0)))
+    observations = jax.ShapeDtypeStruct((2, 3, *spec.obs_shape), spec.obs_dtype)
+    previous = jax.ShapeDtypeStruct((2, 3, len(spec.num_actions)), jnp.uint8)
+
+    def loss(params, observations, previous):
+        logits, values, _ = forward(policy, params, observations, previous, jnp.zeros((2, 3), bool))
+        return sum(x.sum() for x in logits) + values.sum()
+
+    traced = jax.jit(jax.grad(loss)).trace(params, observations, previous)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    exact = [line for line in products if "[HIGHEST, HIGHEST]" in line]
+    if precision == "highest":
+        assert len(exact) == len(products) >= 11
+        return
+    # Decoder, layer of the encoder and two recurrent layers, forward and backward; the entities' twin stays exact.
+    assert len(products) - len(exact) >= 11
+    assert all(("[HIGH, HIGH]" in line) == (precision == "high") for line in products if line not in exact)
