@@ -203,9 +203,10 @@ class EnvsOnStream final : public EnvCall<cudaStream_t> {
   ffi::Error Walk(const EnvRows<E>& envs, const uint32_t* keys, uint8_t* states, int64_t num_steps,
                   const WalkMemory& memory, const WalkResults& results) const {
     const EnvBlocks<E> blocks(envs, batch_.rows);
-    return LaunchShared(name_, stream_, device::RandomWalk<E, kNeedsWork>,
-                        CeilDivide(batch_.rows, blocks.template WalkRows<kNeedsWork>()), device::kThreads,
-                        blocks.template WalkBlockBytes<kNeedsWork>(), blocks, keys, states, num_steps, memory, results);
+    return LaunchWithShared(name_, stream_, device::RandomWalk<E, kNeedsWork>,
+                            CeilDivide(batch_.rows, blocks.template WalkRows<kNeedsWork>()), device::kThreads,
+                            blocks.template WalkBlockBytes<kNeedsWork>(), blocks, keys, states, num_steps, memory,
+                            results);
   }
 
   const char* name_;
