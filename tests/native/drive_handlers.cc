@@ -464,7 +464,8 @@ Tensor DriveEnv(const std::string& env, const std::vector<int64_t>& params, int6
     state = Call(prefix + "step", {Words({2}), state, actions(n)}, outputs(n), {params}, {1})[0];
   }
   const int64_t snapshots = 3;
-  state = Call(prefix + "random_walk", {Words({2}), state}, {states(n), U8({n, snapshots, s}), I32({n}), I32({n}), U8({n, snapshots, s})},
+  state = Call(prefix + "random_walk", {Words({2}), state},
+               {states(n), U8({n, snapshots, s}), I32({n}), I32({n}), U8({n, snapshots, s})},
                {params, {{"interval", 4}, {"num_steps", 300}}}, {1})[0];
   Call(prefix + "observe", {state}, {observations(n)}, {params});
   Call(prefix + "clock", {state}, {I32({n}), states(n)}, {params});
