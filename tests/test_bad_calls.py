@@ -174,7 +174,7 @@ CALLS = {
         "reset": Array(jnp.zeros((T, N), bool), optional=True), "impl": IMPL}),
     "xla_ops.mingru_layer": (xla_ops.mingru_layer, {
         "x": Array(floats((T, N, H)), free=(0,)), "kernel": Array(floats((H, 3 * H))), "h0": Array(floats((N, H))),
-        "reset": Array(jnp.zeros((T, N), bool), optional=True), "impl": IMPL}),
+        "reset": Array(jnp.zeros((T, N), bool), optional=True), "precision": IMPL, "impl": IMPL}),
     "xla_ops.one_hot_linear": (xla_ops.one_hot_linear, {
         "x": Array(jnp.zeros((N, 4), jnp.uint8), free=(0,), any_rank=True),
         "weight": Array(floats((4, 3, H)), free=(1,)), "bias": Array(floats(H)), "impl": IMPL}),

@@ -1,8 +1,11 @@
 """SIGINT and SIGTERM while a run trains: the first asks it to stop."""
 
+import contextlib
 import signal
 import threading
 from typing import Any
+
+_AGAIN_SECONDS = 0.2
 
 
 class StoppedEarly(KeyboardInterrupt):
@@ -17,6 +20,10 @@ class StopSignals:
     """While entered, the first SIGINT or SIGTERM is noted in `received`, or raises StoppedEarly until `started`; a
     second one acts as before.
 
+    What is raised may be lost: Python ignores it in a callback of the garbage collector (JAX has one), and C++ that
+    calls Python can make another error of it. So it is raised again and again until the block has been left, by a timer
+    (SIGALRM, given back at the end), and takes the place of any other error.
+
     Only the main thread may handle signals; elsewhere this does nothing.
     """
 
@@ -24,6 +31,7 @@ class StopSignals:
         self.received: str | None = None
         self._has_started = False
         self._previous: dict[int, Any] = {}
+        self._alarm: tuple[Any, tuple[float, float]] | None = None  # as they were before: SIGALRM's handler, the timer
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -31,18 +39,42 @@ class StopSignals:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exception):
-        self._restore()
+    def __exit__(self, kind, error, traceback):
+        stopped = self.received is not None and not self._has_started
+        try:
+            self._restore()
+            self._end_alarm()
+        except StoppedEarly:  # in here
+            self._end_alarm()
+        if stopped and not isinstance(error, StoppedEarly):
+            raise StoppedEarly(self.received) from error
 
     def started(self) -> None:
-        """From here on there are epochs, each of which is worth its end."""
+        """From here on there are epochs, each of which is worth its end. Raises StoppedEarly if it comes too late."""
+        if self.received is not None:
+            raise StoppedEarly(self.received)
         self._has_started = True
 
     def _note(self, number, frame):
         self.received = signal.Signals(number).name
         self._restore()
         if not self._has_started:
-            raise StoppedEarly(self.received)
+            before = signal.signal(signal.SIGALRM, self._raise)
+            self._alarm = before, signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
+            self._raise()
+
+    def _raise(self, *_):
+        raise StoppedEarly(self.received)
+
+    def _end_alarm(self):
+        if self._alarm is None:
+            return
+        handler, (seconds, interval) = self._alarm
+        with contextlib.suppress(StoppedEarly):  # of a signal that has already come
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds, interval)
+        self._alarm = None
 
     def _restore(self):
         for number, handler in self._previous.items():

@@ -158,6 +158,23 @@ def test_first_signal_is_noted_and_the_second_acts():
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize("becomes", ["nothing", "another error", "nothing until the first epoch"])
+def test_what_a_signal_raises_is_not_lost(becomes):
+    """Python ignores it in a callback of the garbage collector, C++ code makes another error of it: both happened."""
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)
+    with pytest.raises(StoppedEarly, match="stopped by SIGINT before the first epoch"), StopSignals() as signals:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except StoppedEarly as error:
+            if becomes == "another error":
+                raise RuntimeError("INTERNAL: a callback failed") from error
+        if becomes == "nothing":
+            time.sleep(10)
+        signals.started()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)) == handlers
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_epoch_acts_at_once(tmp_path, monkeypatch, tiny_env, tiny_config, tiny_run, number):
     before = signal.getsignal(number)
@@ -178,10 +195,9 @@ def test_a_signal_before_the_first_epoch_acts_at_once(tmp_path, monkeypatch, tin
 
 def test_stopped_run_writes_a_checkpoint_and_no_evaluation(tmp_path, monkeypatch, tiny_env, tiny_config):
     def note_at_once(self):
-        self.received = "SIGTERM"
-        return self
+        self._has_started, self.received = True, "SIGTERM"
 
-    monkeypatch.setattr(StopSignals, "__enter__", note_at_once)
+    monkeypatch.setattr(StopSignals, "started", note_at_once)
     result = pufferjax.train(tiny_env, tiny_config(), seed=3, run_dir=tmp_path, show=False)
     assert result.stopped_by == "SIGTERM" and result.evaluation is None
     assert result.summary["epochs"] == 1 and result.metrics[-1]["step"] == 256
