@@ -29,7 +29,7 @@ class StopSignals:
 
     def __init__(self):
         self.received: str | None = None
-        self._has_started = False
+        self._has_started = self._is_stopped = False
         self._previous: dict[int, Any] = {}
         self._alarm: tuple[Any, tuple[float, float]] | None = None  # as they were before: SIGALRM's handler, the timer
 
@@ -40,25 +40,25 @@ class StopSignals:
         return self
 
     def __exit__(self, kind, error, traceback):
-        stopped = self.received is not None and not self._has_started
         try:
-            self._restore()
             self._end_alarm()
         except StoppedEarly:  # in here
             self._end_alarm()
-        if stopped and not isinstance(error, StoppedEarly):
+        self._restore()
+        if self._is_stopped and not isinstance(error, StoppedEarly):
             raise StoppedEarly(self.received) from error
 
     def started(self) -> None:
         """From here on there are epochs, each of which is worth its end. Raises StoppedEarly if it comes too late."""
-        if self.received is not None:
-            raise StoppedEarly(self.received)
+        if self._is_stopped:
+            self._raise()
         self._has_started = True
 
     def _note(self, number, frame):
         self.received = signal.Signals(number).name
         self._restore()
         if not self._has_started:
+            self._is_stopped = True
             before = signal.signal(signal.SIGALRM, self._raise)
             self._alarm = before, signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
             self._raise()
