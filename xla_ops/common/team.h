@@ -61,14 +61,8 @@ struct Team {
 #endif
   }
 
-  // Inside a phase, by any thread: the bits of `value` are set in *cell, which is shared.
-  PJX_HD void Or(uint32_t* cell, uint32_t value) const {
-#ifdef __CUDA_ARCH__
-    atomicOr(cell, value);
-#else
-    *cell |= value;
-#endif
-  }
+  // Inside a phase, by any thread: as OrInto.
+  PJX_HD void Or(uint32_t* cell, uint32_t value) const { OrInto(cell, value); }
 };
 
 // In every lane: the sum of its number and of those of all lanes before it, modulo 2^64.

@@ -62,6 +62,15 @@ struct SumFragment {
   float of[4];
 };
 
+// The bits of `value` are set in *cell, which is shared, by any thread of those that share it.
+PJX_HD void OrInto(uint32_t* cell, uint32_t value) {
+#ifdef __CUDA_ARCH__
+  atomicOr(cell, value);
+#else
+  *cell |= value;
+#endif
+}
+
 struct Warp {
   static constexpr int kLanes = 32;
   int index;               // in its block
@@ -139,14 +148,8 @@ struct Warp {
 #endif
   }
 
-  // By any lane, in a phase: the bits of `value` are set in *cell, which is shared by the warp.
-  PJX_HD void Or(uint32_t* cell, uint32_t value) const {
-#ifdef __CUDA_ARCH__
-    atomicOr(cell, value);
-#else
-    *cell |= value;
-#endif
-  }
+  // By any lane, in a phase: as OrInto.
+  PJX_HD void Or(uint32_t* cell, uint32_t value) const { OrInto(cell, value); }
 
   // sum [16, 8] += left [16, 16] right [16, 8] on the tensor cores. The lane 4 g + t has
   //
