@@ -66,6 +66,9 @@ class PolicyConfig:
     encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
     previous_action: bool = True
+    # Observations less their running mean, over their running standard deviation. Not for observations of integers.
+    normalize_observations: bool = False
+    observation_clip: float = 10.0  # where normalised observations are cut, in standard deviations; >= 0, 0: nowhere
     # How exact the policy's matrix products must be, as jax.lax.Precision: "highest" is float32 everywhere; "high" and
     # "default" permit a GPU its faster TF32 and bfloat16. A CPU is exact always.
     precision: Literal["highest", "high", "default"] = "highest"
@@ -77,6 +80,8 @@ class PolicyConfig:
         _check_int("policy.encoder_layers", self.encoder_layers, 0, 8)
         _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "entity", "linear"))
         _check_bool("policy.previous_action", self.previous_action)
+        _check_bool("policy.normalize_observations", self.normalize_observations)
+        _check_float("policy.observation_clip", self.observation_clip, 0)
         _check_choice("policy.precision", self.precision, ("highest", "high", "default"))
 
 
@@ -106,6 +111,10 @@ class PPOConfig:
     log_barrier_coef: float = 0.0
     minibatch_size: int = 8192  # samples of an update; a multiple of the horizon: whole rows
     replay_ratio: float = 0.4  # samples trained on per sample collected, 0 to 100; 0: nothing is trained
+    # Rewards divided by the running standard deviation of discounted returns: returns far from 1 take the gradient for
+    # themselves. Not for rewards that are rare: the first one met would count thousands.
+    scale_rewards: bool = False
+    reward_clip: float = 0.0  # where rewards, scaled ones after that, are cut: to [-this, this]; >= 0, 0: nowhere
     normalize_advantages: bool = True  # subtract the mean of each minibatch and divide by its standard deviation
     priority_exponent: float = 0.9  # rows are drawn with probability ~ (sum over time of |advantage|) ** this; >= 0
     importance_exponent: float = 0.5  # and weighted by (N * probability) ** -this in the policy loss; >= 0
@@ -131,9 +140,10 @@ class PPOConfig:
         for name in ("min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda"):
             _check_float(f"ppo.{name}", getattr(self, name), 0, 1)
         _check_float("ppo.momentum", self.momentum, 0, 1, open_high=True)
+        _check_float("ppo.reward_clip", self.reward_clip, 0)
         _check_int("ppo.minibatch_size", self.minibatch_size, 1)
         _check_float("ppo.replay_ratio", self.replay_ratio, 0, 100)
-        for name in ("normalize_advantages", "bootstrap", "reset_memory", "wait_for_reward"):
+        for name in ("scale_rewards", "normalize_advantages", "bootstrap", "reset_memory", "wait_for_reward"):
             _check_bool(f"ppo.{name}", getattr(self, name))
 
 

@@ -51,7 +51,7 @@ def make_device_epoch(env: Env, config: TrainConfig, mapper: Mapper, policy: Act
         chunks = tuple(rows[begin:end] for begin, end in bounds)
         return train_state, metrics, Offered(dataclasses.replace(offer, snapshots=None), order, chunks)
 
-    same, split, specs = mapper.same, mapper.split, without_set(train_state_specs())
+    same, split, specs = mapper.same, mapper.split, without_set(train_state_specs(config))
     return (
         mapper.jit(start, (same,), specs),
         mapper.jit(epoch, (specs, split, same, same), (specs, same, split), donate_argnums=0),

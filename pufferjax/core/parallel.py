@@ -20,7 +20,7 @@ from pufferjax.core.config import TrainConfig
 from pufferjax.core.cores import num_cores
 from pufferjax.core.policy import ActorCritic
 from pufferjax.core.train import make_init, make_update
-from pufferjax.core.types import AheadTrainState, Memory, Restarts, TrainState
+from pufferjax.core.types import AheadTrainState, Memory, Restarts, RewardScale, TrainState
 from pufferjax.core.warmup import make_walk
 from pufferjax.envs import Env
 from pufferjax.xla_ops import ffi
@@ -165,11 +165,12 @@ class Mapper:
         return jax.device_put(tree, self._device or NamedSharding(self._mesh, spec))
 
 
-def train_state_specs() -> TrainState:
-    """How several devices share the arrays of a TrainState."""
+def train_state_specs(config: TrainConfig) -> TrainState:
+    """How several devices share the arrays of a TrainState of `config`."""
     same, split = Mapper.same, Mapper.split
     fields = {field.name: same for field in dataclasses.fields(TrainState)}
     fields |= dict.fromkeys(("env_state", "observations", "is_fresh", "state_set", "born"), split)
+    fields["reward_scale"] = RewardScale(split, same, same, same) if config.ppo.scale_rewards else None
     return TrainState(**fields | {"memory": Memory(recurrent=PartitionSpec(None, AXIS), previous_actions=split)})
 
 
@@ -194,7 +195,7 @@ def make_parallel(env: Env, config: TrainConfig, devices: Sequence[jax.Device], 
         )
     config = local_config(config, len(devices))
     mapper = Mapper(devices)
-    same, specs = mapper.same, train_state_specs()
+    same, specs = mapper.same, train_state_specs(config)
 
     def local(train_state: TrainState) -> TrainState:
         state_set = train_state.state_set

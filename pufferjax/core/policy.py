@@ -11,6 +11,7 @@ from flax import nnx
 
 from pufferjax import xla_ops
 from pufferjax.core.config import PolicyConfig
+from pufferjax.core.normalization import OBSERVATION_NORM, ObservationNorm
 from pufferjax.envs import EntityLayout, EnvSpec
 
 _MAX_ONE_HOT_CODES = 32
@@ -137,6 +138,9 @@ class ActorCritic(nn.Module):
 
     def _encode(self, observations, previous_actions):
         spec, config, precision = self.spec, self.config, self.config.precision
+        if config.normalize_observations:
+            norm = ObservationNorm(spec.obs_shape, config.observation_clip, name=OBSERVATION_NORM)
+            observations = norm(observations.astype(jnp.float32))
         x = observations.reshape(*observations.shape[:2], -1)
         encoder = encoder_of(spec, config)
         if encoder == "one_hot":
@@ -171,6 +175,11 @@ def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
         raise ValueError(f"policy.encoder 'one_hot' needs integer observations, {spec.name} has {spec.obs_dtype}")
     if config.encoder == "entity" and spec.entities is None:
         raise ValueError(f"policy.encoder 'entity' needs an environment that declares entities, {spec.name} does not")
+    if config.normalize_observations and encoder_of(spec, config) == "one_hot":
+        raise ValueError(
+            f"policy.normalize_observations must be False for codes, which are no quantities; {spec.name} gives "
+            f"{spec.obs_dtype} up to {spec.obs_max} and the encoder is one_hot"
+        )
     if config.previous_action and max(spec.num_actions) > _MOST_CHOICES:
         raise ValueError(
             f"policy.previous_action must be False for more than {_MOST_CHOICES} choices, {spec.name} has "

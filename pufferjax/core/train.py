@@ -13,7 +13,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from pufferjax.core import ppo
+from pufferjax.core import normalization, ppo
 from pufferjax.core.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.core.diagnostics import entered_slots, state_set_metrics
 from pufferjax.core.policy import ActorCritic, as_policy, init_params
@@ -73,6 +73,7 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, 
             env_state=env.stagger(key_stagger, env_state),
             observations=observations,
             memory=initial_memory(policy, len(observations)),
+            reward_scale=normalization.create_reward_scale(len(observations)) if config.ppo.scale_rewards else None,
             is_fresh=jnp.zeros(config.num_envs, bool),  # staggered episodes have less time than fresh ones
             recent_episodes=jnp.zeros(2),
             state_set=StateSet.create(config.state_set.capacity, env.spec.state_bytes),
@@ -222,9 +223,17 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             rollout_config, env, policy, train_state.params, key_rollout, env_state, observations, memory, is_fresh,
             is_restarted,
         )  # fmt: skip
+        met_rewards, reward_scale = transitions.rewards, train_state.reward_scale
+        if reward_scale is not None:
+            reward_scale, transitions = normalization.scale_rewards(
+                reward_scale, transitions, per_agent(is_restarted, env), hypers.gamma, config.ppo.reward_clip, axis_name
+            )
+        elif config.ppo.reward_clip:
+            clip = config.ppo.reward_clip
+            transitions = dataclasses.replace(transitions, rewards=jnp.clip(met_rewards, -clip, clip))
         _, bootstrap_values, _ = look(policy, train_state.params, observations, memory)
         bad_rewards, is_bad = ppo.bad_rows(transitions)
-        is_reward = (transitions.rewards != 0) & jnp.isfinite(transitions.rewards)
+        is_reward = (met_rewards != 0) & jnp.isfinite(met_rewards)
         num_rewards = _total(jnp.sum(is_reward), axis_name)
         reward_seen = train_state.reward_seen | (num_rewards > 0)
 
@@ -251,6 +260,9 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             scores = (jnp.where(jnp.isfinite(x), x, 0.0) for x in _scores(config, advantages))
             offer = Offer(*scores, is_restarted[-num_replayed:], snapshots)
 
+        params = normalization.renew_observation_statistics(
+            env.spec, params, transitions.observations, is_bad, axis_name
+        )
         learning_rate, entropy_coef = ppo.schedule(hypers, progress)
         sums = {
             **_episode_metrics("", fresh),
@@ -270,6 +282,8 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             "learning_rate": learning_rate,
             "entropy_coef": entropy_coef,
         }
+        if reward_scale is not None:
+            metrics["reward_factor"] = normalization.deviation_factor(reward_scale.variance)
         latest_episodes = jnp.stack([sums["perf"], sums["episodes"]])
         # Episodes without a solve rate leave the recent one as it is: a NaN in it would stay for ever.
         latest_episodes = jnp.where(jnp.isfinite(sums["perf"]), latest_episodes, 0.0)
@@ -282,6 +296,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             env_state=env_state,
             observations=observations,
             memory=memory,
+            reward_scale=reward_scale,
             is_fresh=is_fresh,
             recent_episodes=RECENT_DECAY * train_state.recent_episodes + latest_episodes,
             key=key,

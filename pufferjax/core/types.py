@@ -73,6 +73,17 @@ class Offer:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class RewardScale:
+    """The running statistics by which rewards are scaled."""
+
+    returns: jax.Array  # f32[B]: the discounted return of each agent's running episode, up to now
+    mean: jax.Array  # f32[], of the returns after every step so far
+    variance: jax.Array  # f32[]
+    count: jax.Array  # f32[]: steps of all agents that these are over
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """Everything a run needs to go on."""
 
@@ -82,6 +93,7 @@ class TrainState:
     observations: jax.Array  # [B, *obs_shape]
     memory: Memory
     is_fresh: jax.Array  # bool[N]: the running episode began with a reset and a full clock
+    reward_scale: RewardScale | None  # None: rewards are not scaled
     recent_episodes: jax.Array  # f32[2]: sums of perf and of 1 over recent fresh episodes, older epochs fading out
     state_set: StateSet
     born: jax.Array  # i32[M]: the epoch from which the state in each slot of the set came; 0 for those of the warm-up

@@ -141,7 +141,7 @@ class Journal:
         self._warn(
             f"epoch {self.epoch}: in {self._clipped} epochs in a row the value loss of most samples was clipped: "
             f"returns are large beside ppo.value_clip_eps ({clip:g}), and values follow them slowly. "
-            "Scale the rewards by about 1 / (typical return), or raise ppo.value_clip_eps; see "
+            "Set ppo.scale_rewards, or raise ppo.value_clip_eps; see "
             "value_clip_fraction in the metrics; said once"
         )
 

@@ -23,6 +23,7 @@ skipped_updates     updates that were not made since they were not finite, mean 
                     are means over the others
 learning_rate, entropy_coef
                     of the window's last epoch
+reward_factor       by which rewards were multiplied, mean over the window; only with ppo.scale_rewards
 rewards             non-zero rewards of all environments, mean per epoch over the window
 state_set_size, priority_min, priority_mean, priority_max
                     at the end of the window; 0 while the state set is empty, as the following

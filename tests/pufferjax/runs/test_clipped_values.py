@@ -54,7 +54,7 @@ def test_large_rewards_are_named_once(dense, config, capsys):
     out = capsys.readouterr().out
     warning = next(line for line in out.splitlines() if line.startswith("warning:"))
     assert out.count("warning:") == 1 and "20 epochs in a row the value loss of most samples was clipped" in warning
-    assert "(0.2)" in warning and "Scale the rewards" in warning and "raise ppo.value_clip_eps" in warning
+    assert "(0.2)" in warning and "Set ppo.scale_rewards" in warning and "raise ppo.value_clip_eps" in warning
 
 
 def test_small_rewards_and_a_wide_clip_are_not(dense, config, capsys):
