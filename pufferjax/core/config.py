@@ -66,6 +66,9 @@ class PolicyConfig:
     encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
     previous_action: bool = True
+    # Of continuous actions: the logarithm of their standard deviation at the start, -10 to 5; it is learned, and the
+    # same in all states. Where both bounds are finite, a unit is half of the distance between them.
+    initial_log_std: float = 0.0
     # How exact the policy's matrix products must be, as jax.lax.Precision: "highest" is float32 everywhere; "high" and
     # "default" permit a GPU its faster TF32 and bfloat16. A CPU is exact always.
     precision: Literal["highest", "high", "default"] = "highest"
@@ -77,6 +80,7 @@ class PolicyConfig:
         _check_int("policy.encoder_layers", self.encoder_layers, 0, 8)
         _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "entity", "linear"))
         _check_bool("policy.previous_action", self.previous_action)
+        _check_float("policy.initial_log_std", self.initial_log_std, -10, 5)
         _check_choice("policy.precision", self.precision, ("highest", "high", "default"))
 
 
