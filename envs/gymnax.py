@@ -9,6 +9,7 @@ that shows or reads the time is left alone (`pufferjax.envs.game_clock`).
 """
 
 import dataclasses
+import inspect
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -17,8 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pufferjax.envs.actions import (
+    are_valid,
+    check_actions,
+    check_mask,
+    choose_allowed,
+    idle_actions,
+    is_concrete,
+    join_actions,
+    made_valid,
+    split_actions,
+)
 from pufferjax.envs.base import Env, EnvSpec
 from pufferjax.envs.game_clock import find_game_clock
+from pufferjax.envs.gymnax_actions import ActionHeads, action_heads
 from pufferjax.envs.picture import picture, to_rgb
 from pufferjax.envs.rows import RowLayout, draw_keys, from_bytes, is_key, leaf_name, num_bytes, to_bytes
 from pufferjax.envs.state_keys import stream_keys
@@ -33,6 +46,7 @@ class _Row(NamedTuple):
     clock: Any  # i32[], steps since the episode began
     episode_return: Any  # f32[], so far
     observation: Any  # as `step` gives it
+    action_mask: Any  # bool[choices], as `step` gives it in its info; None: there is none, or it is made from the state
     state: Any  # the environment's own
 
 
@@ -45,6 +59,7 @@ def from_gymnax(
     perf: Callable[[jax.Array], Any] | None = None,
     time_field: str | None = "time",
     keep_keys: bool | Collection[str] | None = None,
+    action_mask: Callable[[Any], Any] | bool | None = None,
     render: Callable[[Any], Any] | None = None,
     name: str | None = None,
 ) -> Env:
@@ -54,7 +69,7 @@ def from_gymnax(
       env: has `reset(key, params) -> (obs, state)` and `step(key, state, action, params)` that starts a new episode by
         itself and returns (obs, state, reward, terminated, truncated, info), or in 0.x (obs, state, reward, done,
         info). obs and state may be any pytrees of arrays, but of the same layout after a reset and after a step.
-        `action_space(params)` must be discrete (have `n`).
+        `action_space(params)` may be made of choices and of numbers; see Actions.
       params: of the environment; `env.default_params` if None. May hold traced numbers (randomised physics, in jit or
         vmap), if max_episode_steps is given; `Env.params` then lacks those.
       max_episode_steps: the time limit; `params.max_steps_in_episode` if None. An episode that reaches it is cut there.
@@ -65,6 +80,8 @@ def from_gymnax(
         state has none.
       keep_keys: which typed PRNG keys in the state belong to it: True for all, False for none, or the names of those
         (say {"level"} or {"rng.level"}). None: found out; see Randomness.
+      action_mask: maps a state of the environment to which choices are allowed in it; see Actions. None: found. False:
+        all are.
       render: draws a state of the environment as u8[H, W, 3]. Default: `env.render(state, params)` if there is one (an
         RGB array, or a matplotlib figure), else a picture of the observation.
       name: `spec.name`; `env.name` if None.
@@ -87,8 +104,19 @@ def from_gymnax(
     time limit, if its numbers called `time_field` do not count the steps, or if it has other numbers that do, the clock
     is never set: `stagger` changes nothing, rows keep their time, and `spec.clock_moves` is False.
 
+    Actions. `n` is a choice, `nvec` or `num_categories` are several, a box of whole numbers is a choice for each, one
+    of real numbers a continuous component for each, with or without bounds; tuples and dictionaries hold other spaces.
+    Depth first, dictionaries by name and arrays row by row, choices are the discrete heads and real numbers the
+    components. The environment gets an action of the structure, shapes and dtypes of its space, with choices counted
+    from where the space begins.
+    Which choices are allowed says `action_mask(state)`, an argument of this function or else a method of the
+    environment (also by the names get_action_mask and get_legal_actions; it may take the parameters too), or else
+    `info["action_mask"]` of a step, which is kept in the row; there all are allowed at the beginning of an episode. A
+    mask is an array, or a pytree of them in the structure of the action, true for each choice of each head that is.
+
     Actions and rows are checked where they are concrete. Under jit nothing can be raised: an invalid action gives a
-    reward of NaN, an env_id out of range restores nothing.
+    reward of NaN (a number that is none, or out of bounds, reaches the environment as the nearest valid one), an env_id
+    out of range restores nothing.
 
     Raises TypeError or ValueError naming what is missing or wrong.
     """
@@ -100,14 +128,24 @@ def from_gymnax(
     name = str(name or getattr(env, "name", type(env).__name__))
     params = getattr(env, "default_params", None) if params is None else params
     limit = _time_limit(name, params, max_episode_steps)
-    num_actions, action_dtype = _actions(name, env, params)
+    heads = action_heads(name, env, params)
     has_perf = perf is not None
     perf = perf or jnp.zeros_like
 
     key = jax.random.key(0)
     obs, state = jax.eval_shape(lambda key: _reset_outputs(name, env.reset(key, params)), key)
-    zero = jnp.zeros((), action_dtype)
-    stepped = jax.eval_shape(lambda key, state: _step_outputs(name, env.step(key, state, zero, params)), key, state)
+    own_mask = _mask_of_state(name, env, params, heads, action_mask)
+    is_mask_told = own_mask is None and action_mask is None  # by a step
+
+    def play(key, state, action, is_at_limit=False, params=params):
+        """(what a step of the environment gives, the mask it tells or None) for an action of the contract."""
+        choices, numbers = split_actions(heads, action)
+        outputs = env.step(key, state, heads.build(choices, numbers), params)
+        told = _told_mask(name, heads, outputs) if is_mask_told else None
+        return _step_outputs(name, outputs, is_at_limit), told
+
+    idle = idle_actions(heads, ())
+    stepped, told_mask = jax.eval_shape(lambda key, state: play(key, state, idle), key, state)
     _require_same(name, "the observation", obs, stepped.obs)
     _require_same(name, "the state", state, stepped.state)
     for what, value in (("reward", stepped.reward), ("terminated (or done)", stepped.terminated)):
@@ -119,10 +157,10 @@ def from_gymnax(
 
     read_observation, obs_max = _observation_reader(name, obs, _space(env, "observation_space", params))
     obs_struct = jax.eval_shape(read_observation, obs)
-    header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), obs_struct, state)
+    header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), obs_struct, told_mask, state)
     streams = stream_keys(
         lambda key: env.reset(key, params),
-        lambda key, state: _obs_and_rest(_step_outputs(name, env.step(key, state, zero, params))),
+        lambda key, state: _all_and_state(*play(key, state, idle), own_mask),
         state,
     )
     kept_keys = _kept_keys(name, state, streams, keep_keys)
@@ -131,13 +169,13 @@ def from_gymnax(
     trial_params = _concrete(env, params)
     game_clock = find_game_clock(
         lambda key: env.reset(key, trial_params),
-        lambda key, state, action, at_limit: _step_outputs(
-            name, env.step(key, state, action.astype(action_dtype), trial_params), at_limit
-        ),
+        lambda key, state, action, at_limit: play(
+            key, state, _allowed(heads, action, own_mask and own_mask(state, trial_params)), at_limit, trial_params
+        )[0],
         state,
         time_field=time_field,
         limit=limit,
-        num_actions=num_actions,
+        draw_actions=lambda rng, shape: _trial_actions(heads, rng, shape),
     )
     clocks = _clocks(layout, game_clock.leaves)
     spec = EnvSpec(
@@ -145,38 +183,42 @@ def from_gymnax(
         obs_shape=obs_struct.shape,
         obs_dtype=np.dtype(obs_struct.dtype),
         obs_max=obs_max,
-        num_actions=(num_actions,),
+        num_actions=heads.num_actions,
         num_agents=1,
         state_bytes=layout.size,
         max_episode_steps=limit,
-        action_names=(tuple(map(str, range(num_actions))),),
+        action_names=heads.action_names,
         clock_moves=game_clock.is_free,
         has_perf=has_perf,
+        action_low=heads.action_low,
+        action_high=heads.action_high,
+        has_action_mask=own_mask is not None or told_mask is not None,
     )
+    all_allowed = None if told_mask is None else jnp.ones(told_mask.shape, bool)
 
     # --- one environment ----------------------------------------------------------------------------------------------
-    def pack(clock, episode_return, observation, state):
-        return layout.pack(_Row(jnp.uint32(fingerprint), clock, episode_return, observation, state))
+    def pack(clock, episode_return, observation, mask, state):
+        return layout.pack(_Row(jnp.uint32(fingerprint), clock, episode_return, observation, mask, state))
 
     def reset_one(key):
         obs, state = env.reset(key, params)
-        return pack(jnp.int32(0), jnp.float32(0), read_observation(obs), state)
+        return pack(jnp.int32(0), jnp.float32(0), read_observation(obs), all_allowed, state)
 
     def step_one(keys, row, action):
         key_step, key_state = keys
         before = layout.unpack(row, key_state)
         clock = before.clock + 1
-        outputs = _step_outputs(
-            name, env.step(key_step, before.state, action.astype(action_dtype), params), clock >= limit
-        )
-        is_valid = (action >= 0) & (action < num_actions)
-        reward = jnp.where(is_valid, outputs.reward.astype(jnp.float32), jnp.nan)
+        outputs, mask = play(key_step, before.state, made_valid(heads, action), clock >= limit)
+        reward = jnp.where(are_valid(heads, action), outputs.reward.astype(jnp.float32), jnp.nan)
         episode_return = before.episode_return + reward
         ended = outputs.terminated | outputs.truncated
+        if mask is not None:
+            mask |= ended  # it is of the state that ended the episode
         row = pack(
             jnp.where(ended, 0, clock),
             jnp.where(ended, 0.0, episode_return),
             read_observation(outputs.obs),
+            mask,
             outputs.state,
         )
         return row, reward, outputs.terminated, outputs.truncated, clock, episode_return
@@ -193,6 +235,13 @@ def from_gymnax(
 
     def observe_batch(rows):
         return jax.vmap(lambda row: layout.unpack(row, key).observation)(rows)
+
+    def mask_batch(rows):
+        def one(row):
+            content = layout.unpack(row, key)
+            return content.action_mask if own_mask is None else own_mask(content.state)
+
+        return jax.vmap(one)(rows)
 
     def step_keys(words, num_envs):
         """Of every environment, the keys of its step, of the keys in its state, and of a reset."""
@@ -262,9 +311,7 @@ def from_gymnax(
                 for i, (path, leaf) in enumerate(leaves)
             ]
             state = jax.tree.unflatten(treedef, leaves)
-            out = _step_outputs(
-                name, env.step(key_step, state, action.astype(action_dtype), params), clock + 1 >= limit
-            )
+            out, _ = play(key_step, state, action, clock + 1 >= limit)
             fresh_obs, fresh_state = env.reset(key_reset, params)
             is_overdue = (clock + 1 >= limit) & ~out.terminated & ~out.truncated
             obs, state = jax.tree.map(
@@ -279,18 +326,19 @@ def from_gymnax(
 
         def body(carry, xs):
             words, action = xs
-            state, clock, outputs = jax.vmap(one)(step_keys(words, len(action)), carry[0], action, carry[1])
+            state, clock, outputs = jax.vmap(one)(step_keys(words, num_envs), carry[0], action, carry[1])
             return (state, clock), outputs
 
-        num_envs = actions.shape[1]
+        num_envs = jax.tree.leaves(actions)[0].shape[1]
         obs, state = jax.vmap(lambda key: env.reset(key, params))(env_keys(words, num_envs))
         carry = (state, jnp.zeros(num_envs, jnp.int32))
         return jax.vmap(read_observation)(obs), jax.lax.scan(body, carry, (step_words, actions))[1]
 
     first_state_leaf = len(layout.leaves) - len(jax.tree.leaves(state))
     reset_batch = jax.jit(usual_promotion()(reset_batch), static_argnums=1)
-    observe_batch, step_batch, stagger_batch, clock_batch, restore_batch = (
-        jax.jit(usual_promotion()(f)) for f in (observe_batch, step_batch, stagger_batch, clock_batch, restore_batch)
+    observe_batch, mask_batch, step_batch, stagger_batch, clock_batch, restore_batch = (
+        jax.jit(usual_promotion()(f))
+        for f in (observe_batch, mask_batch, step_batch, stagger_batch, clock_batch, restore_batch)
     )
 
     # --- checks, then the batch ---------------------------------------------------------------------------------------
@@ -306,25 +354,25 @@ def from_gymnax(
 
     def step(key, state, action):
         state = check_state("step", state)
-        action = check_array(f"{name}.step", "action", action, (state.shape[0],), jnp.int32)
-        if _is_concrete(action):
-            values = np.asarray(action)
-            for i in np.flatnonzero((values < 0) | (values >= num_actions))[:1]:
-                raise ValueError(f"{name}.step: action[{i}] is {values[i]}, valid are 0 to {num_actions - 1}")
+        action = check_actions(f"{name}.step", spec, action, state.shape[0])
         return step_batch(words_of("step", key), state, action)
 
     def observe(state):
         return observe_batch(check_state("observe", state))
 
+    def mask_of(state):
+        state = check_state("action_mask", state)
+        return check_mask(f"{name}.action_mask", spec, mask_batch(state)) if spec.has_action_mask else None
+
     def restore(state, rows, env_ids):
         state = check_state("restore", state)
         rows = check_array(f"{name}.restore", "rows", rows, ("R", spec.state_bytes), jnp.uint8)
         env_ids = check_array(f"{name}.restore", "env_ids", env_ids, (rows.shape[0],), jnp.int32)
-        if _is_concrete(env_ids):
+        if is_concrete(env_ids):
             ids = np.asarray(env_ids)
             for i in np.flatnonzero((ids < 0) | (ids >= state.shape[0]))[:1]:
                 raise ValueError(f"{name}.restore: env_ids[{i}] is {ids[i]}, valid are 0 to {state.shape[0] - 1}")
-        if _is_concrete(rows):
+        if is_concrete(rows):
             refuse_foreign(np.asarray(rows))
         return restore_batch(state, rows, env_ids) if rows.shape[0] else state
 
@@ -365,7 +413,8 @@ def from_gymnax(
         restore=restore,
         stagger=stagger,
         clock=clock,
-        random_walk=make_random_walk(spec, step),
+        action_mask=mask_of,
+        random_walk=make_random_walk(spec, step, mask_of if spec.has_action_mask else None),
         render=render_row,
         unadapted=unadapted,
     )
@@ -411,7 +460,7 @@ def _time_limit(name: str, params: Any, max_episode_steps: Any) -> int:
         max_episode_steps = getattr(params, "max_steps_in_episode", None)
         if max_episode_steps is None:
             raise ValueError(f"{name}: max_episode_steps must be given: its params have no max_steps_in_episode")
-        if not _is_concrete(max_episode_steps):
+        if not is_concrete(max_episode_steps):
             raise ValueError(f"{name}: max_episode_steps must be given where params.max_steps_in_episode is traced")
         if float(max_episode_steps).is_integer():  # some environments write 100.0
             max_episode_steps = int(max_episode_steps)
@@ -424,20 +473,79 @@ def _space(env: Any, method: str, params: Any) -> Any:
     return function(params) if callable(function) else None
 
 
-def _actions(name: str, env: Any, params: Any) -> tuple[int, Any]:
-    """(number of actions, their dtype)."""
-    space = _space(env, "action_space", params)
-    count = getattr(space, "n", None) if space is not None else getattr(env, "num_actions", None)
-    if count is None or np.ndim(count) != 0:
-        what = "no action_space" if space is None else f"the action space {_shown(space)}"
-        raise ValueError(f"{name}: the actions must be one discrete choice (an action space with n), it has {what}")
-    dtype = jax.dtypes.canonicalize_dtype(getattr(space, "dtype", jnp.int32))
-    return check_count(name, "the number of actions", int(count), 1), dtype
+_MASK_METHODS = ("action_mask", "get_action_mask", "get_legal_actions")
 
 
-def _shown(space: Any) -> str:
-    shape = getattr(space, "shape", None)
-    return type(space).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
+def _mask_of_state(
+    name: str, env: Any, params: Any, heads: ActionHeads, action_mask: Any
+) -> Callable[..., jax.Array] | None:
+    """What makes a mask, bool[choices], of a state of the environment (and other parameters than `params`); None if
+    there is nothing that does."""
+    if action_mask is None:
+        if not heads.num_actions:
+            return None
+        method = next((x for x in _MASK_METHODS if callable(getattr(env, x, None))), None)
+        if method is None:
+            return None
+        function = getattr(env, method)
+        what = f"{type(env).__name__}.{method}"
+    elif action_mask is False:
+        return None
+    elif not callable(action_mask):
+        raise TypeError(f"{name}: action_mask must be a function of the state, False or None, got {action_mask!r}")
+    elif not heads.num_actions:
+        raise ValueError(f"{name}: action_mask must be None, its actions are numbers: there are no choices to mask")
+    else:
+        function, what = action_mask, "action_mask"
+    arguments = inspect.signature(function).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes_params = action_mask is None and sum(x.kind in kinds for x in arguments) > 1
+
+    def mask(state, params=params):
+        return _read_mask(name, what, heads, function(state, params) if takes_params else function(state))
+
+    return mask
+
+
+def _told_mask(name: str, heads: ActionHeads, outputs: Any) -> jax.Array | None:
+    """bool[choices] that a step tells in its info; None if it does not."""
+    info = outputs[-1] if isinstance(outputs, tuple) and outputs else None
+    if not heads.num_actions or not isinstance(info, Mapping) or "action_mask" not in info:
+        return None
+    return _read_mask(name, 'info["action_mask"]', heads, info["action_mask"])
+
+
+def _read_mask(name: str, what: str, heads: ActionHeads, mask: Any) -> jax.Array:
+    leaves = [jnp.ravel(jnp.asarray(x)).astype(bool) for x in jax.tree.leaves(mask)]
+    size, needed = sum(x.size for x in leaves), sum(heads.num_actions)
+    if size != needed:
+        raise ValueError(
+            f"{name}: {what} must have {needed} entries, one for every choice of the heads {heads.num_actions}, has "
+            f"{size}"
+        )
+    return jnp.concatenate(leaves)
+
+
+def _allowed(heads: ActionHeads, action: Any, mask: jax.Array | None) -> Any:
+    """`action` with choices that the mask allows."""
+    if mask is None:
+        return action
+    choices, numbers = split_actions(heads, action)
+    return join_actions(heads, choose_allowed(heads, choices, mask), numbers)
+
+
+def _trial_actions(heads: ActionHeads, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Random actions with leading axes `shape`, drawn by NumPy; where a bound is infinite, normal."""
+    choices = [rng.integers(n, size=shape, dtype=np.int32) for n in heads.num_actions]
+    numbers = [
+        rng.uniform(low, high, shape) if np.isfinite([low, high]).all() else np.clip(rng.normal(size=shape), low, high)
+        for low, high in zip(heads.action_low, heads.action_high, strict=True)
+    ]
+    return join_actions(
+        heads,
+        np.stack(choices, axis=-1) if choices else None,
+        np.stack(numbers, axis=-1).astype(np.float32) if numbers else None,
+    )
 
 
 def _observation_reader(name: str, obs: Any, space: Any) -> tuple[Callable[[Any], jax.Array], int | None]:
@@ -509,9 +617,10 @@ def _kept_keys(name: str, state: Any, streams: Collection[str], keep_keys: Any) 
     return frozenset(keep_keys)
 
 
-def _obs_and_rest(outputs: "_Outputs") -> tuple[Any, Any]:
+def _all_and_state(outputs: "_Outputs", told_mask: Any, own_mask: Any) -> tuple[Any, Any]:
     """Everything but the state, and the state."""
-    return (outputs.obs, *outputs[2:]), outputs.state
+    own = None if own_mask is None else own_mask(outputs.state)
+    return (outputs.obs, *outputs[2:], told_mask, own), outputs.state
 
 
 def _concrete(env: Any, params: Any) -> Any:
@@ -527,10 +636,6 @@ def _concrete(env: Any, params: Any) -> Any:
     return jax.tree.map(lambda x, y: y if isinstance(x, jax.core.Tracer) else x, params, defaults)
 
 
-def _is_concrete(x: Any) -> bool:
-    return not isinstance(x, jax.core.Tracer)
-
-
 def _listed(params: Any) -> dict[str, Any]:
     """The parameters as numbers, texts and lists, which config.toml can hold."""
     if dataclasses.is_dataclass(params):
@@ -541,7 +646,7 @@ def _listed(params: Any) -> dict[str, Any]:
         items = dict(params) if isinstance(params, Mapping) else {}
     listed = {}
     for key, value in items.items():
-        if not _is_concrete(value):
+        if not is_concrete(value):
             continue  # traced: it has no value to be recorded
         if isinstance(value, str):
             listed[key] = value

@@ -69,6 +69,9 @@ class PolicyConfig:
     # Observations less their running mean, over their running standard deviation. Not for observations of integers.
     normalize_observations: bool = False
     observation_clip: float = 10.0  # where normalised observations are cut, in standard deviations; >= 0, 0: nowhere
+    # Of continuous actions: the logarithm of their standard deviation at the start, -10 to 5; it is learned, and the
+    # same in all states. Where both bounds are finite, a unit is half of the distance between them.
+    initial_log_std: float = 0.0
     # How exact the policy's matrix products must be, as jax.lax.Precision: "highest" is float32 everywhere; "high" and
     # "default" permit a GPU its faster TF32 and bfloat16. A CPU is exact always.
     precision: Literal["highest", "high", "default"] = "highest"
@@ -82,6 +85,7 @@ class PolicyConfig:
         _check_bool("policy.previous_action", self.previous_action)
         _check_bool("policy.normalize_observations", self.normalize_observations)
         _check_float("policy.observation_clip", self.observation_clip, 0)
+        _check_float("policy.initial_log_std", self.initial_log_std, -10, 5)
         _check_choice("policy.precision", self.precision, ("highest", "high", "default"))
 
 

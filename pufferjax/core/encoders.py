@@ -75,19 +75,21 @@ def encoder_of(spec: EnvSpec, config: PolicyConfig) -> str:
     return "one_hot" if spec.obs_max is not None and spec.obs_max <= _MAX_ONE_HOT_CODES else "linear"
 
 
-def encode(spec: EnvSpec, config: PolicyConfig, observations: jax.Array, previous_actions: jax.Array) -> jax.Array:
+def encode(
+    spec: EnvSpec, config: PolicyConfig, observations: jax.Array, previous_choices: jax.Array | None
+) -> jax.Array:
     """f32[T, B, H]: called inside a module, whose parameters the encoders' are.
 
-    observations [T, B, *obs_shape], previous_actions u8[T, B, A] (see ActorCritic).
+    observations [T, B, *obs_shape], previous_choices u8[T, B, A] (see ActorCritic; None: not an input).
     """
     precision = config.precision
     x = observations.reshape(*observations.shape[:2], -1)
     encoder = encoder_of(spec, config)
     if encoder == "one_hot":
         num_codes = spec.obs_max
-        if config.previous_action:
+        if previous_choices is not None:
             num_codes = max(num_codes, max(spec.num_actions))
-            x = jnp.concatenate([x, previous_actions], axis=-1)
+            x = jnp.concatenate([x, previous_choices], axis=-1)
         return OneHotEncoder(num_codes, config.hidden_size, name="encoder")(x)
     x = x.astype(jnp.float32)
     if encoder == "entity":
@@ -95,6 +97,6 @@ def encode(spec: EnvSpec, config: PolicyConfig, observations: jax.Array, previou
     else:
         init = uniform((2.0 / x.shape[-1]) ** 0.5)
         h = nn.Dense(config.hidden_size, precision=precision, name="encoder", kernel_init=init)(x)
-    if config.previous_action:
-        h += OneHotEncoder(max(spec.num_actions), config.hidden_size, name="action_encoder")(previous_actions)
+    if previous_choices is not None:
+        h += OneHotEncoder(max(spec.num_actions), config.hidden_size, name="action_encoder")(previous_choices)
     return h

@@ -10,7 +10,9 @@ import numpy as np
 from flax import nnx
 
 from pufferjax import xla_ops
+from pufferjax.core.actions import no_previous_actions, split
 from pufferjax.core.config import PolicyConfig
+from pufferjax.core.distributions import Gaussian
 from pufferjax.core.encoders import encode, encoder_of, uniform
 from pufferjax.core.normalization import OBSERVATION_NORM, ObservationNorm
 from pufferjax.envs import EnvSpec
@@ -19,8 +21,8 @@ _MOST_CHOICES = 255  # of a previous action as u8, besides "none"
 
 
 def _decoder_init(key, shape, dtype=jnp.float32):
-    """The value starts at exactly zero and the policy nearly uniform: before the first reward there is nothing to say,
-    and noise in either would be learned from."""
+    """The value starts at exactly zero, the policy nearly uniform, and means near the middle of the bounds: before the
+    first reward there is nothing to say, and noise in either would be learned from."""
     return uniform(0.01 * shape[0] ** -0.5)(key, shape, dtype).at[:, -1].set(0)
 
 
@@ -42,7 +44,11 @@ class MinGRU(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Recurrent actor-critic for discrete action heads."""
+    """Recurrent actor-critic for discrete action heads, continuous components, or both.
+
+    Components are normal with a mean of the decoder's and a learned standard deviation that is the same in every state;
+    both in the units of `pufferjax.core.actions`.
+    """
 
     spec: EnvSpec
     config: PolicyConfig
@@ -57,19 +63,26 @@ class ActorCritic(nn.Module):
 
         Args:
           observations: [T, B, *obs_shape].
-          previous_actions: u8[T, B, A], 0 at the start of an episode, else 1 + action.
+          previous_actions: u8[T, B, A], 0 at the start of an episode, else 1 + action; of C continuous components
+            f32[T, B, C + 1], the numbers and 1, or all 0 at the start of an episode; of both, a tuple of the two.
           state: f32[L, B, H], memory before the first step; or a tuple of L arrays f32[B, H].
           starts: bool[T, B], where the memory is cut before the step.
 
         Returns:
-          logits, a tuple of f32[T, B, num_actions[head]]; value f32[T, B]; state after the last step, in the form it
-          came in.
+          heads, a tuple of logits f32[T, B, num_actions[head]] and, last, a `distributions.Gaussian` of f32[T, B, C] if
+          there are components; value f32[T, B]; state after the last step, in the form it came in.
         """
         spec, config, precision = self.spec, self.config, self.config.precision
         if config.normalize_observations:
             norm = ObservationNorm(spec.obs_shape, config.observation_clip, name=OBSERVATION_NORM)
             observations = norm(observations.astype(jnp.float32))
-        x = encode(spec, config, observations, previous_actions)
+        choices, numbers = split(spec, previous_actions) if config.previous_action else (None, None)
+        x = encode(spec, config, observations, choices)
+        if numbers is not None:
+            init = uniform((2.0 / numbers.shape[-1]) ** 0.5)
+            x += nn.Dense(
+                config.hidden_size, use_bias=False, precision=precision, name="number_encoder", kernel_init=init
+            )(numbers)
         for layer in range(config.encoder_layers):
             x = nn.Dense(config.hidden_size, precision=precision, name=f"encoder_{layer}")(nn.relu(x))
         states = []
@@ -77,14 +90,19 @@ class ActorCritic(nn.Module):
             x, last = MinGRU(config.hidden_size, precision, name=f"mingru_{layer}")(x, state[layer], starts)
             states.append(last)
         # One product for all outputs; the value is the last.
-        num_outputs = sum(spec.num_actions) + 1
-        outputs = nn.Dense(num_outputs, precision=precision, name="decoder", kernel_init=_decoder_init)(x)
-        heads = jnp.split(outputs, np.cumsum(spec.num_actions), axis=-1)
+        components = len(spec.action_low)
+        sizes = (*spec.num_actions, components) if components else spec.num_actions
+        outputs = nn.Dense(sum(sizes) + 1, precision=precision, name="decoder", kernel_init=_decoder_init)(x)
+        *heads, value = jnp.split(outputs, np.cumsum(sizes), axis=-1)
+        if components:
+            init = nn.initializers.constant(config.initial_log_std)
+            log_std = self.param("log_std", init, (components,), jnp.float32)
+            heads[-1] = Gaussian(heads[-1], jnp.broadcast_to(log_std, heads[-1].shape))
         if isinstance(state, tuple):
             state = tuple(states)
         elif states:
             state = jnp.stack(states)
-        return tuple(heads[:-1]), heads[-1][..., 0], state
+        return tuple(heads), value[..., 0], state
 
 
 def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
@@ -98,12 +116,25 @@ def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
             f"policy.normalize_observations must be False for codes, which are no quantities; {spec.name} gives "
             f"{spec.obs_dtype} up to {spec.obs_max} and the encoder is one_hot"
         )
-    if config.previous_action and max(spec.num_actions) > _MOST_CHOICES:
+    if config.previous_action and max(spec.num_actions, default=0) > _MOST_CHOICES:
         raise ValueError(
             f"policy.previous_action must be False for more than {_MOST_CHOICES} choices, {spec.name} has "
             f"{max(spec.num_actions)}"
         )
     return ActorCritic(spec, config)
+
+
+def check_heads(spec: EnvSpec, heads) -> None:
+    """TypeError unless what a policy returned as heads is what an environment of this `spec` needs."""
+    sizes = [x.shape[-1] for x in heads if not isinstance(x, Gaussian)]
+    components = [x.mean.shape[-1] for x in heads[-1:] if isinstance(x, Gaussian)]
+    needed = [len(spec.action_low)] if spec.action_low else []
+    if sizes != list(spec.num_actions) or components != needed:
+        gaussian = f" and, last, a distributions.Gaussian of {len(spec.action_low)} numbers" if needed else ""
+        raise TypeError(
+            f"policy must return heads for {spec.name}: logits of sizes {spec.num_actions}{gaussian}; they are logits "
+            f"of sizes {tuple(sizes)}" + (f" and a Gaussian of {components[0]}" if components else "")
+        )
 
 
 def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: PolicyConfig) -> nn.Module:
@@ -132,7 +163,7 @@ def init_params(policy: ActorCritic, key: jax.Array):
     """Parameters of a fresh policy."""
     spec = policy.spec
     observations = jnp.zeros((1, 1, *spec.obs_shape), spec.obs_dtype)
-    previous_actions = jnp.zeros((1, 1, len(spec.num_actions)), jnp.uint8)
+    previous_actions = no_previous_actions(spec, (1, 1))
     return policy.init(key, observations, previous_actions, policy.initial_state(1), jnp.zeros((1, 1), bool))["params"]
 
 
@@ -140,10 +171,10 @@ def muon_labels(params) -> dict:
     """Which optimizer each parameter gets, as a pytree of "muon" and "adam".
 
     Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one
-    row per code), biases, the first layer on raw numbers (of entities and of the agent itself too), and the decoder,
-    whose outputs are not features.
+    row per code), biases, standard deviations, the first layer on raw numbers (of entities, of the agent itself and of
+    its last action too), and the decoder, whose outputs are not features.
     """
-    first_or_last = ("encoder", "action_encoder", "decoder")
+    first_or_last = ("encoder", "action_encoder", "number_encoder", "decoder")
 
     def label(path, leaf):
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")  # of any pytree, not dicts alone
