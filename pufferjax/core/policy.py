@@ -3,6 +3,8 @@
 Written for sequences [T, B]; a rollout step is a sequence of length 1.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from flax import nnx
 
 from pufferjax import xla_ops
 from pufferjax.core.config import PolicyConfig
-from pufferjax.core.encoders import encode, uniform
+from pufferjax.core.encoders import as_own_encoders, encode, encoders_of, uniform
 from pufferjax.envs import EnvSpec
 
 _MOST_CHOICES = 255  # of a previous action as u8, besides "none"
@@ -41,10 +43,19 @@ class MinGRU(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Recurrent actor-critic for discrete action heads."""
+    """Recurrent actor-critic for discrete action heads.
+
+    encoder: the user's own, instead of those that `config` chooses; see `make_policy`.
+    """
 
     spec: EnvSpec
     config: PolicyConfig
+    encoder: Any = None
+
+    def __post_init__(self):
+        # Held in an object that Flax does not look into, so that their names are not taken before they are used.
+        object.__setattr__(self, "encoder", as_own_encoders(self.encoder))
+        super().__post_init__()
 
     def initial_state(self, num_agents: int) -> jax.Array:
         """f32[L, N, H] of zeros."""
@@ -65,7 +76,7 @@ class ActorCritic(nn.Module):
           came in.
         """
         spec, config, precision = self.spec, self.config, self.config.precision
-        x = encode(spec, config, observations, previous_actions)
+        x = encode(spec, config, observations, previous_actions, self.encoder, self)
         for layer in range(config.encoder_layers):
             x = nn.Dense(config.hidden_size, precision=precision, name=f"encoder_{layer}")(nn.relu(x))
         states = []
@@ -83,18 +94,29 @@ class ActorCritic(nn.Module):
         return tuple(heads[:-1]), heads[-1][..., 0], state
 
 
-def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
-    """The policy for an environment. Raises ValueError if the encoder cannot read its observations."""
-    if config.encoder == "one_hot" and spec.obs_max is None:
-        raise ValueError(f"policy.encoder 'one_hot' needs integer observations, {spec.name} has {spec.obs_dtype}")
-    if config.encoder == "entity" and spec.entities is None:
-        raise ValueError(f"policy.encoder 'entity' needs an environment that declares entities, {spec.name} does not")
+def make_policy(spec: EnvSpec, config: PolicyConfig, encoder: Any = None) -> ActorCritic:
+    """The policy for an environment.
+
+    encoder: instead of the encoder that `config` names or chooses, a Flax linen module that maps observations
+      [T, B, *obs_shape] to f32[T, B, hidden_size]; of an environment of several parts (`spec.obs_parts`) it gets the
+      dictionary `spec.split(observations)`. Or a mapping from names of parts to such modules, each for its part
+      [T, B, *shape], or to names of encoders; what it does not mention is read as `config` says. Adam steps all
+      parameters of such modules, whatever `ppo.optimizer`.
+
+    Raises ValueError if an encoder cannot read the observations, or makes something else of them; TypeError if it is no
+    such module.
+    """
+    own = as_own_encoders(encoder)
+    encoders_of(spec, config, own)
     if config.previous_action and max(spec.num_actions) > _MOST_CHOICES:
         raise ValueError(
             f"policy.previous_action must be False for more than {_MOST_CHOICES} choices, {spec.name} has "
             f"{max(spec.num_actions)}"
         )
-    return ActorCritic(spec, config)
+    policy = ActorCritic(spec, config, own)
+    if own is not None:
+        jax.eval_shape(lambda key: init_params(policy, key), jax.random.key(0))  # what it makes of them
+    return policy
 
 
 def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: PolicyConfig) -> nn.Module:
@@ -131,14 +153,17 @@ def muon_labels(params) -> dict:
     """Which optimizer each parameter gets, as a pytree of "muon" and "adam".
 
     Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one
-    row per code), biases, the first layer on raw numbers (of entities and of the agent itself too), and the decoder,
-    whose outputs are not features.
+    row per code), biases, the first layer on raw numbers (of entities and of the agent itself too), convolutions of
+    pictures, the user's own encoders, whose first layers are not known, and the decoder, whose outputs are no features.
     """
     first_or_last = ("encoder", "action_encoder", "decoder")
 
+    def is_first_or_last(names):
+        is_linear_part = names[0].startswith("part_") and len(names) == 2
+        return names[0] in first_or_last or is_linear_part or names[0].startswith("own_encoder")
+
     def label(path, leaf):
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")  # of any pytree, not dicts alone
-        module, name = names[0], names[-1]
-        return "muon" if leaf.ndim == 2 and name == "kernel" and module not in first_or_last else "adam"
+        return "muon" if leaf.ndim == 2 and names[-1] == "kernel" and not is_first_or_last(names) else "adam"
 
     return jax.tree_util.tree_map_with_path(label, params)
