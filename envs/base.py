@@ -99,7 +99,7 @@ class EnvSpec:
             return {"observation": observations}
         return {
             part.name: observations[..., part.offset : part.offset + part.size]
-            .reshape(*leading, *part.shape)
+            .reshape((*leading, *part.shape))
             .astype(part.dtype)
             for part in self.obs_parts
         }
