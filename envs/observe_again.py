@@ -16,7 +16,12 @@ _LANES, _STEPS = 16, 64  # of the trial
 _LIMIT_INTERVAL = 16  # steps between the time-outs of a lane
 # The steps are tried once: what takes time is to compile them. And the two programs are optimized differently, so that
 # numbers that depend on it, on whether a product and a sum are rounded once or twice, are found out.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 
 
 def observe_function(env: Any, params: Any, state: Any, obs: Any) -> tuple[Callable[[Any], Any] | None, str]:

@@ -13,7 +13,8 @@ from flax import nnx
 
 from pufferjax import xla_ops
 from pufferjax.core.config import PolicyConfig
-from pufferjax.core.encoders import as_own_encoders, encode, encoders_of, uniform
+from pufferjax.core.encoders import OwnEncoders, as_own_encoders, encode, encoders_of, uniform
+from pufferjax.core.nnx_policy import from_bridge
 from pufferjax.envs import EnvSpec
 
 _MOST_CHOICES = 255  # of a previous action as u8, besides "none"
@@ -121,6 +122,7 @@ def make_policy(spec: EnvSpec, config: PolicyConfig, encoder: Any = None) -> Act
 
 def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: PolicyConfig) -> nn.Module:
     """The policy that is meant: the given module, the one that a PolicyConfig describes, or with None that of `config`.
+    A class of `flax.nnx` is given as `flax.nnx.bridge.to_linen(Class, ...)`.
 
     Raises TypeError saying what is expected and what came.
     """
@@ -129,16 +131,29 @@ def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: Po
     expected = "policy must be a Flax linen module with initial_state, like pufferjax.core.policy.ActorCritic,"
     if isinstance(policy, type):
         raise TypeError(f"{expected} or a PolicyConfig, got the class {policy.__name__}: make one of it")
+    if isinstance(policy, nnx.bridge.ToLinen):
+        return from_bridge(policy)
     if isinstance(policy, nnx.Module):
         name = type(policy).__name__
         raise TypeError(
-            f"{expected} or a PolicyConfig, got the nnx module {name}: wrap it with flax.nnx.bridge.ToLinen"
+            f"{expected} or a PolicyConfig, got the nnx module {name}, whose parameters are made already: give its "
+            f"class, wrapped as flax.nnx.bridge.to_linen({name}, ...), so that every seed makes its own"
         )
     missing = [x for x in ("init", "apply", "initial_state") if not callable(getattr(policy, x, None))]
     missing += [] if hasattr(policy, "spec") else ["spec"]
     if missing:
         raise TypeError(f"{expected} or a PolicyConfig; {type(policy).__name__} has no {', '.join(missing)}")
     return policy
+
+
+def class_name(policy: nn.Module) -> str:
+    """What a run directory records of a policy: its class, and that of its encoders if they are the user's."""
+    name = getattr(policy, "class_name", type(policy).__name__)
+    own = getattr(policy, "encoder", None)
+    if not isinstance(own, OwnEncoders):
+        return name
+    encoders = [x if isinstance(x, str) else type(x).__name__ for _, x in own.of]
+    return f"{name}({', '.join(encoders)})"
 
 
 def init_params(policy: ActorCritic, key: jax.Array):
