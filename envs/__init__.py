@@ -6,7 +6,7 @@ import inspect as _inspect
 from collections.abc import Callable as _Callable
 from typing import Any
 
-from pufferjax.envs.base import EntityLayout, Env, EnvSpec
+from pufferjax.envs.base import EntityLayout, Env, EnvSpec, ObservationPart
 from pufferjax.envs.boxoban.boxoban import make_boxoban
 from pufferjax.envs.breakout.breakout import make_breakout
 from pufferjax.envs.chain_mdp.chain_mdp import make_chain_mdp
@@ -101,6 +101,7 @@ __all__ = [
     "Env",
     "EnvCheckError",
     "EnvSpec",
+    "ObservationPart",
     "as_gymnax",
     "check_env",
     "from_gymnax",

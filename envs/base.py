@@ -10,6 +10,7 @@ flags and `info` belong to the ended one.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,29 @@ class EntityLayout:
     num_self: int  # features of the agent; 0: none
     num_entities: int
     entity_size: int  # features of each entity
+
+
+@dataclasses.dataclass(frozen=True)
+class ObservationPart:
+    """One of several arrays that an observation was made of, and where in the flat observation it lies."""
+
+    name: str  # say "map" or "player.health": its path in the dictionary or tuple
+    offset: int  # of its first number
+    shape: tuple[int, ...]
+    dtype: np.dtype  # uint8 for integers from 0 to `max`, though the whole may be float32; or float32
+    max: int | None  # largest value of integers; None for floats
+    channels_first: bool = False  # three axes are [C, H, W]; False: [H, W, C]
+
+    def __str__(self) -> str:
+        """The name and what it is, say "map u8[9, 9] of 0 to 4"."""
+        kind = "f32" if self.max is None else "u8"
+        integers = "" if self.max is None else f" of 0 to {self.max}"
+        return f"{self.name} {kind}[{', '.join(map(str, self.shape))}]{integers}"
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +77,37 @@ class EnvSpec:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     has_action_mask: bool = False  # of the discrete choices; `Env.action_mask` says which are allowed in a state
+    channels_first: bool = False  # an observation of three axes is [C, H, W]; False: [H, W, C]
+    # Of an observation that was a dictionary, tuple or the like, flattened: its arrays, one after the other, as many
+    # numbers as `obs_shape` says. (): it was one array.
+    obs_parts: tuple[ObservationPart, ...] = ()
+
+    @property
+    def all_parts(self) -> tuple[ObservationPart, ...]:
+        """`obs_parts`, or the whole observation as the only part, named "observation"."""
+        whole = (self.obs_shape, np.dtype(self.obs_dtype), self.obs_max, self.channels_first)
+        return self.obs_parts or (ObservationPart("observation", 0, *whole),)
+
+    def split(self, observations: jax.Array) -> dict[str, jax.Array]:
+        """The parts of observations [..., *obs_shape] by name, each [..., *shape] of its own dtype.
+
+        An observation of one array is {"observation": observations}. Raises ValueError for another shape.
+        """
+        rank = len(self.obs_shape)
+        leading, shape = observations.shape[: observations.ndim - rank], observations.shape[observations.ndim - rank :]
+        if observations.ndim < rank or tuple(shape) != tuple(self.obs_shape):
+            expected = ", ".join(map(str, self.obs_shape))
+            raise ValueError(
+                f"{self.name}: split: observations must have shape [..., {expected}], got {list(observations.shape)}"
+            )
+        if not self.obs_parts:
+            return {"observation": observations}
+        return {
+            part.name: observations[..., part.offset : part.offset + part.size]
+            .reshape((*leading, *part.shape))
+            .astype(part.dtype)
+            for part in self.obs_parts
+        }
 
 
 def _made_again(name: str, params: dict[str, Any]) -> "Env":

@@ -133,6 +133,32 @@ def _check_spec(env: Env) -> None:
     if layout is not None:
         size = layout.num_self + layout.num_entities * layout.entity_size
         _require(size == math.prod(spec.obs_shape), env, prop, f"{layout} has {size} numbers, obs {spec.obs_shape}")
+    _check_parts(env)
+
+
+def _check_parts(env: Env) -> None:
+    """The parts lie one after the other in the observation, and what they say of their numbers fits what it says."""
+    spec, prop, offset = env.spec, "spec.obs_parts", 0
+    for part in spec.obs_parts:
+        dtype = np.dtype(part.dtype)
+        _require(
+            dtype in (np.uint8, np.float32), env, prop, f"dtype of {part.name!r} must be uint8 or float32: {dtype}"
+        )
+        how = f"max of {part.name!r} is {part.max!r} for {dtype}"
+        _require((part.max is not None) == (dtype == np.uint8), env, prop, how)
+        _require(part.max is None or 1 <= part.max <= 255, env, prop, how)
+        how = f"{part.name!r} begins at {part.offset}, the parts before it end at {offset}"
+        _require(part.offset == offset, env, prop, how)
+        offset += part.size
+        if spec.obs_max is not None:
+            within = part.max is not None and part.max <= spec.obs_max
+            _require(within, env, prop, f"max of {part.name!r} is {part.max}, obs_max {spec.obs_max}")
+    if spec.obs_parts:
+        names = [part.name for part in spec.obs_parts]
+        _require(len(set(names)) == len(names), env, prop, f"names must differ, are {names}")
+        is_vector = tuple(spec.obs_shape) == (offset,)
+        _require(is_vector, env, prop, f"the parts have {offset} numbers, obs_shape is {spec.obs_shape}")
+        _require(spec.entities is None, env, prop, "an observation of parts cannot be a list of entities")
 
 
 def _check_shapes(env: Env, num_envs: int, key: jax.Array) -> None:
@@ -229,6 +255,13 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
         for name in _INFO:
             found[f"info[{name!r}] is not zero although no episode ended"] = ~ended & (info[name] != 0)
             found[f"info[{name!r}] is not finite"] = ~jnp.isfinite(info[name].astype(jnp.float32))
+        for part in spec.obs_parts:
+            if part.max is not None:
+                numbers = obs[:, part.offset : part.offset + part.size].astype(jnp.float32)
+                is_code = (numbers >= 0) & (numbers <= part.max) & (numbers == jnp.round(numbers))
+                found[f"part {part.name!r} of an observation is no integer from 0 to {part.max}"] = (
+                    (~is_code).reshape(num_envs, -1).any(axis=1)
+                )
         if spec.obs_max is not None:
             found[f"an observation is above obs_max = {spec.obs_max}"] = (
                 (obs > spec.obs_max).reshape(num_envs, -1).any(1)

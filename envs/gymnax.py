@@ -1,11 +1,12 @@
 """`from_gymnax`: any environment with gymnax's interface as an `Env`. gymnax itself is never imported.
 
 A row holds, in this order: a fingerprint of the layout, the clock and the return of the episode, the observation and
-the environment's state. The observation is kept because gymnax lets it depend on the key and the action of the step
-that led to it, so it cannot be made again from the state. PRNG keys in the state that are mere randomness are not kept:
-every step gives the state new ones, derived from the key of that step, so one snapshot restored twice gives two
-futures. Keys from which a level is made again and again are kept (`pufferjax.envs.state_keys`), and the clock of a game
-that shows or reads the time is left alone (`pufferjax.envs.game_clock`).
+the environment's state. The observation is kept where it depends on the key or the action of the step that led to it,
+as gymnax lets it, and left out where it can be made again from the state (`pufferjax.envs.observe_again`). PRNG keys in
+the state that are mere randomness are not kept: every step gives the state new ones, derived from the key of that step,
+so one snapshot restored twice gives two futures. Keys from which a level is made again and again are kept
+(`pufferjax.envs.state_keys`), and the clock of a game that shows or reads the time is left alone
+(`pufferjax.envs.game_clock`).
 """
 
 import dataclasses
@@ -32,12 +33,15 @@ from pufferjax.envs.actions import (
 from pufferjax.envs.base import Env, EnvSpec
 from pufferjax.envs.game_clock import find_game_clock
 from pufferjax.envs.gymnax_actions import ActionHeads, action_heads
+from pufferjax.envs.observations import observation_reader
+from pufferjax.envs.observe_again import is_made_again, observe_function
 from pufferjax.envs.picture import picture, to_rgb
 from pufferjax.envs.rows import RowLayout, draw_keys, from_bytes, is_key, leaf_name, num_bytes, to_bytes
 from pufferjax.envs.state_keys import stream_keys
 from pufferjax.envs.walk import make_random_walk
 from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
+_SMALL_OBSERVATION = 64  # bytes of an observation that is stored unasked: little is saved by making it again
 _MAX_LISTED = 64  # numbers of an array among the parameters; a larger one is recorded by its checksum
 
 
@@ -45,7 +49,7 @@ class _Row(NamedTuple):
     fingerprint: Any  # u32[], of the layout: the rows of another environment are refused
     clock: Any  # i32[], steps since the episode began
     episode_return: Any  # f32[], so far
-    observation: Any  # as `step` gives it
+    observation: Any  # as `step` gives it; (): made again from the state
     action_mask: Any  # bool[choices], as `step` gives it in its info; None: there is none, or it is made from the state
     state: Any  # the environment's own
 
@@ -60,6 +64,7 @@ def from_gymnax(
     time_field: str | None = "time",
     keep_keys: bool | Collection[str] | None = None,
     action_mask: Callable[[Any], Any] | bool | None = None,
+    store_observation: bool | None = None,
     render: Callable[[Any], Any] | None = None,
     name: str | None = None,
 ) -> Env:
@@ -82,8 +87,11 @@ def from_gymnax(
         (say {"level"} or {"rng.level"}). None: found out; see Randomness.
       action_mask: maps a state of the environment to which choices are allowed in it; see Actions. None: found. False:
         all are.
+      store_observation: whether rows hold the observation. None: if it is small (under 64 bytes) or cannot be made
+        again; see Memory. False: never; ValueError if it cannot be made again. True: always.
       render: draws a state of the environment as u8[H, W, 3]. Default: `env.render(state, params)` if there is one (an
-        RGB array, or a matplotlib figure), else a picture of the observation.
+        RGB array, or a matplotlib figure), else a picture of the observation, or of its largest part with two or three
+        axes.
       name: `spec.name`; `env.name` if None.
 
     Flags. Of the two only `terminated` is set where both hold. A 0.x environment says only `done`: that is a truncation
@@ -92,7 +100,15 @@ def from_gymnax(
     bootstrap is better than a loss of that end.
 
     Observations. One array stays as it is: uint8, bool, and integers that the observation space bounds by 0 and 255
-    become uint8 with `obs_max` from that space, all others float32. A pytree becomes one float32 vector.
+    become uint8 with `obs_max` from that space, all others float32. A dictionary, tuple or other pytree becomes one
+    vector, uint8 if all its arrays would, else float32. `spec.obs_parts` says what lies where and `spec.split` takes it
+    apart again; the policy encodes each part by itself. The space of a part is looked up in `space.spaces`, or in a
+    dictionary or tuple of spaces.
+
+    Memory. A state set holds rows, and the observation may be most of one. An environment with a method get_obs,
+    observation or observe that takes a state (and params) is tried out for a thousand steps, resets and time-outs
+    among them: if that makes, bit for bit, what reset and step have shown, rows hold no observation, and `step` and
+    `observe` make it again.
 
     Randomness. Environment i of a batch steps with a key derived from (key, i). A typed PRNG key in the state is drawn
     anew in every step if it is a mere stream: if every step replaces it by another one, split off or folded, from which
@@ -120,6 +136,8 @@ def from_gymnax(
 
     Raises TypeError or ValueError naming what is missing or wrong.
     """
+    if store_observation is not None and not isinstance(store_observation, bool):
+        raise TypeError(f"from_gymnax: store_observation must be True, False or None, got {store_observation!r}")
     for method in ("reset", "step"):
         if not callable(getattr(env, method, None)):
             raise TypeError(
@@ -155,28 +173,58 @@ def from_gymnax(
     if perf_shape != ():
         raise ValueError(f"{name}: perf must map a return to one number, gives shape {perf_shape}")
 
-    read_observation, obs_max = _observation_reader(name, obs, _space(env, "observation_space", params))
+    read_observation, obs_max, obs_parts = observation_reader(name, obs, _space(env, "observation_space", params))
     obs_struct = jax.eval_shape(read_observation, obs)
-    header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), obs_struct, told_mask, state)
     streams = stream_keys(
         lambda key: env.reset(key, params),
         lambda key, state: _all_and_state(*play(key, state, idle), own_mask),
         state,
     )
     kept_keys = _kept_keys(name, state, streams, keep_keys)
-    layout = RowLayout.of(header, {f"state.{key}".rstrip(".") for key in kept_keys})
-    fingerprint = zlib.crc32(repr((name, layout.describe())).encode())
     trial_params = _concrete(env, params)
+
+    def try_step(key, state, action, at_limit):
+        action = _allowed(heads, action, own_mask and own_mask(state, trial_params))
+        return play(key, state, action, at_limit, trial_params)
+
+    def draw_actions(rng, shape):
+        return _trial_actions(heads, rng, shape)
+
     game_clock = find_game_clock(
         lambda key: env.reset(key, trial_params),
-        lambda key, state, action, at_limit: play(
-            key, state, _allowed(heads, action, own_mask and own_mask(state, trial_params)), at_limit, trial_params
-        )[0],
+        lambda *args: try_step(*args)[0],
         state,
         time_field=time_field,
         limit=limit,
-        draw_actions=lambda rng, shape: _trial_actions(heads, rng, shape),
+        draw_actions=draw_actions,
     )
+
+    def layout_with(observation):
+        header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), observation, told_mask, state)
+        return RowLayout.of(header, {f"state.{key}".rstrip(".") for key in kept_keys})
+
+    layout = layout_with(obs_struct)
+    observe_state = None  # makes the observation of a state; None: rows hold it
+    if not store_observation and (
+        store_observation is False or num_bytes(obs_struct.shape, obs_struct.dtype) >= _SMALL_OBSERVATION
+    ):
+        observe_state, reason = observe_function(env, params, state, obs)
+        if observe_state is not None:
+            small = layout_with(())
+            tried = observe_function(env, trial_params, state, obs)[0]
+            trial = _observation_trial(
+                lambda key: env.reset(key, trial_params), try_step, small, read_observation, tried,
+                game_clock.leaves, limit, told_mask,
+            )  # fmt: skip
+            if is_made_again(*trial, draw_actions):
+                layout = small
+            else:
+                observe_state, reason = None, "that differs from what reset and step show"
+        if observe_state is None and store_observation is False:
+            raise ValueError(
+                f"{name}: store_observation must be True or None, the observation cannot be made again: {reason}"
+            )
+    fingerprint = zlib.crc32(repr((name, layout.describe())).encode())
     clocks = _clocks(layout, game_clock.leaves)
     spec = EnvSpec(
         name=name,
@@ -184,6 +232,7 @@ def from_gymnax(
         obs_dtype=np.dtype(obs_struct.dtype),
         obs_max=obs_max,
         num_actions=heads.num_actions,
+        obs_parts=obs_parts,
         num_agents=1,
         state_bytes=layout.size,
         max_episode_steps=limit,
@@ -197,12 +246,17 @@ def from_gymnax(
     all_allowed = None if told_mask is None else jnp.ones(told_mask.shape, bool)
 
     # --- one environment ----------------------------------------------------------------------------------------------
-    def pack(clock, episode_return, observation, mask, state):
+    def pack(clock, episode_return, obs, mask, state):
+        observation = read_observation(obs) if observe_state is None else ()
         return layout.pack(_Row(jnp.uint32(fingerprint), clock, episode_return, observation, mask, state))
+
+    def observe_one(row):
+        content = layout.unpack(row, key)
+        return content.observation if observe_state is None else read_observation(observe_state(content.state))
 
     def reset_one(key):
         obs, state = env.reset(key, params)
-        return pack(jnp.int32(0), jnp.float32(0), read_observation(obs), all_allowed, state)
+        return pack(jnp.int32(0), jnp.float32(0), obs, all_allowed, state)
 
     def step_one(keys, row, action):
         key_step, key_state = keys
@@ -214,13 +268,7 @@ def from_gymnax(
         ended = outputs.terminated | outputs.truncated
         if mask is not None:
             mask |= ended  # it is of the state that ended the episode
-        row = pack(
-            jnp.where(ended, 0, clock),
-            jnp.where(ended, 0.0, episode_return),
-            read_observation(outputs.obs),
-            mask,
-            outputs.state,
-        )
+        row = pack(jnp.where(ended, 0, clock), jnp.where(ended, 0.0, episode_return), outputs.obs, mask, outputs.state)
         return row, reward, outputs.terminated, outputs.truncated, clock, episode_return
 
     # --- a batch ------------------------------------------------------------------------------------------------------
@@ -234,7 +282,7 @@ def from_gymnax(
         return observe_batch(rows), rows
 
     def observe_batch(rows):
-        return jax.vmap(lambda row: layout.unpack(row, key).observation)(rows)
+        return jax.vmap(observe_one)(rows)
 
     def mask_batch(rows):
         def one(row):
@@ -402,7 +450,9 @@ def from_gymnax(
             return to_rgb(name, render(content.state))
         if callable(getattr(env, "render", None)):
             return to_rgb(name, env.render(content.state, params))
-        return picture(np.asarray(content.observation))
+        parts = spec.split(np.asarray(observe(row[None])[0]))
+        drawn = max(parts.values(), key=lambda x: x.size * (x.ndim in (2, 3)))
+        return picture(drawn if drawn.ndim in (2, 3) else np.concatenate([x.reshape(-1) for x in parts.values()]))
 
     return Env(
         spec=spec,
@@ -548,33 +598,37 @@ def _trial_actions(heads: ActionHeads, rng: np.random.Generator, shape: tuple[in
     )
 
 
-def _observation_reader(name: str, obs: Any, space: Any) -> tuple[Callable[[Any], jax.Array], int | None]:
-    """(function from what `step` returned to the observation of the contract, obs_max)."""
-    leaves = jax.tree.leaves(obs)
-    if not leaves:
-        raise ValueError(f"{name}: the observation holds no array")
-    for leaf in leaves:
-        if is_key(leaf.dtype) or jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-            raise ValueError(f"{name}: an observation must hold real numbers, has {leaf.dtype}")
-    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(obs)):
-        return lambda obs: jnp.concatenate([jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(obs)]), None
-    obs_max = _integer_max(leaves[0].dtype, space)
-    dtype = jnp.float32 if obs_max is None else jnp.uint8
-    return lambda obs: jnp.asarray(obs).astype(dtype), obs_max
+def _observation_trial(
+    reset_state: Callable[[Any], tuple[Any, Any]],
+    play: Callable[..., tuple[Any, Any]],
+    layout: RowLayout,
+    read: Callable[[Any], jax.Array],
+    observe_state: Callable[[Any], Any],
+    clock_leaves: Collection[int],
+    limit: int,
+    told_mask: Any,
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """(reset, step, observe) for `is_made_again`, with rows of `layout`, which hold no observation."""
 
+    def pack(obs, mask, state):
+        return read(obs), layout.pack(_Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), (), mask, state))
 
-def _integer_max(dtype: Any, space: Any) -> int | None:
-    """The largest value of integer observations that fit a byte; None for all others."""
-    if dtype == jnp.bool_:
-        return 1
-    if not jnp.issubdtype(dtype, jnp.integer):
-        return None
-    low, high = getattr(space, "low", None), getattr(space, "high", None)
-    if np.ndim(getattr(space, "n", None)) == 0 and getattr(space, "n", None) is not None:
-        low, high = 0, space.n - 1
-    if low is None or high is None or not np.min(low) >= 0 or not np.max(high) <= 255:
-        return 255 if dtype == jnp.uint8 else None
-    return max(1, int(np.max(high)))
+    def reset(key):
+        obs, state = reset_state(key)
+        return pack(obs, None if told_mask is None else jnp.ones(told_mask.shape, bool), state)
+
+    def step(key, row, action, times_out):
+        key_step, key_state = jax.random.split(key)
+        leaves, treedef = jax.tree.flatten(layout.unpack(row, key_state).state)
+        for i in clock_leaves:
+            leaves[i] = jnp.where(times_out, limit - 1, leaves[i]).astype(leaves[i].dtype)
+        outputs, mask = play(key_step, jax.tree.unflatten(treedef, leaves), action, times_out)
+        return pack(outputs.obs, mask, outputs.state)
+
+    def observe(row):
+        return read(observe_state(layout.unpack(row, jax.random.key(0)).state))
+
+    return reset, step, observe
 
 
 def _require_same(name: str, what: str, first: Any, second: Any) -> None:

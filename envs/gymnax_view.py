@@ -78,7 +78,8 @@ class GymnaxView:
         return _space_class(Discrete)(self.num_actions)
 
     def observation_space(self, params: EnvParams | None = None) -> Any:
-        """Box: 0 to obs_max for integer observations, unbounded for others."""
+        """Box: 0 to obs_max for integer observations, unbounded for others. An observation of several parts is the one
+        vector that it is for an `Env`; `env.spec.split` takes it apart."""
         self._check(params)
         spec = self.env.spec
         low, high = (-np.inf, np.inf) if spec.obs_max is None else (0, spec.obs_max)

@@ -25,6 +25,7 @@ def make_native(
     action_names: tuple[tuple[str, ...], ...],
     render: Callable[[Any], np.ndarray],
     entities: EntityLayout | None = None,
+    channels_first: bool = False,
 ) -> Env:
     """An `Env` over the native simulator `name`; `native_params` are the integers its header parses.
 
@@ -42,6 +43,7 @@ def make_native(
         max_episode_steps=facts["max_episode_steps"],
         action_names=action_names,
         entities=entities,
+        channels_first=channels_first,
     )
     attribute = np.asarray(native_params, np.int64)
     num_agents, state_bytes = spec.num_agents, spec.state_bytes

@@ -27,7 +27,8 @@ def main(argv: list[str]) -> int:
         rows.append(
             (
                 name,
-                f"{short}[{', '.join(map(str, spec.obs_shape))}]",
+                f"{short}[{', '.join(map(str, spec.obs_shape))}]"
+                + f" in {len(spec.obs_parts)} parts" * bool(spec.obs_parts),
                 " x ".join(map(str, spec.num_actions)),
                 str(spec.num_agents),
                 str(spec.state_bytes),

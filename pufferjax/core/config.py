@@ -59,9 +59,12 @@ class PolicyConfig:
     hidden_size: int = 64  # units of the encoder and of every recurrent layer, 1 to 8192
     num_layers: int = 2  # MinGRU layers, 0 to 32; 0: no memory
     # "one_hot": a table row per (cell, code) of small-integer observations; "entity": the maximum over the entities of
-    # an environment that declares them; "linear": the raw numbers; "auto": entity where they are declared, one_hot for
-    # integer observations of at most 32 codes, linear otherwise.
-    encoder: Literal["auto", "one_hot", "entity", "linear"] = "auto"
+    # an environment that declares them; "board": 3x3 mixes of neighbouring cells and their mean and maximum, for boards
+    # [H, W] or [H, W, C] of codes up to 64 or of float planes; "conv": a small convolutional network, for pictures
+    # [H, W] or [H, W, C]; "linear": the raw numbers; "auto": entity where they are declared, one_hot for integers of at
+    # most 32 codes, conv for other [H, W, C] of at least 8 x 8, else linear. Of an observation of several parts each is
+    # encoded by itself, and a part that the named encoder cannot read by what "auto" takes for it.
+    encoder: Literal["auto", "one_hot", "entity", "board", "conv", "linear"] = "auto"
     # Layers of ReLU and a hidden_size x hidden_size matrix added to the encoder, 0 to 8 (0, as in the original: none).
     encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
@@ -81,7 +84,7 @@ class PolicyConfig:
         _check_int("policy.hidden_size", self.hidden_size, 1, 8192)
         _check_int("policy.num_layers", self.num_layers, 0, 32)
         _check_int("policy.encoder_layers", self.encoder_layers, 0, 8)
-        _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "entity", "linear"))
+        _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "entity", "board", "conv", "linear"))
         _check_bool("policy.previous_action", self.previous_action)
         _check_bool("policy.normalize_observations", self.normalize_observations)
         _check_float("policy.observation_clip", self.observation_clip, 0)

@@ -3,6 +3,8 @@
 Written for sequences [T, B]; a rollout step is a sequence of length 1.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,9 @@ from pufferjax import xla_ops
 from pufferjax.core.actions import no_previous_actions, split
 from pufferjax.core.config import PolicyConfig
 from pufferjax.core.distributions import Gaussian
-from pufferjax.core.encoders import encode, encoder_of, uniform
-from pufferjax.core.normalization import OBSERVATION_NORM, ObservationNorm
+from pufferjax.core.encoders import OwnEncoders, as_own_encoders, encode, encoders_of, uniform
+from pufferjax.core.nnx_policy import from_bridge
+from pufferjax.core.normalization import OBSERVATION_NORM, ObservationNorm, are_normalized
 from pufferjax.envs import EnvSpec
 
 _MOST_CHOICES = 255  # of a previous action as u8, besides "none"
@@ -48,10 +51,18 @@ class ActorCritic(nn.Module):
 
     Components are normal with a mean of the decoder's and a learned standard deviation that is the same in every state;
     both in the units of `pufferjax.core.actions`.
+
+    encoder: the user's own, instead of those that `config` chooses; see `make_policy`.
     """
 
     spec: EnvSpec
     config: PolicyConfig
+    encoder: Any = None
+
+    def __post_init__(self):
+        # Held in an object that Flax does not look into, so that their names are not taken before they are used.
+        object.__setattr__(self, "encoder", as_own_encoders(self.encoder))
+        super().__post_init__()
 
     def initial_state(self, num_agents: int) -> jax.Array:
         """f32[L, N, H] of zeros."""
@@ -74,10 +85,10 @@ class ActorCritic(nn.Module):
         """
         spec, config, precision = self.spec, self.config, self.config.precision
         if config.normalize_observations:
-            norm = ObservationNorm(spec.obs_shape, config.observation_clip, name=OBSERVATION_NORM)
-            observations = norm(observations.astype(jnp.float32))
+            norm = ObservationNorm(spec, config.observation_clip, name=OBSERVATION_NORM)
+            observations = norm(observations)
         choices, numbers = split(spec, previous_actions) if config.previous_action else (None, None)
-        x = encode(spec, config, observations, choices)
+        x = encode(spec, config, observations, choices, self.encoder, self)
         if numbers is not None:
             init = uniform((2.0 / numbers.shape[-1]) ** 0.5)
             x += nn.Dense(
@@ -105,23 +116,33 @@ class ActorCritic(nn.Module):
         return tuple(heads), value[..., 0], state
 
 
-def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
-    """The policy for an environment. Raises ValueError if the encoder cannot read its observations."""
-    if config.encoder == "one_hot" and spec.obs_max is None:
-        raise ValueError(f"policy.encoder 'one_hot' needs integer observations, {spec.name} has {spec.obs_dtype}")
-    if config.encoder == "entity" and spec.entities is None:
-        raise ValueError(f"policy.encoder 'entity' needs an environment that declares entities, {spec.name} does not")
-    if config.normalize_observations and encoder_of(spec, config) == "one_hot":
+def make_policy(spec: EnvSpec, config: PolicyConfig, encoder: Any = None) -> ActorCritic:
+    """The policy for an environment.
+
+    encoder: instead of the encoder that `config` names or chooses, a Flax linen module that maps observations
+      [T, B, *obs_shape] to f32[T, B, hidden_size]; of an environment of several parts (`spec.obs_parts`) it gets the
+      dictionary `spec.split(observations)`. Or a mapping from names of parts to such modules, each for its part
+      [T, B, *shape], or to names of encoders; what it does not mention is read as `config` says. Adam steps all
+      parameters of such modules, whatever `ppo.optimizer`.
+
+    Raises ValueError if an encoder cannot read the observations, or makes something else of them; TypeError if it is no
+    such module.
+    """
+    own = as_own_encoders(encoder)
+    encoders_of(spec, config, own)
+    if config.normalize_observations and not are_normalized(spec).any():
         raise ValueError(
-            f"policy.normalize_observations must be False for codes, which are no quantities; {spec.name} gives "
-            f"{spec.obs_dtype} up to {spec.obs_max} and the encoder is one_hot"
+            f"policy.normalize_observations must be False for integers, and {spec.name} observes nothing else"
         )
     if config.previous_action and max(spec.num_actions, default=0) > _MOST_CHOICES:
         raise ValueError(
             f"policy.previous_action must be False for more than {_MOST_CHOICES} choices, {spec.name} has "
             f"{max(spec.num_actions)}"
         )
-    return ActorCritic(spec, config)
+    policy = ActorCritic(spec, config, own)
+    if own is not None:
+        jax.eval_shape(lambda key: init_params(policy, key), jax.random.key(0))  # what it makes of them
+    return policy
 
 
 def check_heads(spec: EnvSpec, heads) -> None:
@@ -139,6 +160,7 @@ def check_heads(spec: EnvSpec, heads) -> None:
 
 def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: PolicyConfig) -> nn.Module:
     """The policy that is meant: the given module, the one that a PolicyConfig describes, or with None that of `config`.
+    A class of `flax.nnx` is given as `flax.nnx.bridge.to_linen(Class, ...)`.
 
     Raises TypeError saying what is expected and what came.
     """
@@ -147,16 +169,29 @@ def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: Po
     expected = "policy must be a Flax linen module with initial_state, like pufferjax.core.policy.ActorCritic,"
     if isinstance(policy, type):
         raise TypeError(f"{expected} or a PolicyConfig, got the class {policy.__name__}: make one of it")
+    if isinstance(policy, nnx.bridge.ToLinen):
+        return from_bridge(policy)
     if isinstance(policy, nnx.Module):
         name = type(policy).__name__
         raise TypeError(
-            f"{expected} or a PolicyConfig, got the nnx module {name}: wrap it with flax.nnx.bridge.ToLinen"
+            f"{expected} or a PolicyConfig, got the nnx module {name}, whose parameters are made already: give its "
+            f"class, wrapped as flax.nnx.bridge.to_linen({name}, ...), so that every seed makes its own"
         )
     missing = [x for x in ("init", "apply", "initial_state") if not callable(getattr(policy, x, None))]
     missing += [] if hasattr(policy, "spec") else ["spec"]
     if missing:
         raise TypeError(f"{expected} or a PolicyConfig; {type(policy).__name__} has no {', '.join(missing)}")
     return policy
+
+
+def class_name(policy: nn.Module) -> str:
+    """What a run directory records of a policy: its class, and that of its encoders if they are the user's."""
+    name = getattr(policy, "class_name", type(policy).__name__)
+    own = getattr(policy, "encoder", None)
+    if not isinstance(own, OwnEncoders):
+        return name
+    encoders = [x if isinstance(x, str) else type(x).__name__ for _, x in own.of]
+    return f"{name}({', '.join(encoders)})"
 
 
 def init_params(policy: ActorCritic, key: jax.Array):
@@ -172,13 +207,17 @@ def muon_labels(params) -> dict:
 
     Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one
     row per code), biases, standard deviations, the first layer on raw numbers (of entities, of the agent itself and of
-    its last action too), and the decoder, whose outputs are not features.
+    its last action too), convolutions of pictures, the user's own encoders, whose first layers are not known, and the
+    decoder, whose outputs are no features.
     """
     first_or_last = ("encoder", "action_encoder", "number_encoder", "decoder")
 
+    def is_first_or_last(names):
+        is_linear_part = names[0].startswith("part_") and len(names) == 2
+        return names[0] in first_or_last or is_linear_part or names[0].startswith("own_encoder")
+
     def label(path, leaf):
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")  # of any pytree, not dicts alone
-        module, name = names[0], names[-1]
-        return "muon" if leaf.ndim == 2 and name == "kernel" and module not in first_or_last else "adam"
+        return "muon" if leaf.ndim == 2 and names[-1] == "kernel" and not is_first_or_last(names) else "adam"
 
     return jax.tree_util.tree_map_with_path(label, params)

@@ -17,7 +17,7 @@ from pufferjax.core.config import TrainConfig
 from pufferjax.core.epochs import draws_ahead, make_epochs
 from pufferjax.core.evaluate import evaluate, unseen
 from pufferjax.core.parallel import choose_devices
-from pufferjax.core.policy import ActorCritic, as_policy
+from pufferjax.core.policy import ActorCritic, as_policy, class_name
 from pufferjax.core.train import check_trainable
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
@@ -86,8 +86,10 @@ def train(
       devices: see `RunOptions`. Called before anything else has used JAX in this process, it makes every CPU core a
         device; a resumed run takes as many devices as it had.
       overlap, checkpoint_interval_seconds, keep_checkpoints, stop_on_non_finite, log: see `RunOptions`.
-      policy: instead of `make_policy(env.spec, config.policy)`. config.toml holds only the name of its class: resume
-        and load the run with it.
+      policy: instead of `make_policy(env.spec, config.policy)`: that with an encoder of the user's
+        (`pufferjax.core.policy.make_policy`), a Flax linen module with the methods of `ActorCritic`, or
+        `flax.nnx.bridge.to_linen` of a class with them. config.toml holds only the name of its class: resume and load
+        the run with it.
       show: progress on stdout.
 
     A first Ctrl-C or SIGTERM ends the run after the epochs under way, writes the checkpoint, skips the evaluation and
@@ -129,7 +131,7 @@ def train(
     policy = as_policy(env.spec, policy, config.policy)
     epochs = make_epochs(env, config, mesh_devices, policy, options.overlap)
     sizes = config.sizes(env.spec.num_agents)
-    run_config = RunConfig(env.spec.name, dict(env.params), config, options, type(policy).__name__)
+    run_config = RunConfig(env.spec.name, dict(env.params), config, options, class_name(policy))
     budget = Budget(sizes.num_epochs, options.max_seconds, start)
     title = f"pufferjax train {env.spec.name}" + (f"  {run_dir}" if run_dir else "")
     dashboard = Dashboard(title, config.total_steps, print_interval_seconds, show=show)
