@@ -11,7 +11,8 @@ from pufferjax import envs
 from pufferjax.core import actions as acting
 from pufferjax.core import distributions
 from pufferjax.core.config import PolicyConfig
-from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.policy import ActorCritic
+from pufferjax.core.policy import as_policy as policy_for
 from pufferjax.core.programs import functions_of, remembered
 from pufferjax.core.rollout import act, forget, initial_memory, look, masks_of, per_env, remember
 from pufferjax.core.waiting import wait
@@ -40,7 +41,9 @@ def unseen(env: Env) -> Env:
 
 def as_policy(env: Env, policy: ActorCritic | PolicyConfig) -> ActorCritic:
     """The policy, made for `env` if only its configuration is given."""
-    return make_policy(env.spec, policy) if isinstance(policy, PolicyConfig) else policy
+    if policy is None:
+        raise TypeError("policy must be a PolicyConfig or the policy itself, got None")
+    return policy_for(env.spec, policy, PolicyConfig())
 
 
 def check_has_episodes(env: Env) -> None:

@@ -33,8 +33,12 @@ class NnxPolicy:
 
 def _shapes(module: nnx.bridge.ToLinen) -> nnx.Module:
     """The nnx module, with shapes for parameters: for what does not depend on them."""
-    rngs = {} if module.skip_rng else {"rngs": nnx.Rngs(0)}
-    return nnx.eval_shape(lambda: module.nnx_class(*module.args, **module.kwargs, **rngs))
+
+    def make():
+        rngs = {} if module.skip_rng else {"rngs": nnx.Rngs(0)}
+        return module.nnx_class(*module.args, **module.kwargs, **rngs)
+
+    return nnx.eval_shape(make)
 
 
 def from_bridge(module: nnx.bridge.ToLinen) -> NnxPolicy:
