@@ -5,9 +5,9 @@ units: those in which a component with two finite bounds has [-1, 1], and the en
 counted from the valid number nearest to 0. With both kinds actions are a tuple of the two.
 
 Numbers are samples of an unbounded distribution and may lie outside. `env_actions` clips them to the bounds, as if the
-environment did, and their log-probability is that of the sample: a density everywhere, whose ratio of two policies makes
-the policy gradient exact. The probability of a clipped action would be a density between the bounds and a mass on them,
-and a density of the sample at the clipped number would be neither.
+environment did, and their log-probability is that of the sample: a density everywhere, whose ratio of two policies
+makes the policy gradient exact. The probability of a clipped action would be a density between the bounds and a mass
+on them, and the density of the Gaussian at the clipped number is neither.
 """
 
 from typing import Any
