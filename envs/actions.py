@@ -14,6 +14,13 @@ import numpy as np
 from pufferjax.xla_ops.checks import check_array
 
 
+def action_form(spec: Any, num_agents: int) -> tuple[tuple[int, ...], Any]:
+    """(shape, dtype) of the actions that `Env.step` takes, of one kind alone."""
+    if spec.action_low:
+        return (num_agents, len(spec.action_low)), jnp.float32
+    return (num_agents,) if len(spec.num_actions) == 1 else (num_agents, len(spec.num_actions)), jnp.int32
+
+
 def split_actions(spec: Any, actions: Any) -> tuple[jax.Array | None, jax.Array | None]:
     """(i32[..., A], f32[..., C]) of what `Env.step` takes; None for the kind that there is not."""
     if spec.num_actions and spec.action_low:
@@ -112,44 +119,36 @@ def check_actions(name: str, spec: Any, actions: Any, num_agents: int) -> Any:
     Raises TypeError for a wrong dtype or structure, ValueError for a wrong shape and, where they are concrete, for
     actions that are none: the first one, and what is valid.
     """
-    shapes = {
-        "choices": ((num_agents,) if len(spec.num_actions) == 1 else (num_agents, len(spec.num_actions)), jnp.int32),
-        "numbers": ((num_agents, len(spec.action_low)), jnp.float32),
-    }
-    if not spec.action_low:
-        actions = check_array(name, "action", actions, *shapes["choices"])
-        _refuse_invalid(name, "action", spec, choices=actions)
-    elif not spec.num_actions:
-        actions = check_array(name, "action", actions, *shapes["numbers"])
-        _refuse_invalid(name, "action", spec, numbers=actions)
-    else:
-        both = f"a tuple (int32[{num_agents}, {len(spec.num_actions)}], float32[{num_agents}, {len(spec.action_low)}])"
-        if not isinstance(actions, (tuple, list)) or len(actions) != 2:
-            what = f"{len(actions)} values" if isinstance(actions, (tuple, list)) else type(actions).__name__
-            raise TypeError(f"{name}: action must be {both}, got {what}")
-        choices = check_array(name, "action[0]", actions[0], (num_agents, len(spec.num_actions)), jnp.int32)
-        numbers = check_array(name, "action[1]", actions[1], *shapes["numbers"])
-        _refuse_invalid(name, "action[0]", spec, choices=choices)
-        _refuse_invalid(name, "action[1]", spec, numbers=numbers)
-        actions = choices, numbers
-    return actions
+    if not (spec.num_actions and spec.action_low):
+        actions = check_array(name, "action", actions, *action_form(spec, num_agents))
+        _refuse_invalid(name, "action", spec, actions)
+        return actions
+    heads, components = len(spec.num_actions), len(spec.action_low)
+    if not isinstance(actions, (tuple, list)) or len(actions) != 2:
+        what = f"{len(actions)} values" if isinstance(actions, (tuple, list)) else type(actions).__name__
+        both = f"(int32[{num_agents}, {heads}], float32[{num_agents}, {components}])"
+        raise TypeError(f"{name}: action must be a tuple {both}, got {what}")
+    choices = check_array(name, "action[0]", actions[0], (num_agents, heads), jnp.int32)
+    numbers = check_array(name, "action[1]", actions[1], (num_agents, components), jnp.float32)
+    _refuse_invalid(name, "action[0]", spec, choices)
+    _refuse_invalid(name, "action[1]", spec, numbers)
+    return choices, numbers
 
 
-def _refuse_invalid(name, argument, spec, choices=None, numbers=None) -> None:
-    values = choices if numbers is None else numbers
-    if not is_concrete(values):
+def _refuse_invalid(name: str, argument: str, spec: Any, actions: jax.Array) -> None:
+    if not is_concrete(actions):
         return
-    values = np.asarray(values)
-    if numbers is None:
-        low, high = np.zeros(len(spec.num_actions), int), np.asarray(spec.num_actions) - 1
-        low, high = (x if values.ndim == 2 else x[0] for x in (low, high))
-    else:
-        low, high = bounds(spec)
-    is_valid = (values >= low) & (values <= high) & np.isfinite(values)  # a NaN is between no bounds
+    values = np.asarray(actions)
+    are_numbers = jnp.issubdtype(values.dtype, jnp.floating)
+    last = np.asarray(spec.num_actions, int) - 1
+    low, high = bounds(spec) if are_numbers else (np.zeros_like(last), last)
+    if values.ndim == 1:
+        low, high = low[0], high[0]
+    is_valid = (values >= low) & (values <= high) & np.isfinite(values)
     for index in np.argwhere(~is_valid)[:1]:
         place = ", ".join(map(str, index))
         low, high = (np.broadcast_to(x, values.shape)[tuple(index)] for x in (low, high))
-        valid = f"{low} to {high}" if numbers is None else f"finite numbers from {low:g} to {high:g}"
+        valid = f"finite numbers from {low:g} to {high:g}" if are_numbers else f"{low} to {high}"
         raise ValueError(f"{name}: {argument}[{place}] is {values[tuple(index)]}, valid are {valid}")
 
 

@@ -36,9 +36,7 @@ class Transitions:
     rewards: jax.Array  # f32[T, B], outcome of the action
     terminated: jax.Array  # bool[T, B]
     truncated: jax.Array  # bool[T, B]
-    action_masks: jax.Array | None = (
-        None  # bool[T, B, choices] the actions were drawn under, if the environment has any
-    )
+    action_masks: jax.Array | None = None  # bool[T, B, choices], what was allowed; None: the environment has no masks
 
 
 @jax.tree_util.register_dataclass
