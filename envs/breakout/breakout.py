@@ -28,8 +28,8 @@ def make_breakout(
       frame_skip: frames of 1/60 s that a step takes with one action, 1 to 64.
       max_steps: the episode is truncated after so many steps, 1 to 10**9.
       clip_reward: the reward of a step is 1 if it earned any points, as the original trains; False: the points.
-      continuous: the action is a number from -1 to 1, the share of the paddle's speed to the right; False: stay, left or
-        right, as in the original.
+      continuous: the action is a number from -1 to 1, the share of the paddle's speed to the right; False: stay, left
+        or right, as in the original.
 
     Raises TypeError or ValueError naming the argument and the valid range.
     """
