@@ -170,6 +170,7 @@ def made_valid(spec: Any, actions: Any) -> Any:
     choices, numbers = split_actions(spec, actions)
     if numbers is None:
         return actions
-    low, high = bounds(spec)
+    largest = np.finfo(np.float32).max
+    low, high = np.clip(bounds(spec), -largest, largest)
     numbers = jnp.clip(jnp.where(jnp.isnan(numbers), np.clip(np.float32(0), low, high), numbers), low, high)
     return join_actions(spec, choices, numbers)

@@ -152,7 +152,7 @@ def from_gymnax(
 
     key = jax.random.key(0)
     obs, state = jax.eval_shape(lambda key: _reset_outputs(name, env.reset(key, params)), key)
-    own_mask = _mask_of_state(name, env, params, heads, action_mask)
+    own_mask = _mask_of_state(name, env, params, heads, action_mask, state)
     is_mask_told = own_mask is None and action_mask is None  # by a step
 
     def play(key, state, action, is_at_limit=False, params=params):
@@ -527,10 +527,10 @@ _MASK_METHODS = ("action_mask", "get_action_mask", "get_legal_actions")
 
 
 def _mask_of_state(
-    name: str, env: Any, params: Any, heads: ActionHeads, action_mask: Any
+    name: str, env: Any, params: Any, heads: ActionHeads, action_mask: Any, state: Any
 ) -> Callable[..., jax.Array] | None:
     """What makes a mask, bool[choices], of a state of the environment (and other parameters than `params`); None if
-    there is nothing that does."""
+    there is nothing that does. state: its shapes."""
     if action_mask is None:
         if not heads.num_actions:
             return None
@@ -552,9 +552,13 @@ def _mask_of_state(
     takes_params = action_mask is None and sum(x.kind in kinds for x in arguments) > 1
 
     def mask(state, params=params):
-        return _read_mask(name, what, heads, function(state, params) if takes_params else function(state))
+        return _read_mask(name, what, heads, raw(state, params))
 
-    return mask
+    def raw(state, params):
+        return function(state, params) if takes_params else function(state)
+
+    is_found = action_mask is not None or jax.eval_shape(lambda state: raw(state, params), state) is not None
+    return mask if is_found else None
 
 
 def _told_mask(name: str, heads: ActionHeads, outputs: Any) -> jax.Array | None:

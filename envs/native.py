@@ -146,7 +146,7 @@ def make_native(
 
     for function in (reset, step, observe, restore, stagger, clock, random_walk):
         # Two of these that are equal compute the same: a program compiled for one serves the other.
-        function.same_as = (function.__name__, simulator, spec, tuple(map(int, native_params)))
+        function.same_as = (function.__name__, spec, tuple(map(int, native_params)), simulator)
     return Env(
         spec=spec,
         params=dict(params),

@@ -1,5 +1,6 @@
 """`pufferjax envs`: the environments, their sizes and their parameters."""
 
+import math
 import sys
 
 from pufferjax.cli.refusals import fail
@@ -8,6 +9,11 @@ USAGE = """\
   pufferjax envs
       the environments
 """
+
+
+def _interval(low: float, high: float) -> str:
+    """The values of a continuous component."""
+    return f"{'[' if low > -math.inf else '('}{low:g}, {high:g}{']' if high < math.inf else ')'}"
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +35,7 @@ def main(argv: list[str]) -> int:
                 name,
                 f"{short}[{', '.join(map(str, spec.obs_shape))}]"
                 + f" in {len(spec.obs_parts)} parts" * bool(spec.obs_parts),
-                " x ".join(map(str, spec.num_actions)),
+                " x ".join([*map(str, spec.num_actions), *map(_interval, spec.action_low, spec.action_high)]),
                 str(spec.num_agents),
                 str(spec.state_bytes),
                 str(spec.max_episode_steps or "none"),
