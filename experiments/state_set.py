@@ -10,9 +10,9 @@ Every run is a process of its own (`pufferjax train ENV`) with the preset of the
 and what follows after --. Results are kept after each run and what is there already is not run again, so an interrupted
 experiment goes on with the same command. Writes results/state_set_ENV.json, .md and .png (or --output).
 
-Of each seed the figure is the mean over whole fresh episodes after the last step, on levels never trained on where there
-are levels. Over seeds it is the interquartile mean with a 95 % bootstrap interval (too narrow with fewer than about ten).
-The random warm-up of the state set comes before the steps of training; its simulator steps are in the table.
+Of each seed the figure is the mean over whole fresh episodes after the last step, on levels never trained on where
+there are levels. Over seeds it is the interquartile mean with a 95 % bootstrap interval (too narrow with fewer than
+about ten). The random warm-up of the state set comes before the steps of training; its simulator steps are in the table.
 """
 
 import argparse
@@ -136,8 +136,8 @@ def _steps_to(level: float, curve: dict, metric: str) -> float:
 
 def table(by_arm: dict[str, dict], label: str) -> str:
     """Markdown, a row per arm; four digits."""
-    titles = ("arm", "seeds", f"{label}: interquartile mean [95 % interval]", "each seed", "half of the best after, M steps",
-              "mean return", "warm-up, M steps")  # fmt: skip
+    titles = ("arm", "seeds", f"{label}: interquartile mean [95 % interval]", "each seed",
+              "half of the best after, M steps", "mean return", "warm-up, M steps")  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for arm, figures in by_arm.items():
         mean, low, high = (f"{figures[x]:.4g}" for x in ("mean", "low", "high"))
