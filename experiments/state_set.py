@@ -12,7 +12,8 @@ experiment goes on with the same command. Writes results/state_set_ENV.json, .md
 
 Of each seed the figure is the mean over whole fresh episodes after the last step, on levels never trained on where
 there are levels. Over seeds it is the interquartile mean with a 95 % bootstrap interval (too narrow with fewer than
-about ten). The random warm-up of the state set comes before the steps of training; its simulator steps are in the table.
+about ten). The random warm-up of the state set comes before the steps of training; its simulator steps are in the
+table.
 """
 
 import argparse
