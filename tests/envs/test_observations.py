@@ -246,7 +246,8 @@ def test_a_run_learns_from_parts_and_can_be_loaded(encoder, grid, tmp_path):
     if encoder == "own":
         with pytest.raises(ValueError, match=r"a policy of its own, ActorCritic\(OwnEncoder\)"):
             pufferjax.load_run(tmp_path / "run", env=grid)
-    _, loaded, params = pufferjax.load_run(tmp_path / "run", env=grid, policy=policy)
+    _, _, loaded, state = pufferjax.load_run(tmp_path / "run", env=grid, policy=policy)
+    params = state.params
     assert ("own_encoder_self.1" in params) == (encoder == "own") and "part_map" in params
     again = pufferjax.evaluate(grid, loaded, params, jax.random.key(0), 64)
     assert again["episode_return"] > 0.6
