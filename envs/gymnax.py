@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax.envs.base import Env, EnvSpec
-from pufferjax.envs.game_clock import find_game_clock
+from pufferjax.envs.game_clock import GameClock, find_game_clock, named_clocks
 from pufferjax.envs.picture import picture, to_rgb
 from pufferjax.envs.rows import RowLayout, draw_keys, from_bytes, is_key, leaf_name, num_bytes, to_bytes
 from pufferjax.envs.state_keys import stream_keys
@@ -49,6 +49,7 @@ def from_gymnax(
     time_field: str | None = "time",
     keep_keys: bool | Collection[str] | None = None,
     auto_reset: bool = True,
+    clock_moves: bool | None = None,
     render: Callable[[Any], Any] | None = None,
     name: str | None = None,
 ) -> Env:
@@ -72,6 +73,7 @@ def from_gymnax(
       auto_reset: whether `step` starts a new episode by itself. False: it returns the last observation and state of an
         episode that ends, and the new one is made here by `env.reset`, for the environments that ended alone: where a
         reset costs more than a step, most of the time.
+      clock_moves: whether nothing but the time limit depends on the time; `spec.clock_moves`. None: found out; see Time.
       render: draws a state of the environment as u8[H, W, 3]. Default: `env.render(state, params)` if there is one (an
         RGB array, or a matplotlib figure), else a picture of the observation.
       name: `spec.name`; `env.name` if None.
@@ -135,24 +137,20 @@ def from_gymnax(
     kept_keys = _kept_keys(name, state, streams, keep_keys)
     layout = RowLayout.of(header, {f"state.{key}".rstrip(".") for key in kept_keys})
     fingerprint = zlib.crc32(repr((name, layout.describe())).encode())
-    trial_params = _concrete(env, params)
-
-    def try_step(key, state, action, at_limit):
-        out = _step_outputs(name, env.step(key, state, action.astype(action_dtype), trial_params), at_limit)
-        if auto_reset:
-            return out
-        fresh_obs, fresh_state = env.reset(jax.random.fold_in(key, 1), trial_params)
-        ended = out.terminated | out.truncated
-        return out._replace(obs=_select(ended, fresh_obs, out.obs), state=_select(ended, fresh_state, out.state))
-
-    game_clock = find_game_clock(
-        lambda key: env.reset(key, trial_params),
-        try_step,
-        state,
-        time_field=time_field,
-        limit=limit,
-        num_actions=num_actions,
-    )
+    game_clock = GameClock(tuple(named_clocks(state, time_field)), bool(clock_moves))
+    if clock_moves is None:
+        trial_params = _concrete(env, params)
+        game_clock = find_game_clock(
+            lambda key: env.reset(key, trial_params),
+            lambda key, state, action, at_limit: _step_outputs(
+                name, env.step(key, state, action.astype(action_dtype), trial_params), at_limit
+            ),
+            state,
+            time_field=time_field,
+            limit=limit,
+            num_actions=num_actions,
+            restarts=auto_reset,
+        )
     clocks = _clocks(layout, game_clock.leaves)
     spec = EnvSpec(
         name=name,

@@ -7,7 +7,7 @@ import gymnax
 
 from pufferjax.envs.base import Env
 from pufferjax.envs.gymnax import from_gymnax
-from pufferjax.envs.suites.plain import changed, plain_arguments, plain_fields
+from pufferjax.envs.suites.plain import plain_arguments, plain_fields
 
 
 def names() -> tuple[str, ...]:
@@ -22,6 +22,6 @@ def defaults(name: str) -> dict[str, Any]:
 def build(name: str, params: dict[str, Any]) -> Env:
     env, default_params = gymnax.make(name)
     arguments = plain_arguments(type(env), env)
-    env, default_params = gymnax.make(name, **changed({key: params[key] for key in arguments}, arguments))
+    env, default_params = gymnax.make(name, **{key: params[key] for key in arguments})
     fields = {key: params[key] for key in plain_fields(default_params)}
     return from_gymnax(env, default_params.replace(**fields), name=f"gymnax:{name}")

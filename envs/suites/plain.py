@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,3 @@ def plain_arguments(function: Callable[..., Any], made: Any = None) -> dict[str,
             found[name] = value
     return found
 
-
-def changed(values: Mapping[str, Plain], defaults: Mapping[str, Plain]) -> dict[str, Plain]:
-    """Those of `values` that are not what they are by default: a package may compute a default from the others."""
-    return {name: value for name, value in values.items() if value != defaults.get(name)}
