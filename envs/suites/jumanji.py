@@ -8,6 +8,7 @@ The state's key is randomness alone, by jumanji's own contract: rows do not hold
 """
 
 import dataclasses
+import functools
 import warnings
 from typing import Any
 
@@ -101,7 +102,7 @@ class _Jumanji:
     def observation(self, timestep):
         spec = self.env.observation_spec
         seen = timestep.observation
-        parts = {key: getattr(seen, key) if key else seen for key in _parts(spec)}
+        parts = {key: functools.reduce(getattr, filter(None, key.split(".")), seen) for key in _parts(spec)}
         return parts if len(parts) > 1 else next(iter(parts.values()))
 
     def action_mask(self, state):
@@ -138,6 +139,6 @@ def _parts(spec: Any) -> dict[str, Any]:
 
 def _flat(prefix: str, spec: Any) -> list[tuple[str, Any]]:
     found = []
-    for key, part in spec.__dict__["_specs"].items():
+    for key, part in vars(spec)["_specs"].items():
         found += _flat(f"{prefix}{key}.", part) if not isinstance(part, specs.Array) else [(prefix + key, part)]
     return found
