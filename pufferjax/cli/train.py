@@ -44,8 +44,9 @@ def main(argv: list[str]) -> int:
 
         config = args.config
         env = config.make_env()
-        choose_devices(config.train, config.options.devices)
-        make_update(env, config.train)  # checks that policy and environment fit
+        fitted = config.train.fitted(env.spec.state_bytes)
+        choose_devices(fitted, config.options.devices)
+        make_update(env, fitted)  # checks that policy and environment fit
         run_dir = (
             args.run_dir
             or Path("runs") / f"{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{config.options.seed}"
