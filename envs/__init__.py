@@ -55,7 +55,8 @@ def parameters(name: str) -> dict[str, _inspect.Parameter]:
 
 def meanings(name: str) -> dict[str, str]:
     """What each keyword argument of `make(name, ...)` means, as the docstring of its factory says under "Args:"; an
-    argument it does not mention is missing, and so are those of a suite's environment. ValueError for an unknown name."""
+    argument it does not mention is missing, and so are those of a suite's environment. ValueError for an unknown
+    name."""
     parameters(name)
     if name not in _FACTORIES:
         return {}

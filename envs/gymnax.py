@@ -73,7 +73,8 @@ def from_gymnax(
       auto_reset: whether `step` starts a new episode by itself. False: it returns the last observation and state of an
         episode that ends, and the new one is made here by `env.reset`, for the environments that ended alone: where a
         reset costs more than a step, most of the time.
-      clock_moves: whether nothing but the time limit depends on the time; `spec.clock_moves`. None: found out; see Time.
+      clock_moves: `spec.clock_moves`: whether nothing but the time limit depends on the time. None: found out; see
+        Time.
       render: draws a state of the environment as u8[H, W, 3]. Default: `env.render(state, params)` if there is one (an
         RGB array, or a matplotlib figure), else a picture of the observation.
       name: `spec.name`; `env.name` if None.

@@ -8,12 +8,14 @@ A suite is one module here with three functions:
 - `build(name, params) -> Env`: that environment, with a value for each of these
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -59,7 +61,8 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
     """The keyword arguments of `make(name, ...)` with their types and defaults. ValueError for an unknown name or a
     package that is not installed."""
     suite, environment = _split(name)
-    defaults = _adapter(suite).defaults(environment)
+    with _quiet():
+        defaults = _adapter(suite).defaults(environment)
     kind = inspect.Parameter.KEYWORD_ONLY
     return {key: inspect.Parameter(key, kind, default=value, annotation=type(value)) for key, value in defaults.items()}
 
@@ -77,7 +80,8 @@ def make(name: str, **params: Any) -> Env:
             valid = ", ".join(values) or "none"
             raise ValueError(f"envs.make: {name} has no argument {key!r}; valid are {valid}")
         values[key] = _of_type(name, key, value, type(values[key]))
-    env = _adapter(suite).build(environment, values)
+    with _quiet():
+        env = _adapter(suite).build(environment, values)
     return dataclasses.replace(env, spec=dataclasses.replace(env.spec, name=name), params=values)
 
 
@@ -99,7 +103,8 @@ def _adapter(suite: str) -> ModuleType:
         here = ".".join(map(str, sys.version_info[:2]))
         raise ValueError(f"the environments of {suite} need Python {needed} or newer, this is {here}")
     try:
-        return importlib.import_module(f"pufferjax.envs.suites.{suite}")
+        with _quiet():
+            return importlib.import_module(f"pufferjax.envs.suites.{suite}")
     except ModuleNotFoundError as error:
         because = "" if error.name == found.package else f" ({error})"
         raise ValueError(
@@ -107,6 +112,13 @@ def _adapter(suite: str) -> ModuleType:
         ) from None
     except Exception as error:  # whatever a package raises that does not go with the others here
         raise ValueError(f"the package of {suite} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What a package prints of itself goes to stderr: stdout is for what a command was asked for."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def _of_type(name: str, key: str, value: Any, kind: type) -> Any:

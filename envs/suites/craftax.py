@@ -1,6 +1,6 @@
-"""Craftax and Craftax-Classic. An episode ends at death or, in Craftax, at the victory over the boss; where it has reached
-`max_timesteps` and not ended otherwise, it is truncated. Parameters are the numbers of Craftax's `EnvParams` and
-`StaticEnvParams`."""
+"""Craftax and Craftax-Classic. An episode ends at death, in lava or, in Craftax, at the victory over the boss; one that
+reaches `max_timesteps` before is truncated. Parameters are the numbers of Craftax's `EnvParams` and `StaticEnvParams`.
+"""
 
 import dataclasses
 from typing import Any

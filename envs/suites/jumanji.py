@@ -1,8 +1,9 @@
 """jumanji. Parameters are the numbers among the arguments of the class.
 
-An episode that ends with a discount of 0 is terminated, any other is truncated. Several agents act as one: their actions
-are the components of one action, their rewards are summed. Where the mask of an action of several components says which
-combinations are valid, the action is one choice among all combinations. The mask is no part of the observation.
+An episode that ends with a discount of 0 is terminated, any other is truncated. Several agents act as one: their
+actions are the components of one action, their rewards are summed. Where the mask of an action of several components
+says which combinations are valid, the action is one choice among all combinations. The mask is no part of the
+observation.
 
 The state's key is randomness alone, by jumanji's own contract: rows do not hold it, and every step gets a new one.
 """
@@ -12,7 +13,6 @@ import functools
 import warnings
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import jumanji
 import numpy as np
@@ -43,7 +43,7 @@ def build(name: str, params: dict[str, Any]) -> Env:
     limit = params.pop("max_episode_steps", params.get("time_limit"))
     env = _make(name, **params)
     return from_gymnax(
-        _Jumanji(env, type(env).__name__),
+        (_Masked if hasattr(env.observation_spec, "action_mask") else _Jumanji)(env, type(env).__name__),
         max_episode_steps=limit,
         time_field="step_count",
         keep_keys=False,
@@ -105,9 +105,6 @@ class _Jumanji:
         parts = {key: functools.reduce(getattr, filter(None, key.split(".")), seen) for key in _parts(spec)}
         return parts if len(parts) > 1 else next(iter(parts.values()))
 
-    def action_mask(self, state):
-        return state[1].ravel()
-
     def _with_mask(self, state, timestep):
         if self._mask_shape is None:
             return state
@@ -128,6 +125,13 @@ class _Jumanji:
         terminated = ended & (jnp.max(timestep.discount) == 0)
         obs, state = self.observation(timestep), self._with_mask(state, timestep)
         return obs, state, jnp.sum(timestep.reward), terminated, ended & ~terminated, {}
+
+
+class _Masked(_Jumanji):
+    """One whose observation says which actions are valid: its states come with that mask."""
+
+    def action_mask(self, state):
+        return state[1].ravel()
 
 
 def _parts(spec: Any) -> dict[str, Any]:

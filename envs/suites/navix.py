@@ -17,7 +17,14 @@ from pufferjax.envs.gymnax import from_gymnax
 from pufferjax.envs.suites.plain import plain_fields
 from pufferjax.envs.suites.spaces import Box, Discrete
 
-_OBSERVATIONS = ("categorical", "categorical_first_person", "symbolic", "symbolic_first_person", "rgb", "rgb_first_person")
+_OBSERVATIONS = (
+    "categorical",
+    "categorical_first_person",
+    "symbolic",
+    "symbolic_first_person",
+    "rgb",
+    "rgb_first_person",
+)
 _FIXED = ("height", "width", "disable_autoreset")  # the first two belong to the name
 
 

@@ -47,4 +47,3 @@ def plain_arguments(function: Callable[..., Any], made: Any = None) -> dict[str,
         if value is not None:
             found[name] = value
     return found
-

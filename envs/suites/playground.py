@@ -1,6 +1,6 @@
-"""MuJoCo Playground. Parameters are the numbers and texts in the default configuration of an environment; physics runs in
-JAX (`impl`), not in Warp, which needs an Nvidia GPU. Robots of locomotion and manipulation are downloaded by the package
-when one of them is first made."""
+"""MuJoCo Playground. Parameters are the numbers and texts in the default configuration of an environment; physics runs
+in JAX (`impl`), not in Warp, which needs an Nvidia GPU. Robots of locomotion and manipulation are downloaded by the
+package when one of them is first made."""
 
 from typing import Any
 

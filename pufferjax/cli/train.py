@@ -26,8 +26,8 @@ def main(argv: list[str]) -> int:
 
     if not argv or argv[0].startswith("-"):
         print(
-            f"usage: pufferjax train ENV [flags]; ENV is one of {', '.join(envs.names())}, or SUITE:NAME (pufferjax envs "
-            "lists the suites)",
+            f"usage: pufferjax train ENV [flags]; ENV is one of {', '.join(envs.names())}, or SUITE:NAME (pufferjax "
+            "envs lists the suites)",
             file=sys.stderr,
         )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
