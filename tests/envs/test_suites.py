@@ -120,7 +120,7 @@ class Counter:
 
 def test_restarts_where_the_environment_does_not():
     num_envs = 300  # more than are reset in one round
-    env = envs.from_gymnax(Counter(), max_episode_steps=10, auto_reset=False, name="counter")
+    env = envs.from_gymnax(Counter(), max_episode_steps=6, auto_reset=False, name="counter")
     envs.check_env(env)
     obs, state = env.reset(KEY, num_envs)
     actions = jax.random.randint(KEY, (8, num_envs), 0, 2)
@@ -145,7 +145,7 @@ def counters(monkeypatch):
     module.names = lambda: ("Counter-v0",)
     module.defaults = lambda name: {"length": 6, "scale": 1.0, "is_odd": False}
     module.build = lambda name, params: envs.from_gymnax(
-        Counter(params["length"]), max_episode_steps=params["length"] + 1, auto_reset=False, name=f"counters:{name}"
+        Counter(params["length"]), max_episode_steps=params["length"], auto_reset=False, name=f"counters:{name}"
     )
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(suites.SUITES, "counters", suites.Suite("json", "counts"))
@@ -155,7 +155,7 @@ def counters(monkeypatch):
 def test_parameters_are_what_config_toml_can_hold(counters):
     assert envs.is_known("counters:Counter-v0") and not envs.is_known("counter:Counter-v0")
     env = envs.make("counters:Counter-v0", length=np.int64(4), scale=2)
-    assert env.spec.name == "counters:Counter-v0" and env.spec.max_episode_steps == 5
+    assert env.spec.name == "counters:Counter-v0" and env.spec.max_episode_steps == 4
     assert env.params == {"length": 4, "scale": 2.0, "is_odd": False}
     assert [type(value) for value in env.params.values()] == [int, float, bool]
     assert envs.parameters("counters:Counter-v0")["scale"] == inspect.Parameter(
