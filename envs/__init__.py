@@ -55,11 +55,10 @@ def parameters(name: str) -> dict[str, _inspect.Parameter]:
 
 def meanings(name: str) -> dict[str, str]:
     """What each keyword argument of `make(name, ...)` means, as the docstring of its factory says under "Args:"; an
-    argument it does not mention is missing, and so are those of a suite's environment. ValueError for an unknown
-    name."""
-    parameters(name)
+    argument it does not mention is missing. ValueError for an unknown name."""
+    known = parameters(name)
     if name not in _FACTORIES:
-        return {}
+        return {argument: f"Parameter of {name}, as its package has it." for argument in known}
     _, _, section = (_inspect.getdoc(_FACTORIES[name]) or "").partition("Args:\n")
     found: dict[str, list[str]] = {}
     for line in section.split("\n\n")[0].splitlines():
