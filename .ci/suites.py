@@ -3,7 +3,8 @@ evaluated, then the suite's own tests.
 
     python .ci/suites.py FOLDER [SUITE ...]        # default: all that this Python can have
 
-One environment after the other, FOLDER/<suite>, deleted when its suite has passed; what went on is in FOLDER/<suite>.log.
+One environment after the other, FOLDER/<suite>, deleted when its suite has passed; what went on is in
+FOLDER/<suite>.log.
 """
 
 import os

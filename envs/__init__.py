@@ -7,7 +7,7 @@ from collections.abc import Callable as _Callable
 from typing import Any
 
 from pufferjax.envs import suites
-from pufferjax.envs.base import EntityLayout, Env, EnvSpec
+from pufferjax.envs.base import EntityLayout, Env, EnvSpec, ObservationPart
 from pufferjax.envs.boxoban.boxoban import make_boxoban
 from pufferjax.envs.breakout.breakout import make_breakout
 from pufferjax.envs.chain_mdp.chain_mdp import make_chain_mdp
@@ -117,6 +117,7 @@ __all__ = [
     "Env",
     "EnvCheckError",
     "EnvSpec",
+    "ObservationPart",
     "as_gymnax",
     "check_env",
     "from_gymnax",

@@ -1,5 +1,6 @@
 """The contract of `pufferjax.envs.base` as executable checks: `check_env(env)` for an environment of your own."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,15 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
+from pufferjax.envs.actions import (
+    bounds,
+    choose_allowed,
+    idle_actions,
+    join_actions,
+    random_actions,
+    split_actions,
+    split_masks,
+)
 from pufferjax.envs.base import Env
 from pufferjax.xla_ops.checks import usual_promotion
 
@@ -41,6 +51,10 @@ def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key:
     if num_steps is None:
         num_steps = min(env.spec.max_episode_steps + 16, 20_000) if env.spec.max_episode_steps else 1000
     _check_spec(env)
+    _check_action_mask(env, num_envs, key)
+    _check_refusals(env, num_envs, key)
+    _check_unadapted(env, num_envs, key)
+    env = _with_allowed_actions(env)
     _check_shapes(env, num_envs, key)
     _check_determinism(env, num_envs, key)
     _check_jit(env, num_envs, key)
@@ -48,10 +62,8 @@ def check_env(env: Env, *, num_envs: int = 8, num_steps: int | None = None, key:
     _check_restore(env, num_envs, key)
     _check_clock(env, num_envs, key)
     _check_moved_clock(env, num_envs, key)
-    _check_unadapted(env, num_envs, key)
     _check_batch_size(env, num_envs, key)
     _check_vmap(env, num_envs, key)
-    _check_refusals(env, num_envs, key)
     _check_stagger(env, num_envs, num_steps, key)
     _check_random_walk(env, num_envs, num_steps, key)
     _check_render(env, key)
@@ -99,19 +111,35 @@ def _named(outputs: Any) -> dict[str, Any]:
     return dict(zip(("obs", "state", "reward", "terminated", "truncated", "info"), outputs, strict=True))
 
 
-def _random_actions(env: Env, key: jax.Array, num_envs: int, num_steps: int) -> jax.Array:
-    """i32[num_steps, N*K] or, with several heads, i32[num_steps, N*K, heads]."""
-    heads = env.spec.num_actions
-    shape = (num_steps, num_envs * env.spec.num_agents, len(heads))
-    actions = jax.random.randint(key, shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
-    return actions[..., 0] if len(heads) == 1 else actions
+def _random_actions(env: Env, key: jax.Array, num_envs: int, num_steps: int) -> Any:
+    """As `step` takes them, with an axis of num_steps in front; whatever a mask allows."""
+    return random_actions(env.spec, key, (num_steps, num_envs * env.spec.num_agents))
 
 
-def _run(env: Env, key: jax.Array, state: jax.Array, actions: jax.Array) -> list[dict[str, Any]]:
+def _at(actions: Any, index: Any) -> Any:
+    """`actions[index]` of each kind."""
+    return jax.tree.map(lambda x: x[index], actions)
+
+
+def _with_allowed_actions(env: Env) -> Env:
+    """`env` that takes, in place of a choice which its mask forbids in that state, one that it allows."""
+    spec = env.spec
+    if not spec.has_action_mask:
+        return env
+
+    def step(key, state, action):
+        choices, numbers = split_actions(spec, action)
+        choices = choose_allowed(spec, jnp.asarray(choices), env.action_mask(state))
+        return env.step(key, state, join_actions(spec, choices, numbers))
+
+    return dataclasses.replace(env, step=step)
+
+
+def _run(env: Env, key: jax.Array, state: jax.Array, actions: Any) -> list[dict[str, Any]]:
     """One call after the other, without jit; every output of every step."""
     steps = []
-    for t, action in enumerate(actions):
-        steps.append(_named(env.step(jax.random.fold_in(key, t), state, action)))
+    for t in range(jax.tree.leaves(actions)[0].shape[0]):
+        steps.append(_named(env.step(jax.random.fold_in(key, t), state, _at(actions, t))))
         state = steps[-1]["state"]
     return steps
 
@@ -124,7 +152,14 @@ def _check_spec(env: Env) -> None:
     _require(dtype in (np.uint8, np.float32), env, prop, f"obs_dtype must be uint8 or float32, is {dtype}")
     integer = dtype == np.uint8
     _require((spec.obs_max is not None) == integer, env, prop, f"obs_max is {spec.obs_max!r} for {dtype} observations")
-    _require(min(spec.num_actions, default=0) >= 1, env, prop, f"num_actions is {spec.num_actions}")
+    _require(min(spec.num_actions, default=1) >= 1, env, prop, f"num_actions is {spec.num_actions}")
+    _require(spec.num_actions or spec.action_low, env, prop, "num_actions and action_low are both empty")
+    low, high = spec.action_low, spec.action_high
+    are_bounds = len(low) == len(high) and all(map(_is_range, low, high))
+    _require(are_bounds, env, prop, f"action_low is {low}, action_high {high}")
+    are_f32 = all(float(np.float32(x)) == x for x in (*low, *high))
+    _require(are_f32, env, prop, f"action_low and action_high must be float32 numbers, are {low} and {high}")
+    _require(spec.num_actions or not spec.has_action_mask, env, prop, "has_action_mask without a discrete head")
     for field, least in (("num_agents", 1), ("state_bytes", 1), ("max_episode_steps", 0)):
         _require(getattr(spec, field) >= least, env, prop, f"{field} is {getattr(spec, field)}")
     names = tuple(len(head) for head in spec.action_names)
@@ -133,6 +168,64 @@ def _check_spec(env: Env) -> None:
     if layout is not None:
         size = layout.num_self + layout.num_entities * layout.entity_size
         _require(size == math.prod(spec.obs_shape), env, prop, f"{layout} has {size} numbers, obs {spec.obs_shape}")
+    _check_parts(env)
+
+
+def _check_parts(env: Env) -> None:
+    """The parts lie one after the other in the observation, and what they say of their numbers fits what it says."""
+    spec, prop, offset = env.spec, "spec.obs_parts", 0
+    for part in spec.obs_parts:
+        dtype = np.dtype(part.dtype)
+        _require(
+            dtype in (np.uint8, np.float32), env, prop, f"dtype of {part.name!r} must be uint8 or float32: {dtype}"
+        )
+        how = f"max of {part.name!r} is {part.max!r} for {dtype}"
+        _require((part.max is not None) == (dtype == np.uint8), env, prop, how)
+        _require(part.max is None or 1 <= part.max <= 255, env, prop, how)
+        how = f"{part.name!r} begins at {part.offset}, the parts before it end at {offset}"
+        _require(part.offset == offset, env, prop, how)
+        offset += part.size
+        if spec.obs_max is not None:
+            within = part.max is not None and part.max <= spec.obs_max
+            _require(within, env, prop, f"max of {part.name!r} is {part.max}, obs_max {spec.obs_max}")
+    if spec.obs_parts:
+        names = [part.name for part in spec.obs_parts]
+        _require(len(set(names)) == len(names), env, prop, f"names must differ, are {names}")
+        is_vector = tuple(spec.obs_shape) == (offset,)
+        _require(is_vector, env, prop, f"the parts have {offset} numbers, obs_shape is {spec.obs_shape}")
+        _require(spec.entities is None, env, prop, "an observation of parts cannot be a list of entities")
+
+
+def _is_range(low: float, high: float) -> bool:
+    return low <= high and low < math.inf and high > -math.inf
+
+
+def _check_action_mask(env: Env, num_envs: int, key: jax.Array) -> None:
+    spec, prop = env.spec, "action_mask"
+    _, state = env.reset(key, num_envs)
+    if not spec.has_action_mask:
+        _require(env.action_mask(state) is None, env, prop, "it is not None although spec.has_action_mask is False")
+        return
+    allowed = _with_allowed_actions(env)
+    actions = _random_actions(env, key, num_envs, _FEW_STEPS)
+    shape = (num_envs * spec.num_agents, sum(spec.num_actions))
+    for t in range(_FEW_STEPS):
+        masks = env.action_mask(state)
+        _require(masks is not None, env, prop, "it is None although spec.has_action_mask is True")
+        is_right = tuple(masks.shape) == shape and masks.dtype == np.bool_
+        _require(is_right, env, prop, f"must be bool{shape}, is {masks.dtype}{tuple(masks.shape)}")
+        for head, mask in enumerate(split_masks(spec, np.asarray(masks))):
+            _require(mask.any(axis=-1).all(), env, prop, f"a state allows no action of head {head}")
+        _require_equal(env, prop, masks, jax.jit(env.action_mask)(state), "under jit:")
+        if t + 1 < _FEW_STEPS:
+            _, state, *_ = allowed.step(jax.random.fold_in(key, t), state, _at(actions, t))
+    rows = env.snapshot(state)
+    _, other = env.reset(jax.random.fold_in(key, 1), num_envs)
+    restored = env.action_mask(env.restore(other, rows, jnp.arange(num_envs, dtype=jnp.int32)))
+    _require_equal(env, prop, masks, restored, "of a state that was restored:")
+    few = max(1, num_envs // 2)
+    half = env.action_mask(state[:few])
+    _require_equal(env, prop, masks[: few * spec.num_agents], half, f"of the first {few} of {num_envs}:")
 
 
 def _check_shapes(env: Env, num_envs: int, key: jax.Array) -> None:
@@ -159,7 +252,7 @@ def _check_shapes(env: Env, num_envs: int, key: jax.Array) -> None:
     compare("observe", {"obs": env.observe(state)})
     compare("snapshot", {"state": env.snapshot(state)})
     compare("clock", dict(zip(("times", "state"), env.clock(state), strict=True)))
-    action = _random_actions(env, key, num_envs, 1)[0]
+    action = _at(_random_actions(env, key, num_envs, 1), 0)
     outputs = _named(env.step(key, state, action))
     info = outputs.pop("info")
     missing = [name for name in _INFO if name not in info]
@@ -184,7 +277,7 @@ def _check_jit(env: Env, num_envs: int, key: jax.Array) -> None:
     actions = _random_actions(env, key, num_envs, _FEW_STEPS)
     step, state = jax.jit(env.step), eager[1]
     for t, expected in enumerate(_run(env, key, state, actions)):
-        outputs = _named(step(jax.random.fold_in(key, t), state, actions[t]))
+        outputs = _named(step(jax.random.fold_in(key, t), state, _at(actions, t)))
         _require_equal(env, prop, expected, outputs, f"step {t}:")
         state = outputs["state"]
     _require_equal(env, prop, env.observe(state), jax.jit(env.observe)(state), "observe:")
@@ -229,6 +322,13 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
         for name in _INFO:
             found[f"info[{name!r}] is not zero although no episode ended"] = ~ended & (info[name] != 0)
             found[f"info[{name!r}] is not finite"] = ~jnp.isfinite(info[name].astype(jnp.float32))
+        for part in spec.obs_parts:
+            if part.max is not None:
+                numbers = obs[:, part.offset : part.offset + part.size].astype(jnp.float32)
+                is_code = (numbers >= 0) & (numbers <= part.max) & (numbers == jnp.round(numbers))
+                found[f"part {part.name!r} of an observation is no integer from 0 to {part.max}"] = (
+                    (~is_code).reshape(num_envs, -1).any(axis=1)
+                )
         if spec.obs_max is not None:
             found[f"an observation is above obs_max = {spec.obs_max}"] = (
                 (obs > spec.obs_max).reshape(num_envs, -1).any(1)
@@ -243,9 +343,10 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
             state, clock, returns, first = carry
             key_t = jax.random.fold_in(key, t)
             # Half of the batch repeats one action, which in many games idles into the time limit.
-            action = _random_actions(env, key_t, num_envs, 1)[0]
-            idle = (jnp.arange(num_envs * agents) // agents < num_envs // 2).reshape(-1, *[1] * (action.ndim - 1))
-            action = jnp.where(idle, 0, action)
+            action = _at(_random_actions(env, key_t, num_envs, 1), 0)
+            is_idle = jnp.arange(num_envs * agents) // agents < num_envs // 2
+            idle = idle_actions(spec, (num_envs * agents,))
+            action = jax.tree.map(lambda x, y: jnp.where(is_idle.reshape(-1, *[1] * (x.ndim - 1)), x, y), idle, action)
             obs, state, reward, terminated, truncated, info = env.step(key_t, state, action)
             clock += 1
             returns += jnp.where(jnp.isfinite(reward), reward, 0).reshape(num_envs, agents).sum(axis=1)
@@ -256,7 +357,7 @@ def _check_long_rollout(env: Env, num_envs: int, num_steps: int, key: jax.Array)
 
         names = jax.eval_shape(
             lambda s: violations(
-                *env.step(key, s, _random_actions(env, key, num_envs, 1)[0]), jnp.zeros(num_envs, jnp.int32)
+                *env.step(key, s, _at(_random_actions(env, key, num_envs, 1), 0)), jnp.zeros(num_envs, jnp.int32)
             ),
             state,
         )
@@ -280,19 +381,20 @@ def _check_restore(env: Env, num_envs: int, key: jax.Array) -> None:
     key_reset, key_other, key_actions, key_run = jax.random.split(key, 4)
     _, state = env.reset(key_reset, num_envs)
     actions = _random_actions(env, key_actions, num_envs, 3 * _FEW_STEPS)
-    state = _run(env, key_run, state, actions[:_FEW_STEPS])[-1]["state"]
+    state = _run(env, key_run, state, _at(actions, slice(_FEW_STEPS)))[-1]["state"]
     rows = np.array(env.snapshot(state))  # a copy on the host: what a state set keeps
     obs = np.asarray(env.observe(state))
     ids = jnp.arange(num_envs, dtype=jnp.int32)
 
-    expected = _run(env, key_run, state, actions[_FEW_STEPS : 2 * _FEW_STEPS])
+    next_actions, other_actions = (_at(actions, slice(n * _FEW_STEPS, (n + 1) * _FEW_STEPS)) for n in (1, 2))
+    expected = _run(env, key_run, state, next_actions)
     later = expected[-1]["state"]
-    dirty = _run(env, key_other, env.reset(key_other, num_envs)[1], actions[2 * _FEW_STEPS :])[-1]["state"]
+    dirty = _run(env, key_other, env.reset(key_other, num_envs)[1], other_actions)[-1]["state"]
     for what, target in {"the state it became": later, "a state of other episodes": dirty}.items():
         restored = env.restore(target, rows, ids)
         _require_equal(env, prop, rows, env.snapshot(restored), f"rows restored into {what} come back changed:")
         _require_equal(env, prop, obs, env.observe(restored), f"the observation after a restore into {what}:")
-        repeated = _run(env, key_run, restored, actions[_FEW_STEPS : 2 * _FEW_STEPS])
+        repeated = _run(env, key_run, restored, next_actions)
         for t in range(_FEW_STEPS):
             _require_equal(
                 env, prop, expected[t], repeated[t], f"the same steps after a restore into {what}, step {t}:"
@@ -416,7 +518,8 @@ def _check_batch_size(env: Env, num_envs: int, key: jax.Array) -> None:
     full = env.reset(key, num_envs)
     _require_equal(env, prop, head(full), env.reset(key, few), f"reset of the first {few} of {num_envs}:")
     actions = _random_actions(env, key, num_envs, _FEW_STEPS)
-    half = _run(env, key, full[1][:few], actions[:, : few * env.spec.num_agents])
+    first_actions = _at(actions, (slice(None), slice(few * env.spec.num_agents)))
+    half = _run(env, key, full[1][:few], first_actions)
     for t, outputs in enumerate(_run(env, key, full[1], actions)):
         _require_equal(env, prop, head(outputs), half[t], f"the first {few} of {num_envs}, step {t}:")
 
@@ -429,11 +532,11 @@ def _check_vmap(env: Env, num_envs: int, key: jax.Array) -> None:
     apart = [reset(k) for k in keys]
     for i, expected in enumerate(apart):
         _require_equal(env, prop, expected, jax.tree.map(lambda x, i=i: x[i], together), f"reset, lane {i}:")
-    actions = _random_actions(env, key, num_envs, 1)[0]
-    actions = actions.reshape(num_envs, env.spec.num_agents, *actions.shape[1:])
+    actions = _at(_random_actions(env, key, num_envs, 1), 0)
+    actions = jax.tree.map(lambda x: x.reshape(num_envs, env.spec.num_agents, *x.shape[1:]), actions)
     outputs = jax.vmap(env.step)(keys, together[1], actions)
     for i, (_, state) in enumerate(apart):
-        expected = env.step(keys[i], state, actions[i])
+        expected = env.step(keys[i], state, _at(actions, i))
         _require_equal(env, prop, expected, jax.tree.map(lambda x, i=i: x[i], outputs), f"step, lane {i}:")
     for name, function, arguments in (("reset", reset, (keys,)), ("step", env.step, (keys, together[1], actions))):
         single = _native_calls(jax.make_jaxpr(function)(*jax.tree.map(lambda x: x[0], arguments)).jaxpr)
@@ -459,7 +562,7 @@ def _check_refusals(env: Env, num_envs: int, key: jax.Array) -> None:
     _, state = env.reset(key, num_envs)
     rows = np.asarray(env.snapshot(state))
     ids = np.arange(num_envs, dtype=np.int32)
-    action = np.asarray(_random_actions(env, key, num_envs, 1)[0])
+    action = jax.tree.map(np.asarray, _at(_random_actions(env, key, num_envs, 1), 0))
 
     def refused(prop: str, what: str, function: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -477,13 +580,28 @@ def _check_refusals(env: Env, num_envs: int, key: jax.Array) -> None:
     refused(prop, "fewer env_ids than rows", env.restore, state, rows, ids[:-1])
 
     prop = "step refuses bad actions and states"
-    for head, choices in enumerate(spec.num_actions):
-        for bad in (-1, choices):
-            wrong = action.copy()
-            wrong.reshape(-1, len(spec.num_actions))[-1, head] = bad
-            refused(prop, f"action {bad} of {choices} in head {head}", env.step, key, state, wrong)
-    refused(prop, "float32 actions", env.step, key, state, action.astype(np.float32))
-    refused(prop, "an action too few", env.step, key, state, action[:-1])
+    choices, numbers = split_actions(spec, action)
+    for head, count in enumerate(spec.num_actions):
+        for bad in (-1, count):
+            wrong = np.array(choices)
+            wrong[-1, head] = bad
+            refused(prop, f"action {bad} of {count} in head {head}", env.step, key, state,
+                    join_actions(spec, wrong, numbers))  # fmt: skip
+    for component, (low, high) in enumerate(zip(*bounds(spec), strict=True)):
+        beyond = [np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf))]
+        for bad in (np.nan, -np.inf, np.inf, *(x for x in beyond if np.isfinite(x))):
+            wrong = np.array(numbers)
+            wrong[-1, component] = bad
+            refused(prop, f"action {bad} in component {component}, from {low} to {high}", env.step, key, state,
+                    join_actions(spec, choices, wrong))  # fmt: skip
+    if spec.num_actions and spec.action_low:
+        refused(prop, "choices without numbers", env.step, key, state, choices)
+        refused(prop, "float32 choices", env.step, key, state, (choices.astype(np.float32), numbers))
+        refused(prop, "an action too few", env.step, key, state, (choices, numbers[:-1]))
+    else:
+        other = np.int32 if spec.action_low else np.float32
+        refused(prop, f"{np.dtype(other)} actions", env.step, key, state, action.astype(other))
+        refused(prop, "an action too few", env.step, key, state, action[:-1])
     refused(prop, f"a state of {spec.state_bytes + 1} bytes", env.step, key, np.pad(rows, ((0, 0), (0, 1))), action)
     refused("reset refuses bad counts", "num_envs = 0", env.reset, key, 0)
 
@@ -505,7 +623,7 @@ def _check_stagger(env: Env, num_envs: int, num_steps: int, key: jax.Array) -> N
     def first_ends(state):
         def body(carry, t):
             state, first, timed_out = carry
-            action = jnp.zeros(_random_actions(env, key, num_envs, 1).shape[1:], jnp.int32)
+            action = idle_actions(spec, (num_envs * spec.num_agents,))
             _, state, _, terminated, truncated, _ = env.step(jax.random.fold_in(key, t), state, action)
             terminated, truncated = (x.reshape(num_envs, -1).any(axis=1) for x in (terminated, truncated))
             is_first = (first < 0) & (terminated | truncated)

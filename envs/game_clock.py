@@ -51,14 +51,15 @@ def find_game_clock(
     *,
     time_field: str | None,
     limit: int,
-    num_actions: int,
+    draw_actions: Callable[[np.random.Generator, tuple[int, ...]], Any],
     restarts: bool = True,
 ) -> GameClock:
     """Tries an environment out, for a few thousand steps.
 
-    reset(key) -> (obs, state); step(key, state, action i32[], is_at_limit bool[]) -> (obs, state, reward, terminated,
-    truncated): of one environment. state: its shapes. restarts: whether `step` starts a new episode by itself; if not,
-    an environment that ends begins again with its first state. time_field: name of the
+    reset(key) -> (obs, state); step(key, state, action, is_at_limit bool[]) -> (obs, state, reward, terminated,
+    truncated): of one environment. state: its shapes. draw_actions(rng, shape) -> random actions with the leading axes
+    `shape`. restarts: whether `step` starts a new episode by itself; if not, an environment that ends begins again with
+    its first state. time_field: name of the
     numbers to be set; None: there are none. Where the state has none of that name, the clock is not free if any of its
     numbers grows or falls by the same amount in every step.
     """
@@ -87,7 +88,8 @@ def find_game_clock(
         words, actions, times = drawn
         keys = jax.vmap(jax.random.wrap_key_data)(jnp.concatenate([words, words]))
         twice = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), state, with_time(state, times))
-        outputs = jax.vmap(step)(keys, twice, jnp.tile(actions, 2), jnp.zeros(2 * _LANES, jnp.bool_))
+        actions = jax.tree.map(lambda x: jnp.concatenate([x, x]), actions)
+        outputs = jax.vmap(step)(keys, twice, actions, jnp.zeros(2 * _LANES, jnp.bool_))
         here, moved = (jax.tree.map(lambda x, s=s: x[s], outputs) for s in (slice(_LANES), slice(_LANES, None)))
         matters |= _differ(timeless(here), timeless(moved))
         ended = here[3] | here[4]
@@ -115,8 +117,9 @@ def find_game_clock(
     rng = np.random.default_rng(0)
     num_words = jax.random.key_data(jax.random.key(0)).size
     words = rng.integers(2**32, size=(num_steps + 1, _LANES, num_words), dtype=np.uint32)
-    drawn = [rng.integers(high, size=(num_steps, _LANES), dtype=np.int32) for high in (num_actions, limit - 1)]
-    operands = words[0], (words[1:], *drawn)
+    actions = draw_actions(rng, (num_steps, _LANES))
+    times = rng.integers(limit - 1, size=(num_steps, _LANES), dtype=np.int32)
+    operands = words[0], (words[1:], actions, times)
     with jax.ensure_compile_time_eval():  # the caller may be traced, the trial is not
         try:
             found = jax.jit(trial, compiler_options=_QUICK)(*operands)

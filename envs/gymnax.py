@@ -1,14 +1,16 @@
 """`from_gymnax`: any environment with gymnax's interface as an `Env`. gymnax itself is never imported.
 
 A row holds, in this order: a fingerprint of the layout, the clock and the return of the episode, the observation and
-the environment's state. The observation is kept because gymnax lets it depend on the key and the action of the step
-that led to it, so it cannot be made again from the state. PRNG keys in the state that are mere randomness are not kept:
-every step gives the state new ones, derived from the key of that step, so one snapshot restored twice gives two
-futures. Keys from which a level is made again and again are kept (`pufferjax.envs.state_keys`), and the clock of a game
-that shows or reads the time is left alone (`pufferjax.envs.game_clock`).
+the environment's state. The observation is kept where it depends on the key or the action of the step that led to it,
+as gymnax lets it, and left out where it can be made again from the state (`pufferjax.envs.observe_again`). PRNG keys in
+the state that are mere randomness are not kept: every step gives the state new ones, derived from the key of that step,
+so one snapshot restored twice gives two futures. Keys from which a level is made again and again are kept
+(`pufferjax.envs.state_keys`), and the clock of a game that shows or reads the time is left alone
+(`pufferjax.envs.game_clock`).
 """
 
 import dataclasses
+import inspect
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -17,8 +19,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pufferjax.envs.actions import (
+    are_valid,
+    check_actions,
+    check_mask,
+    choose_allowed,
+    idle_actions,
+    is_concrete,
+    join_actions,
+    made_valid,
+    split_actions,
+)
 from pufferjax.envs.base import Env, EnvSpec
 from pufferjax.envs.game_clock import GameClock, find_game_clock, named_clocks
+from pufferjax.envs.gymnax_actions import ActionHeads, action_heads
+from pufferjax.envs.observations import observation_reader
+from pufferjax.envs.observe_again import is_made_again, observe_function
 from pufferjax.envs.picture import picture, to_rgb
 from pufferjax.envs.rows import RowLayout, draw_keys, from_bytes, is_key, leaf_name, num_bytes, to_bytes
 from pufferjax.envs.state_keys import stream_keys
@@ -28,6 +44,7 @@ from pufferjax.xla_ops.checks import check_array, check_count, random_words, usu
 
 # Environments that do not restart by themselves are reset so many at a time: a share of the batch, but not too few.
 _SHARE_RESET, _FEWEST_RESETS = 32, 8
+_SMALL_OBSERVATION = 64  # bytes of an observation that is stored unasked: little is saved by making it again
 _MAX_LISTED = 64  # numbers of an array among the parameters; a larger one is recorded by its checksum
 
 
@@ -35,7 +52,8 @@ class _Row(NamedTuple):
     fingerprint: Any  # u32[], of the layout: the rows of another environment are refused
     clock: Any  # i32[], steps since the episode began
     episode_return: Any  # f32[], so far
-    observation: Any  # as `step` gives it
+    observation: Any  # as `step` gives it; (): made again from the state
+    action_mask: Any  # bool[choices], as `step` gives it in its info; None: there is none, or it is made from the state
     state: Any  # the environment's own
 
 
@@ -48,6 +66,8 @@ def from_gymnax(
     perf: Callable[[jax.Array], Any] | None = None,
     time_field: str | None = "time",
     keep_keys: bool | Collection[str] | None = None,
+    action_mask: Callable[[Any], Any] | bool | None = None,
+    store_observation: bool | None = None,
     auto_reset: bool = True,
     clock_moves: bool | None = None,
     render: Callable[[Any], Any] | None = None,
@@ -59,7 +79,7 @@ def from_gymnax(
       env: has `reset(key, params) -> (obs, state)` and `step(key, state, action, params)` that starts a new episode by
         itself and returns (obs, state, reward, terminated, truncated, info), or in 0.x (obs, state, reward, done,
         info). obs and state may be any pytrees of arrays, but of the same layout after a reset and after a step.
-        `action_space(params)` must be discrete (have `n`).
+        `action_space(params)` may be made of choices and of numbers; see Actions.
       params: of the environment; `env.default_params` if None. May hold traced numbers (randomised physics, in jit or
         vmap), if max_episode_steps is given; `Env.params` then lacks those.
       max_episode_steps: the time limit; `params.max_steps_in_episode` if None. An episode that reaches it is cut there.
@@ -70,13 +90,18 @@ def from_gymnax(
         state has none.
       keep_keys: which typed PRNG keys in the state belong to it: True for all, False for none, or the names of those
         (say {"level"} or {"rng.level"}). None: found out; see Randomness.
+      action_mask: maps a state of the environment to which choices are allowed in it; see Actions. None: found. False:
+        all are.
+      store_observation: whether rows hold the observation. None: if it is small (under 64 bytes) or cannot be made
+        again; see Memory. False: never; ValueError if it cannot be made again. True: always.
       auto_reset: whether `step` starts a new episode by itself. False: it returns the last observation and state of an
         episode that ends, and the new one is made here by `env.reset`, for the environments that ended alone: where a
         reset costs more than a step, most of the time.
       clock_moves: `spec.clock_moves`: whether nothing but the time limit depends on the time. None: found out; see
         Time.
       render: draws a state of the environment as u8[H, W, 3]. Default: `env.render(state, params)` if there is one (an
-        RGB array, or a matplotlib figure), else a picture of the observation.
+        RGB array, or a matplotlib figure), else a picture of the observation, or of its largest part with two or three
+        axes.
       name: `spec.name`; `env.name` if None.
 
     Flags. Of the two only `terminated` is set where both hold. A 0.x environment says only `done`: that is a truncation
@@ -85,7 +110,15 @@ def from_gymnax(
     bootstrap is better than a loss of that end.
 
     Observations. One array stays as it is: uint8, bool, and integers that the observation space bounds by 0 and 255
-    become uint8 with `obs_max` from that space, all others float32. A pytree becomes one float32 vector.
+    become uint8 with `obs_max` from that space, all others float32. A dictionary, tuple or other pytree becomes one
+    vector, uint8 if all its arrays would, else float32. `spec.obs_parts` says what lies where and `spec.split` takes it
+    apart again; the policy encodes each part by itself. The space of a part is looked up in `space.spaces`, or in a
+    dictionary or tuple of spaces.
+
+    Memory. A state set holds rows, and the observation may be most of one. An environment with a method get_obs,
+    observation or observe that takes a state (and params) is tried out for a thousand steps, resets and time-outs
+    among them: if that makes, bit for bit, what reset and step have shown, rows hold no observation, and `step` and
+    `observe` make it again.
 
     Randomness. Environment i of a batch steps with a key derived from (key, i). A typed PRNG key in the state is drawn
     anew in every step if it is a mere stream: if every step replaces it by another one, split off or folded, from which
@@ -97,11 +130,24 @@ def from_gymnax(
     time limit, if its numbers called `time_field` do not count the steps, or if it has other numbers that do, the clock
     is never set: `stagger` changes nothing, rows keep their time, and `spec.clock_moves` is False.
 
+    Actions. `n` is a choice, `nvec` or `num_categories` are several, a box of whole numbers is a choice for each, one
+    of real numbers a continuous component for each, with or without bounds; tuples and dictionaries hold other spaces.
+    Depth first, dictionaries by name and arrays row by row, choices are the discrete heads and real numbers the
+    components. The environment gets an action of the structure, shapes and dtypes of its space, with choices counted
+    from where the space begins.
+    Which choices are allowed says `action_mask(state)`, an argument of this function or else a method of the
+    environment (also by the names get_action_mask and get_legal_actions; it may take the parameters too), or else
+    `info["action_mask"]` of a step, which is kept in the row; there all are allowed at the beginning of an episode. A
+    mask is an array, or a pytree of them in the structure of the action, true for each choice of each head that is.
+
     Actions and rows are checked where they are concrete. Under jit nothing can be raised: an invalid action gives a
-    reward of NaN, an env_id out of range restores nothing.
+    reward of NaN (a number that is none, or out of bounds, reaches the environment as the nearest valid one), an env_id
+    out of range restores nothing.
 
     Raises TypeError or ValueError naming what is missing or wrong.
     """
+    if store_observation is not None and not isinstance(store_observation, bool):
+        raise TypeError(f"from_gymnax: store_observation must be True, False or None, got {store_observation!r}")
     for method in ("reset", "step"):
         if not callable(getattr(env, method, None)):
             raise TypeError(
@@ -110,14 +156,24 @@ def from_gymnax(
     name = str(name or getattr(env, "name", type(env).__name__))
     params = getattr(env, "default_params", None) if params is None else params
     limit = _time_limit(name, params, max_episode_steps)
-    num_actions, action_dtype = _actions(name, env, params)
+    heads = action_heads(name, env, params)
     has_perf = perf is not None
     perf = perf or jnp.zeros_like
 
     key = jax.random.key(0)
     obs, state = jax.eval_shape(lambda key: _reset_outputs(name, env.reset(key, params)), key)
-    zero = jnp.zeros((), action_dtype)
-    stepped = jax.eval_shape(lambda key, state: _step_outputs(name, env.step(key, state, zero, params)), key, state)
+    own_mask = _mask_of_state(name, env, params, heads, action_mask, state)
+    is_mask_told = own_mask is None and action_mask is None  # by a step
+
+    def play(key, state, action, is_at_limit=False, params=params):
+        """(what a step of the environment gives, the mask it tells or None) for an action of the contract."""
+        choices, numbers = split_actions(heads, action)
+        outputs = env.step(key, state, heads.build(choices, numbers), params)
+        told = _told_mask(name, heads, outputs) if is_mask_told else None
+        return _step_outputs(name, outputs, is_at_limit), told
+
+    idle = idle_actions(heads, ())
+    stepped, told_mask = jax.eval_shape(lambda key, state: play(key, state, idle), key, state)
     _require_same(name, "the observation", obs, stepped.obs)
     _require_same(name, "the state", state, stepped.state)
     for what, value in (("reward", stepped.reward), ("terminated (or done)", stepped.terminated)):
@@ -127,71 +183,105 @@ def from_gymnax(
     if perf_shape != ():
         raise ValueError(f"{name}: perf must map a return to one number, gives shape {perf_shape}")
 
-    read_observation, obs_max = _observation_reader(name, obs, _space(env, "observation_space", params))
+    read_observation, obs_max, obs_parts = observation_reader(name, obs, _space(env, "observation_space", params))
     obs_struct = jax.eval_shape(read_observation, obs)
-    header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), obs_struct, state)
     streams = stream_keys(
         lambda key: env.reset(key, params),
-        lambda key, state: _obs_and_rest(_step_outputs(name, env.step(key, state, zero, params))),
+        lambda key, state: _all_and_state(*play(key, state, idle), own_mask),
         state,
     )
     kept_keys = _kept_keys(name, state, streams, keep_keys)
-    layout = RowLayout.of(header, {f"state.{key}".rstrip(".") for key in kept_keys})
-    fingerprint = zlib.crc32(repr((name, layout.describe())).encode())
+    trial_params = _concrete(env, params)
+
+    def try_step(key, state, action, at_limit):
+        action = _allowed(heads, action, own_mask and own_mask(state, trial_params))
+        return play(key, state, action, at_limit, trial_params)
+
+    def draw_actions(rng, shape):
+        return _trial_actions(heads, rng, shape)
+
     game_clock = GameClock(tuple(named_clocks(state, time_field)), bool(clock_moves))
     if clock_moves is None:
-        trial_params = _concrete(env, params)
         game_clock = find_game_clock(
             lambda key: env.reset(key, trial_params),
-            lambda key, state, action, at_limit: _step_outputs(
-                name, env.step(key, state, action.astype(action_dtype), trial_params), at_limit
-            ),
+            lambda *args: try_step(*args)[0],
             state,
             time_field=time_field,
             limit=limit,
-            num_actions=num_actions,
+            draw_actions=draw_actions,
             restarts=auto_reset,
         )
+
+    def layout_with(observation):
+        header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), observation, told_mask, state)
+        return RowLayout.of(header, {f"state.{key}".rstrip(".") for key in kept_keys})
+
+    layout = layout_with(obs_struct)
+    observe_state = None  # makes the observation of a state; None: rows hold it
+    if not store_observation and (
+        store_observation is False or num_bytes(obs_struct.shape, obs_struct.dtype) >= _SMALL_OBSERVATION
+    ):
+        observe_state, reason = observe_function(env, params, state, obs)
+        if observe_state is not None:
+            small = layout_with(())
+            tried = observe_function(env, trial_params, state, obs)[0]
+            trial = _observation_trial(
+                lambda key: env.reset(key, trial_params), try_step, small, read_observation, tried,
+                game_clock.leaves, limit, told_mask,
+            )  # fmt: skip
+            if is_made_again(*trial, draw_actions):
+                layout = small
+            else:
+                observe_state, reason = None, "that differs from what reset and step show"
+        if observe_state is None and store_observation is False:
+            raise ValueError(
+                f"{name}: store_observation must be True or None, the observation cannot be made again: {reason}"
+            )
+    fingerprint = zlib.crc32(repr((name, layout.describe())).encode())
     clocks = _clocks(layout, game_clock.leaves)
     spec = EnvSpec(
         name=name,
         obs_shape=obs_struct.shape,
         obs_dtype=np.dtype(obs_struct.dtype),
         obs_max=obs_max,
-        num_actions=(num_actions,),
+        num_actions=heads.num_actions,
+        obs_parts=obs_parts,
         num_agents=1,
         state_bytes=layout.size,
         max_episode_steps=limit,
-        action_names=(tuple(map(str, range(num_actions))),),
+        action_names=heads.action_names,
         clock_moves=game_clock.is_free,
         has_perf=has_perf,
+        action_low=heads.action_low,
+        action_high=heads.action_high,
+        has_action_mask=own_mask is not None or told_mask is not None,
     )
+    all_allowed = None if told_mask is None else jnp.ones(told_mask.shape, bool)
 
     # --- one environment ----------------------------------------------------------------------------------------------
-    def pack(clock, episode_return, observation, state):
-        return layout.pack(_Row(jnp.uint32(fingerprint), clock, episode_return, observation, state))
+    def pack(clock, episode_return, obs, mask, state):
+        observation = read_observation(obs) if observe_state is None else ()
+        return layout.pack(_Row(jnp.uint32(fingerprint), clock, episode_return, observation, mask, state))
+
+    def observe_one(row):
+        content = layout.unpack(row, key)
+        return content.observation if observe_state is None else read_observation(observe_state(content.state))
 
     def reset_one(key):
         obs, state = env.reset(key, params)
-        return pack(jnp.int32(0), jnp.float32(0), read_observation(obs), state)
+        return pack(jnp.int32(0), jnp.float32(0), obs, all_allowed, state)
 
     def step_one(keys, row, action):
         key_step, key_state = keys
         before = layout.unpack(row, key_state)
         clock = before.clock + 1
-        outputs = _step_outputs(
-            name, env.step(key_step, before.state, action.astype(action_dtype), params), clock >= limit
-        )
-        is_valid = (action >= 0) & (action < num_actions)
-        reward = jnp.where(is_valid, outputs.reward.astype(jnp.float32), jnp.nan)
+        outputs, mask = play(key_step, before.state, made_valid(heads, action), clock >= limit)
+        reward = jnp.where(are_valid(heads, action), outputs.reward.astype(jnp.float32), jnp.nan)
         episode_return = before.episode_return + reward
         ended = outputs.terminated | outputs.truncated
-        row = pack(
-            jnp.where(ended, 0, clock),
-            jnp.where(ended, 0.0, episode_return),
-            read_observation(outputs.obs),
-            outputs.state,
-        )
+        if mask is not None:
+            mask |= ended  # it is of the state that ended the episode
+        row = pack(jnp.where(ended, 0, clock), jnp.where(ended, 0.0, episode_return), outputs.obs, mask, outputs.state)
         return row, reward, outputs.terminated, outputs.truncated, clock, episode_return
 
     # --- a batch ------------------------------------------------------------------------------------------------------
@@ -205,7 +295,14 @@ def from_gymnax(
         return observe_batch(rows), rows
 
     def observe_batch(rows):
-        return jax.vmap(lambda row: layout.unpack(row, key).observation)(rows)
+        return jax.vmap(observe_one)(rows)
+
+    def mask_batch(rows):
+        def one(row):
+            content = layout.unpack(row, key)
+            return content.action_mask if own_mask is None else own_mask(content.state)
+
+        return jax.vmap(one)(rows)
 
     def step_keys(words, num_envs):
         """Of every environment, the keys of its step, of the keys in its state, and of a reset."""
@@ -296,9 +393,7 @@ def from_gymnax(
                 for i, (path, leaf) in enumerate(leaves)
             ]
             state = jax.tree.unflatten(treedef, leaves)
-            out = _step_outputs(
-                name, env.step(key_step, state, action.astype(action_dtype), params), clock + 1 >= limit
-            )
+            out, _ = play(key_step, state, action, clock + 1 >= limit)
             fresh_obs, fresh_state = env.reset(key_reset, params)
             is_overdue = (clock + 1 >= limit) & ~out.terminated & ~out.truncated
             truncated = out.truncated | is_overdue
@@ -311,18 +406,19 @@ def from_gymnax(
 
         def body(carry, xs):
             words, action = xs
-            state, clock, outputs = jax.vmap(one)(step_keys(words, len(action)), carry[0], action, carry[1])
+            state, clock, outputs = jax.vmap(one)(step_keys(words, num_envs), carry[0], action, carry[1])
             return (state, clock), outputs
 
-        num_envs = actions.shape[1]
+        num_envs = jax.tree.leaves(actions)[0].shape[1]
         obs, state = jax.vmap(lambda key: env.reset(key, params))(env_keys(words, num_envs))
         carry = (state, jnp.zeros(num_envs, jnp.int32))
         return jax.vmap(read_observation)(obs), jax.lax.scan(body, carry, (step_words, actions))[1]
 
     first_state_leaf = len(layout.leaves) - len(jax.tree.leaves(state))
     reset_batch = jax.jit(usual_promotion()(reset_batch), static_argnums=1)
-    observe_batch, step_batch, stagger_batch, clock_batch, restore_batch = (
-        jax.jit(usual_promotion()(f)) for f in (observe_batch, step_batch, stagger_batch, clock_batch, restore_batch)
+    observe_batch, mask_batch, step_batch, stagger_batch, clock_batch, restore_batch = (
+        jax.jit(usual_promotion()(f))
+        for f in (observe_batch, mask_batch, step_batch, stagger_batch, clock_batch, restore_batch)
     )
 
     # --- checks, then the batch ---------------------------------------------------------------------------------------
@@ -338,25 +434,25 @@ def from_gymnax(
 
     def step(key, state, action):
         state = check_state("step", state)
-        action = check_array(f"{name}.step", "action", action, (state.shape[0],), jnp.int32)
-        if _is_concrete(action):
-            values = np.asarray(action)
-            for i in np.flatnonzero((values < 0) | (values >= num_actions))[:1]:
-                raise ValueError(f"{name}.step: action[{i}] is {values[i]}, valid are 0 to {num_actions - 1}")
+        action = check_actions(f"{name}.step", spec, action, state.shape[0])
         return step_batch(words_of("step", key), state, action)
 
     def observe(state):
         return observe_batch(check_state("observe", state))
 
+    def mask_of(state):
+        state = check_state("action_mask", state)
+        return check_mask(f"{name}.action_mask", spec, mask_batch(state)) if spec.has_action_mask else None
+
     def restore(state, rows, env_ids):
         state = check_state("restore", state)
         rows = check_array(f"{name}.restore", "rows", rows, ("R", spec.state_bytes), jnp.uint8)
         env_ids = check_array(f"{name}.restore", "env_ids", env_ids, (rows.shape[0],), jnp.int32)
-        if _is_concrete(env_ids):
+        if is_concrete(env_ids):
             ids = np.asarray(env_ids)
             for i in np.flatnonzero((ids < 0) | (ids >= state.shape[0]))[:1]:
                 raise ValueError(f"{name}.restore: env_ids[{i}] is {ids[i]}, valid are 0 to {state.shape[0] - 1}")
-        if _is_concrete(rows):
+        if is_concrete(rows):
             refuse_foreign(np.asarray(rows))
         return restore_batch(state, rows, env_ids) if rows.shape[0] else state
 
@@ -386,7 +482,9 @@ def from_gymnax(
             return to_rgb(name, render(content.state))
         if callable(getattr(env, "render", None)):
             return to_rgb(name, env.render(content.state, params))
-        return picture(np.asarray(content.observation))
+        parts = spec.split(np.asarray(observe(row[None])[0]))
+        drawn = max(parts.values(), key=lambda x: x.size * (x.ndim in (2, 3)))
+        return picture(drawn if drawn.ndim in (2, 3) else np.concatenate([x.reshape(-1) for x in parts.values()]))
 
     return Env(
         spec=spec,
@@ -397,7 +495,8 @@ def from_gymnax(
         restore=restore,
         stagger=stagger,
         clock=clock,
-        random_walk=make_random_walk(spec, step),
+        action_mask=mask_of,
+        random_walk=make_random_walk(spec, step, mask_of if spec.has_action_mask else None),
         render=render_row,
         unadapted=unadapted,
     )
@@ -448,7 +547,7 @@ def _time_limit(name: str, params: Any, max_episode_steps: Any) -> int:
         max_episode_steps = getattr(params, "max_steps_in_episode", None)
         if max_episode_steps is None:
             raise ValueError(f"{name}: max_episode_steps must be given: its params have no max_steps_in_episode")
-        if not _is_concrete(max_episode_steps):
+        if not is_concrete(max_episode_steps):
             raise ValueError(f"{name}: max_episode_steps must be given where params.max_steps_in_episode is traced")
         if float(max_episode_steps).is_integer():  # some environments write 100.0
             max_episode_steps = int(max_episode_steps)
@@ -461,49 +560,116 @@ def _space(env: Any, method: str, params: Any) -> Any:
     return function(params) if callable(function) else None
 
 
-def _actions(name: str, env: Any, params: Any) -> tuple[int, Any]:
-    """(number of actions, their dtype)."""
-    space = _space(env, "action_space", params)
-    count = getattr(space, "n", None) if space is not None else getattr(env, "num_actions", None)
-    if count is None or np.ndim(count) != 0:
-        what = "no action_space" if space is None else f"the action space {_shown(space)}"
-        raise ValueError(f"{name}: the actions must be one discrete choice (an action space with n), it has {what}")
-    dtype = jax.dtypes.canonicalize_dtype(getattr(space, "dtype", jnp.int32))
-    return check_count(name, "the number of actions", int(count), 1), dtype
+_MASK_METHODS = ("action_mask", "get_action_mask", "get_legal_actions")
 
 
-def _shown(space: Any) -> str:
-    shape = getattr(space, "shape", None)
-    return type(space).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
-
-
-def _observation_reader(name: str, obs: Any, space: Any) -> tuple[Callable[[Any], jax.Array], int | None]:
-    """(function from what `step` returned to the observation of the contract, obs_max)."""
-    leaves = jax.tree.leaves(obs)
-    if not leaves:
-        raise ValueError(f"{name}: the observation holds no array")
-    for leaf in leaves:
-        if is_key(leaf.dtype) or jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-            raise ValueError(f"{name}: an observation must hold real numbers, has {leaf.dtype}")
-    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(obs)):
-        return lambda obs: jnp.concatenate([jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(obs)]), None
-    obs_max = _integer_max(leaves[0].dtype, space)
-    dtype = jnp.float32 if obs_max is None else jnp.uint8
-    return lambda obs: jnp.asarray(obs).astype(dtype), obs_max
-
-
-def _integer_max(dtype: Any, space: Any) -> int | None:
-    """The largest value of integer observations that fit a byte; None for all others."""
-    if dtype == jnp.bool_:
-        return 1
-    if not jnp.issubdtype(dtype, jnp.integer):
+def _mask_of_state(
+    name: str, env: Any, params: Any, heads: ActionHeads, action_mask: Any, state: Any
+) -> Callable[..., jax.Array] | None:
+    """What makes a mask, bool[choices], of a state of the environment (and other parameters than `params`); None if
+    there is nothing that does. state: its shapes."""
+    if action_mask is None:
+        if not heads.num_actions:
+            return None
+        method = next((x for x in _MASK_METHODS if callable(getattr(env, x, None))), None)
+        if method is None:
+            return None
+        function = getattr(env, method)
+        what = f"{type(env).__name__}.{method}"
+    elif action_mask is False:
         return None
-    low, high = getattr(space, "low", None), getattr(space, "high", None)
-    if np.ndim(getattr(space, "n", None)) == 0 and getattr(space, "n", None) is not None:
-        low, high = 0, space.n - 1
-    if low is None or high is None or not np.min(low) >= 0 or not np.max(high) <= 255:
-        return 255 if dtype == jnp.uint8 else None
-    return max(1, int(np.max(high)))
+    elif not callable(action_mask):
+        raise TypeError(f"{name}: action_mask must be a function of the state, False or None, got {action_mask!r}")
+    elif not heads.num_actions:
+        raise ValueError(f"{name}: action_mask must be None, its actions are numbers: there are no choices to mask")
+    else:
+        function, what = action_mask, "action_mask"
+    arguments = inspect.signature(function).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes_params = action_mask is None and sum(x.kind in kinds for x in arguments) > 1
+
+    def mask(state, params=params):
+        return _read_mask(name, what, heads, raw(state, params))
+
+    def raw(state, params):
+        return function(state, params) if takes_params else function(state)
+
+    is_found = action_mask is not None or jax.eval_shape(lambda state: raw(state, params), state) is not None
+    return mask if is_found else None
+
+
+def _told_mask(name: str, heads: ActionHeads, outputs: Any) -> jax.Array | None:
+    """bool[choices] that a step tells in its info; None if it does not."""
+    info = outputs[-1] if isinstance(outputs, tuple) and outputs else None
+    if not heads.num_actions or not isinstance(info, Mapping) or "action_mask" not in info:
+        return None
+    return _read_mask(name, 'info["action_mask"]', heads, info["action_mask"])
+
+
+def _read_mask(name: str, what: str, heads: ActionHeads, mask: Any) -> jax.Array:
+    leaves = [jnp.ravel(jnp.asarray(x)).astype(bool) for x in jax.tree.leaves(mask)]
+    size, needed = sum(x.size for x in leaves), sum(heads.num_actions)
+    if size != needed:
+        raise ValueError(
+            f"{name}: {what} must have {needed} entries, one for every choice of the heads {heads.num_actions}, has "
+            f"{size}"
+        )
+    return jnp.concatenate(leaves)
+
+
+def _allowed(heads: ActionHeads, action: Any, mask: jax.Array | None) -> Any:
+    """`action` with choices that the mask allows."""
+    if mask is None:
+        return action
+    choices, numbers = split_actions(heads, action)
+    return join_actions(heads, choose_allowed(heads, choices, mask), numbers)
+
+
+def _trial_actions(heads: ActionHeads, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Random actions with leading axes `shape`, drawn by NumPy; where a bound is infinite, normal."""
+    choices = [rng.integers(n, size=shape, dtype=np.int32) for n in heads.num_actions]
+    numbers = [
+        rng.uniform(low, high, shape) if np.isfinite([low, high]).all() else np.clip(rng.normal(size=shape), low, high)
+        for low, high in zip(heads.action_low, heads.action_high, strict=True)
+    ]
+    return join_actions(
+        heads,
+        np.stack(choices, axis=-1) if choices else None,
+        np.stack(numbers, axis=-1).astype(np.float32) if numbers else None,
+    )
+
+
+def _observation_trial(
+    reset_state: Callable[[Any], tuple[Any, Any]],
+    play: Callable[..., tuple[Any, Any]],
+    layout: RowLayout,
+    read: Callable[[Any], jax.Array],
+    observe_state: Callable[[Any], Any],
+    clock_leaves: Collection[int],
+    limit: int,
+    told_mask: Any,
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """(reset, step, observe) for `is_made_again`, with rows of `layout`, which hold no observation."""
+
+    def pack(obs, mask, state):
+        return read(obs), layout.pack(_Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), (), mask, state))
+
+    def reset(key):
+        obs, state = reset_state(key)
+        return pack(obs, None if told_mask is None else jnp.ones(told_mask.shape, bool), state)
+
+    def step(key, row, action, times_out):
+        key_step, key_state = jax.random.split(key)
+        leaves, treedef = jax.tree.flatten(layout.unpack(row, key_state).state)
+        for i in clock_leaves:
+            leaves[i] = jnp.where(times_out, limit - 1, leaves[i]).astype(leaves[i].dtype)
+        outputs, mask = play(key_step, jax.tree.unflatten(treedef, leaves), action, times_out)
+        return pack(outputs.obs, mask, outputs.state)
+
+    def observe(row):
+        return read(observe_state(layout.unpack(row, jax.random.key(0)).state))
+
+    return reset, step, observe
 
 
 def _require_same(name: str, what: str, first: Any, second: Any) -> None:
@@ -546,9 +712,10 @@ def _kept_keys(name: str, state: Any, streams: Collection[str], keep_keys: Any) 
     return frozenset(keep_keys)
 
 
-def _obs_and_rest(outputs: "_Outputs") -> tuple[Any, Any]:
+def _all_and_state(outputs: "_Outputs", told_mask: Any, own_mask: Any) -> tuple[Any, Any]:
     """Everything but the state, and the state."""
-    return (outputs.obs, *outputs[2:]), outputs.state
+    own = None if own_mask is None else own_mask(outputs.state)
+    return (outputs.obs, *outputs[2:], told_mask, own), outputs.state
 
 
 def _concrete(env: Any, params: Any) -> Any:
@@ -564,10 +731,6 @@ def _concrete(env: Any, params: Any) -> Any:
     return jax.tree.map(lambda x, y: y if isinstance(x, jax.core.Tracer) else x, params, defaults)
 
 
-def _is_concrete(x: Any) -> bool:
-    return not isinstance(x, jax.core.Tracer)
-
-
 def _listed(params: Any) -> dict[str, Any]:
     """The parameters as numbers, texts and lists, which config.toml can hold."""
     if dataclasses.is_dataclass(params):
@@ -578,7 +741,7 @@ def _listed(params: Any) -> dict[str, Any]:
         items = dict(params) if isinstance(params, Mapping) else {}
     listed = {}
     for key, value in items.items():
-        if not _is_concrete(value):
+        if not is_concrete(value):
             continue  # traced: it has no value to be recorded
         if isinstance(value, str):
             listed[key] = value

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pufferjax.envs.actions import action_form
 from pufferjax.envs.base import EntityLayout, Env, EnvSpec
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_count, random_words
@@ -25,12 +26,16 @@ def make_native(
     action_names: tuple[tuple[str, ...], ...],
     render: Callable[[Any], np.ndarray],
     entities: EntityLayout | None = None,
+    channels_first: bool = False,
+    simulator: str | None = None,
 ) -> Env:
-    """An `Env` over the native simulator `name`; `native_params` are the integers its header parses.
+    """An `Env` over the native simulator `simulator` (`name` if None); `native_params` are the integers its header
+    parses.
 
     Raises ValueError if the simulator refuses the parameters, RuntimeError if the native module is not built.
     """
-    facts = ffi.describe_env(name, native_params)
+    simulator = simulator or name
+    facts = ffi.describe_env(simulator, native_params)
     spec = EnvSpec(
         name=name,
         obs_shape=facts["obs_shape"],
@@ -42,12 +47,15 @@ def make_native(
         max_episode_steps=facts["max_episode_steps"],
         action_names=action_names,
         entities=entities,
+        channels_first=channels_first,
+        action_low=facts["action_low"],
+        action_high=facts["action_high"],
     )
     attribute = np.asarray(native_params, np.int64)
     num_agents, state_bytes = spec.num_agents, spec.state_bytes
 
     def call(function, results, *operands, **kwargs):
-        return ffi.native_call(f"pufferjax.{name}.{function}", results, *operands, params=attribute, **kwargs)
+        return ffi.native_call(f"pufferjax.{simulator}.{function}", results, *operands, params=attribute, **kwargs)
 
     def state_struct(num_envs):
         return jax.ShapeDtypeStruct((num_envs, state_bytes), jnp.uint8)
@@ -67,8 +75,9 @@ def make_native(
     def step(key, state, action):
         state = check_state("step", state)
         num_envs = state.shape[0]
-        heads = () if len(spec.num_actions) == 1 else (len(spec.num_actions),)
-        action = check_array(f"{name}.step", "action", action, (num_envs * num_agents, *heads), jnp.int32)
+        # Values are checked where they are used, by the simulator.
+        shape, dtype = action_form(spec, num_envs * num_agents)
+        action = check_array(f"{name}.step", "action", action, shape, dtype)
         words = random_words(f"{name}.step", key, (2,))
         per_agent, per_env = (num_envs * num_agents,), (num_envs,)
         results = [
@@ -137,7 +146,7 @@ def make_native(
 
     for function in (reset, step, observe, restore, stagger, clock, random_walk):
         # Two of these that are equal compute the same: a program compiled for one serves the other.
-        function.same_as = (function.__name__, spec, tuple(map(int, native_params)))
+        function.same_as = (function.__name__, spec, tuple(map(int, native_params)), simulator)
     return Env(
         spec=spec,
         params=dict(params),

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pufferjax.envs.actions import random_actions
 from pufferjax.envs.base import EnvSpec
 from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
@@ -14,8 +15,11 @@ from pufferjax.xla_ops.checks import check_array, check_count, random_words, usu
 _RARE = 16  # as in envs/common/reward_vote.h
 
 
-def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., Any]:
-    """`random_walk` as `pufferjax.envs.base.Env` describes it, over a `step` of that contract with one action head."""
+def make_random_walk(
+    spec: EnvSpec, step: Callable[..., Any], action_mask: Callable[[jax.Array], jax.Array] | None = None
+) -> Callable[..., Any]:
+    """`random_walk` as `pufferjax.envs.base.Env` describes it, over a `step` and an `action_mask` of that contract,
+    with one agent."""
     name = spec.name
 
     def random_walk(key, state, num_steps, interval, num_snapshots):
@@ -43,9 +47,9 @@ def make_random_walk(spec: EnvSpec, step: Callable[..., Any]) -> Callable[..., A
             remembered = jnp.where(is_due, jnp.minimum(remembered + 1, num_snapshots), remembered)
             next_snapshot = jnp.where(is_due, next_snapshot + interval, next_snapshot)
 
-            action = jax.vmap(
-                lambda k: jax.random.randint(jax.random.fold_in(k, t), (), 0, spec.num_actions[0], jnp.int32)
-            )(action_keys)
+            draw = lambda k, mask=None: random_actions(spec, jax.random.fold_in(k, t), (), mask)  # noqa: E731
+            masks = () if action_mask is None else (action_mask(state),)
+            action = jax.vmap(draw)(action_keys, *masks)
             _, state, reward, terminated, truncated, _ = step(jax.random.fold_in(key_step, t), state, action)
             ended = terminated | truncated
             # The usual reward: by majority vote (Boyer and Moore) among those that are not above zero. Another one

@@ -92,12 +92,24 @@ def _has(result: Mapping, key: Mapping) -> bool:
     return all(name in result and result[name] == value for name, value in key.items())
 
 
-def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): percentile bootstrap of the mean over seeds, 95 %; the same numbers every time."""
+def bootstrap(values: Sequence[float], statistic: Callable = np.mean) -> tuple[float, float, float]:
+    """(statistic, low, high): percentile bootstrap over seeds, 95 %; the same numbers every time.
+
+    statistic: of the last axis of an array, called as statistic(values, axis=-1).
+    """
     values = np.asarray(values, float)
     draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
+    low, high = np.percentile(statistic(values[draws], axis=-1), (2.5, 97.5))
+    return float(statistic(values, axis=-1)), float(low), float(high)
+
+
+def interquartile_mean(values, axis: int = -1):
+    """Mean without the lowest and the highest quarter, each rounded down to whole values (Agarwal et al. 2021, "Deep
+    reinforcement learning at the edge of the statistical precipice"): one seed that never or always learns does not
+    carry it."""
+    values = np.sort(np.asarray(values, float), axis=axis)
+    count = values.shape[axis]
+    return np.take(values, range(count // 4, count - count // 4), axis=axis).mean(axis=axis)
 
 
 def wilson(successes: int, count: int) -> tuple[float, float, float]:

@@ -1,22 +1,25 @@
-"""Any native environment with and without the state set: the same number of training steps, several seeds.
+"""Any environment with and without the state set: the same number of training steps, several seeds.
 
     python experiments/state_set.py password                           # both arms, five seeds
     python experiments/state_set.py g2048 --steps 2000000 --seeds 0    # part of it, or another budget
     python experiments/state_set.py chain_mdp --seeds                  # only table and plot
     python experiments/state_set.py breakout --metric perf -- --devices 1 --env.frame-skip 2
+    python experiments/state_set.py gymnax:MountainCarContinuous-v0   # of a suite (pip install 'pufferjax[gymnax]')
 
 Every run is a process of its own (`pufferjax train ENV`) with the preset of the environment, but for what SETTINGS says
 and what follows after --. Results are kept after each run and what is there already is not run again, so an interrupted
 experiment goes on with the same command. Writes results/state_set_ENV.json, .md and .png (or --output).
 
-The figures are means over whole fresh episodes after the last step, on levels never trained on where there are levels;
-intervals are 95 %, percentile bootstrap of the mean over seeds (too narrow with fewer than about ten). The random
-warm-up of the state set comes before the steps of training; its simulator steps are in the table.
+Of each seed the figure is the mean over whole fresh episodes after the last step, on levels never trained on where there
+are levels. Over seeds it is the interquartile mean with a 95 % bootstrap interval (too narrow with fewer than about ten).
+The random warm-up of the state set comes before the steps of training; its simulator steps are in the table.
 """
 
 import argparse
 import dataclasses
+import functools
 import math
+import operator
 import statistics
 import sys
 from collections.abc import Sequence
@@ -32,15 +35,15 @@ from runs import (
     bootstrap,
     curve_of,
     draw_curves,
+    interquartile_mean,
     split_flags,
     train_run,
 )
 
 from pufferjax.runs.files import write_atomically
-from pufferjax.runs.machine import machine
 
 ARMS = (STATE_SET, NO_STATE_SET)
-METRICS = ("perf", "score")
+METRICS = ("perf", "score", "episode_return")
 CURVE_EPISODES = 200  # behind each point of a learning curve
 
 
@@ -93,24 +96,26 @@ def settings_of(env: str, steps: int, arm: str, extra: Sequence[str]) -> dict:
 def run(env: str, steps: int, arm: str, seed: int, extra: Sequence[str]) -> dict:
     flags = ["--seed", seed, "--total-steps", steps, "--eval-episodes", SETTINGS[env].eval_episodes]
     summary, records = train_run(env, [*flags, *flags_of(env, arm, extra)])
-    curves = [curve_of(records, metric, CURVE_EPISODES) for metric in METRICS]
+    has_perf = summary["evaluation"]["perf"] is not None
+    curves = [curve_of(records, metric, CURVE_EPISODES) for metric in METRICS if has_perf or metric != "perf"]
     return {
-        **{name: summary["evaluation"][name] for name in (*METRICS, "episode_return", "episode_length", "episodes")},
+        **{name: summary["evaluation"][name] for name in (*METRICS, "episode_length", "episodes")},
         "train_steps": summary["steps"],
         **{name: summary[name] for name in ("train_seconds", "warmup_steps", "warmup_rewards", "devices", "machine")},
-        "curve": curves[0] | curves[1],
+        "curve": functools.reduce(operator.or_, curves),
     }
 
 
 def summarize(results: Sequence[dict], metric: str) -> dict[str, dict]:
-    """Arm -> {mean, low, high and values of the metric; means of the return and the warm-up's M steps; halfway}.
+    """Arm -> {mean (interquartile), low, high and values of the metric; means of the return and the warm-up's M steps;
+    halfway}.
 
     halfway: the median over seeds of the M steps of training until fresh episodes first reach half of what the better
     arm ends with; infinite where half of the seeds do not. Only of the arms that have runs.
     """
     runs = {arm: sorted((r for r in results if r["arm"] == arm), key=lambda r: r["seed"]) for arm in ARMS}
     runs = {arm: of_arm for arm, of_arm in runs.items() if of_arm}
-    intervals = {arm: bootstrap([r[metric] for r in of_arm]) for arm, of_arm in runs.items()}
+    intervals = {arm: bootstrap([r[metric] for r in of_arm], interquartile_mean) for arm, of_arm in runs.items()}
     half = max((mean for mean, _, _ in intervals.values()), default=0) / 2
     return {
         arm: {
@@ -131,7 +136,7 @@ def _steps_to(level: float, curve: dict, metric: str) -> float:
 
 def table(by_arm: dict[str, dict], label: str) -> str:
     """Markdown, a row per arm; four digits."""
-    titles = ("arm", "seeds", f"{label}: mean [95 % interval]", "each seed", "half of the best after, M steps",
+    titles = ("arm", "seeds", f"{label}: interquartile mean [95 % interval]", "each seed", "half of the best after, M steps",
               "mean return", "warm-up, M steps")  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for arm, figures in by_arm.items():
@@ -161,7 +166,8 @@ def plot(results: Sequence[dict], by_arm: dict[str, dict], metric: str, label: s
             finals.plot(column, final["mean"], "D", color=colour)
     finals.set(xticks=range(len(ARMS)), xticklabels=ARMS, xlim=(-0.5, len(ARMS) - 0.5), title="after the last step")
     finals.grid(alpha=0.3)
-    finals.set_ylim(bottom=-0.02 * finals.get_ylim()[1])
+    if finals.get_ylim()[0] > -0.1 * finals.get_ylim()[1]:  # nothing below zero but the margin
+        finals.set_ylim(bottom=-0.02 * finals.get_ylim()[1])
     figure.savefig(path, dpi=90)
 
 
@@ -173,8 +179,9 @@ def report(results: Results, env: str, steps: int, extra: Sequence[str], metric:
         label = SETTINGS[env].label if metric == SETTINGS[env].metric else metric
         title = f"{env}, {steps / 1e6:g} M steps of training" + (f", {' '.join(extra)}" if extra else "")
         text = table(by_arm, label)
+        where = "; ".join(sorted({r["machine"] for r in shown}))
         print(f"{title}\n{text}", flush=True)
-        write_atomically(results.path.with_suffix(".md"), f"{title}; {machine()}\n\n{text}\n")
+        write_atomically(results.path.with_suffix(".md"), f"{title}; {where}\n\n{text}\n")
         plot(shown, by_arm, metric, label, title, results.path.with_suffix(".png"))
 
 
@@ -190,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     own, extra = split_flags(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(own)
     env, steps = args.env, args.steps or SETTINGS[args.env].steps
-    results = Results(args.output or RESULTS / f"state_set_{env}.json")
+    results = Results(args.output or RESULTS / f"state_set_{env.replace(':', '_')}.json")
     for seed in args.seeds:  # both arms of a seed before the next one: what an interruption leaves compares fairly
         for arm in args.arms:
             key = settings_of(env, steps, arm, extra) | {"seed": seed}

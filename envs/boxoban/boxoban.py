@@ -71,7 +71,9 @@ def make_boxoban(
 
     def native(egocentric: bool, render) -> Env:
         numbers = (*counts.values(), *bits, int(egocentric), *os.fsencode(path))
-        return make_native("boxoban", params, numbers, obs_max=1, action_names=(ACTIONS,), render=render)
+        return make_native(
+            "boxoban", params, numbers, obs_max=1, action_names=(ACTIONS,), render=render, channels_first=True
+        )
 
     def render(row) -> np.ndarray:
         row = check_array("boxoban.render", "row", row, (pictured.spec.state_bytes,), jnp.uint8)

@@ -1,7 +1,8 @@
 // Breakout: a square ball, a paddle, and two boards of 6 x 18 bricks, one after the other.
 //
 // The field is 576 x 330 pixels, y down; a frame is 1/60 s and a step `frame_skip` frames with one action. Actions:
-// 0 nothing, 1 left, 2 right (the paddle moves 620 pixels per second). An episode has six balls and ends (terminated)
+// 0 nothing, 1 left, 2 right (the paddle moves 620 pixels per second); of SteeredBreakout a number from -1 to 1, the share
+// of that speed to the right. An episode has six balls and ends (terminated)
 // when the last is lost or both boards are cleared, or after max_steps steps (truncated). A round begins with the ball
 // at rest above the centred, full paddle; its first frame serves the ball downwards to a random side, and the paddle
 // stands still for that frame.
@@ -231,15 +232,15 @@ struct Breakout : SimulatorDefaults {
 
   PJX_HD static uint32_t& Clock(State& s) { return s.tick; }
 
-  PJX_HD static void MovePaddle(State& s, int action) {
-    const float direction = static_cast<float>((action == 2) - (action == 1));
+  // `direction` is the share of the paddle's speed to the right, -1 to 1, here and below.
+  PJX_HD static void MovePaddle(State& s, float direction) {
     s.paddle_x = Min(Max(s.paddle_x + direction * kPaddleStep, 0), kWidth - PaddleWidth(s));
   }
 
   // Returns the points earned. Lives fall below 0 when the last ball is lost.
-  PJX_HD static int Frame(State& s, int action, Philox& random) {
+  PJX_HD static int Frame(State& s, float direction, Philox& random) {
     if (s.is_served) {
-      MovePaddle(s, action);
+      MovePaddle(s, direction);
     } else {
       Serve(s, random);
     }
@@ -281,17 +282,21 @@ struct Breakout : SimulatorDefaults {
   }
 
   PJX_HD static Outcome Step(State& s, const Params& p, const int32_t* actions, Philox& random, float* rewards) {
+    return Advance(s, p, static_cast<float>((actions[0] == 2) - (actions[0] == 1)), random, rewards);
+  }
+
+  PJX_HD static Outcome Advance(State& s, const Params& p, float direction, Philox& random, float* rewards) {
     int points = 0;
     Outcome outcome{};
     if (IsFree(s, static_cast<float>(p.frame_skip))) {
       for (uint32_t frame = 0; frame < p.frame_skip; ++frame) {
-        MovePaddle(s, actions[0]);
+        MovePaddle(s, direction);
         s.ball_x += s.ball_vx;
         s.ball_y += s.ball_vy;
       }
     } else {
       for (uint32_t frame = 0; frame < p.frame_skip && !outcome.terminated; ++frame) {
-        points += Frame(s, actions[0], random);
+        points += Frame(s, direction, random);
         outcome.terminated = s.lives < 0 || s.score >= kMaxPoints;
       }
     }
@@ -411,6 +416,17 @@ struct Breakout : SimulatorDefaults {
     if (s.tick >= p.max_steps) return "the clock is past the step limit";
     if (s.unused != 0) return "the reserved bytes are not zero";
     return nullptr;
+  }
+};
+
+// The same game with the paddle's velocity as its action.
+struct SteeredBreakout : Breakout {
+  using Action = float;
+  PJX_HD static float ActionLow(const Params&, int /*head*/) { return -1; }
+  PJX_HD static float ActionHigh(const Params&, int /*head*/) { return 1; }
+
+  PJX_HD static Outcome Step(State& s, const Params& p, const float* actions, Philox& random, float* rewards) {
+    return Advance(s, p, actions[0], random, rewards);
   }
 };
 

@@ -15,7 +15,9 @@ _BACKGROUND, _LIGHT, _RED = (24, 28, 36), (236, 239, 241), (229, 57, 53)
 _ROW_COLOURS = ((229, 57, 53), (240, 98, 60), (251, 140, 0), (253, 190, 45), (67, 160, 71), (77, 182, 172))
 
 
-def make_breakout(*, frame_skip: int = 4, max_steps: int = 20_000, clip_reward: bool = True) -> Env:
+def make_breakout(
+    *, frame_skip: int = 4, max_steps: int = 20_000, clip_reward: bool = True, continuous: bool = False
+) -> Env:
     """Breakout with six balls and two boards of bricks; perf is the share of its 864 points.
 
     Observations are f32[118]: paddle x and y, ball x and y in units of the field, the ball's velocity in pixels per
@@ -26,13 +28,16 @@ def make_breakout(*, frame_skip: int = 4, max_steps: int = 20_000, clip_reward: 
       frame_skip: frames of 1/60 s that a step takes with one action, 1 to 64.
       max_steps: the episode is truncated after so many steps, 1 to 10**9.
       clip_reward: the reward of a step is 1 if it earned any points, as the original trains; False: the points.
+      continuous: the action is a number from -1 to 1, the share of the paddle's speed to the right; False: stay, left
+        or right, as in the original.
 
     Raises TypeError or ValueError naming the argument and the valid range.
     """
     frame_skip = check_count("breakout", "frame_skip", frame_skip, 1, 64)
     max_steps = check_count("breakout", "max_steps", max_steps, 1, 10**9)
-    if not isinstance(clip_reward, bool):
-        raise TypeError(f"breakout: clip_reward must be True or False, got {clip_reward!r}")
+    for argument, value in (("clip_reward", clip_reward), ("continuous", continuous)):
+        if not isinstance(value, bool):
+            raise TypeError(f"breakout: {argument} must be True or False, got {value!r}")
     env: Env
 
     def render(row) -> np.ndarray:
@@ -41,11 +46,12 @@ def make_breakout(*, frame_skip: int = 4, max_steps: int = 20_000, clip_reward: 
 
     env = make_native(
         "breakout",
-        {"frame_skip": frame_skip, "max_steps": max_steps, "clip_reward": clip_reward},
+        {"frame_skip": frame_skip, "max_steps": max_steps, "clip_reward": clip_reward, "continuous": continuous},
         (frame_skip, max_steps, int(clip_reward)),
         obs_max=None,
-        action_names=(ACTIONS,),
+        action_names=() if continuous else (ACTIONS,),
         render=render,
+        simulator="breakout_steered" if continuous else "breakout",
     )
     return env
 

@@ -6,6 +6,7 @@ namespace pjx {
 namespace {
 
 const RegisteredEnv<Breakout> kRegistered("breakout");
+const RegisteredEnv<SteeredBreakout> kSteered("breakout_steered");
 
 }  // namespace
 }  // namespace pjx

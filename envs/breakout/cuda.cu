@@ -6,6 +6,7 @@ namespace pjx {
 namespace {
 
 const RegisteredCudaEnv<Breakout> kRegistered("breakout");
+const RegisteredCudaEnv<SteeredBreakout> kSteered("breakout_steered");
 
 }  // namespace
 }  // namespace pjx

@@ -14,4 +14,9 @@ inline std::string ParseParams<Breakout>(const int64_t* values, int64_t count, B
   return "";
 }
 
+template <>
+inline std::string ParseParams<SteeredBreakout>(const int64_t* values, int64_t count, Breakout::Params* params) {
+  return ParseParams<Breakout>(values, count, params);
+}
+
 }  // namespace pjx

@@ -84,7 +84,8 @@ class Breakouts:
         return self.row.view(np.uint8).reshape(len(self.row), -1)
 
     def step(self, words: np.ndarray, actions: np.ndarray) -> tuple:
-        """obs, reward, terminated, truncated, info: as in `Env.step`."""
+        """obs, reward, terminated, truncated, info: as in `Env.step`; actions i32[N], or f32[N] where the game is
+        continuous."""
         row, num_envs = self.row, len(self.row)
         points, terminated = np.zeros(num_envs, int), np.zeros(num_envs, bool)
         streams: dict[int, Philox] = {}
@@ -146,7 +147,9 @@ class Breakouts:
     def _frame(self, playing: np.ndarray, actions: np.ndarray, coin) -> np.ndarray:
         """One frame of the environments that are `playing`; the points they earn, i64[N]."""
         row = self.row
-        direction = (actions == 2).astype(np.float32) - (actions == 1).astype(np.float32)
+        direction = actions
+        if direction.dtype != np.float32:  # choices, not shares of the paddle's speed
+            direction = (actions == 2).astype(np.float32) - (actions == 1).astype(np.float32)
         pushed = row["paddle_x"] + direction * (np.float32(620) / np.float32(60))
         pushed = np.minimum(np.maximum(pushed, np.float32(0)), np.float32(576) - self._paddle_width())
         row["paddle_x"] = np.where(playing & (row["is_served"] == 1), pushed, row["paddle_x"])

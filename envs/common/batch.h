@@ -15,7 +15,7 @@ using EnvParams = ffi::Attr<ffi::Span<const int64_t>, kParamsName>;
 struct Batch {
   int64_t lanes = 0, num_envs = 0, rows = 0, stride = 0;
   int64_t agents = 0, actions = 0, obs_size = 0;  // of a row: so many agents, actions, and numbers observed
-  ffi::DataType obs_type = ffi::U8;
+  ffi::DataType obs_type = ffi::U8, action_type = ffi::S32;
 };
 
 template <typename E>
@@ -37,6 +37,7 @@ ffi::Error OpenBatch(const char* call, EnvParams attr, ffi::Span<const int64_t> 
   batch->agents = E::kNumAgents;
   batch->actions = E::kNumAgents * E::kNumHeads;
   batch->obs_size = E::kNumAgents * E::ObsShape(batch->params).size();
+  batch->action_type = kHasNumbers<E> ? ffi::F32 : ffi::S32;
   batch->obs_type = std::is_same_v<typename E::Obs, uint8_t> ? ffi::U8 : ffi::F32;
   return ffi::Error::Success();
 }

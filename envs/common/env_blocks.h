@@ -67,7 +67,7 @@ struct EnvBlocks {
   }
 
   PJX_HD void Step(const EnvTeam& team, int64_t block, uint8_t* shared, const uint32_t* keys, uint8_t* states,
-                   const int32_t* actions, const StepResults& results, Obs* obs) const {
+                   const typename E::Action* actions, const StepResults& results, Obs* obs) const {
     team.Each([&](int lane) {
       const int64_t row = block * kRows + lane;
       if (row < rows) envs.template Step<false>(keys, states, actions, results, row);

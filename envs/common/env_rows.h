@@ -79,15 +79,15 @@ struct EnvRows {
 
   // Without an observation. An episode that ends begins anew, unless that needs working memory.
   template <bool kNeedsWork>
-  PJX_HD void Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
-                   int64_t row) const {
+  PJX_HD void Step(const uint32_t* keys, uint8_t* states, const typename E::Action* actions,
+                   const StepResults& results, int64_t row) const {
     State& s = At(states, row);
-    const int32_t* action = actions + row * (E::kNumAgents * E::kNumHeads);
+    const typename E::Action* action = actions + row * (E::kNumAgents * E::kNumHeads);
     float* const rewards = results.rewards + row * E::kNumAgents;
     Outcome outcome{};
     bool is_valid = E::IsSafe(s, params);
     for (int i = 0; i < E::kNumAgents * E::kNumHeads; ++i) {
-      is_valid &= static_cast<uint32_t>(action[i]) < static_cast<uint32_t>(E::NumActions(params, i % E::kNumHeads));
+      is_valid &= IsAction<E>(params, i % E::kNumHeads, action[i]);
     }
     Philox random = Stream(keys, row);
     if (is_valid) {

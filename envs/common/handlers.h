@@ -16,7 +16,7 @@ namespace pjx {
 
 inline constexpr char kNumStepsName[] = "num_steps", kIntervalName[] = "interval";
 
-// One call on the rows of a batch, over arrays that fit it; `obs` is of the batch's type. Zero and Copy prepare the
+// One call on the rows of a batch, over arrays that fit it; `obs` and `actions` are of the batch's types. Zero and Copy prepare the
 // rows that the others update.
 template <typename ContextOfPlatform>
 class EnvCall {
@@ -28,7 +28,7 @@ class EnvCall {
   virtual ffi::Error Zero(ffi::ResultBuffer<ffi::U8>& rows) const = 0;
   virtual ffi::Error Copy(const ffi::Buffer<ffi::U8>& from, ffi::ResultBuffer<ffi::U8>& to) const = 0;
   virtual ffi::Error Reset(const uint32_t* keys, uint8_t* states, void* obs) const = 0;
-  virtual ffi::Error Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
+  virtual ffi::Error Step(const uint32_t* keys, uint8_t* states, const void* actions, const StepResults& results,
                           void* obs) const = 0;
   virtual ffi::Error Observe(const uint8_t* states, void* obs) const = 0;
   virtual ffi::Error Restore(uint8_t* states, const uint8_t* snapshots, const int32_t* env_ids,
@@ -104,7 +104,7 @@ class EnvHandlers {
   static ffi::Error Step(Open open, Context context,
                          U32 keys,     // [..., 2]
                          U8 state_in,  // [..., N, S], aliased to the first result
-                         I32 actions,  // [..., N * K (, heads)]
+                         ffi::AnyBuffer actions,  // i32 or f32[..., N * K (, heads)]
                          EnvParams params,
                          U8Result state,            // [..., N, S]
                          ObsResult obs,             // [..., N * K, ...]
@@ -133,10 +133,14 @@ class EnvHandlers {
         e.failure()) {
       return e;
     }
+    if (actions.element_type() != batch.action_type) {
+      return InvalidArgument("step: action must be ", batch.action_type == ffi::S32 ? "i32" : "f32",
+                             ", got data type ", static_cast<int>(actions.element_type()));
+    }
     if (auto e = CheckObs("step", batch, obs); e.failure()) return e;
     if (auto e = call->Copy(state_in, state); e.failure()) return e;
     return call->Step(
-        keys.typed_data(), state->typed_data(), actions.typed_data(),
+        keys.typed_data(), state->typed_data(), actions.untyped_data(),
         {reward->typed_data(), terminated->typed_data(), truncated->typed_data(), episode_return->typed_data(),
          episode_length->typed_data(), score->typed_data(), perf->typed_data()},
         obs->untyped_data());

@@ -97,12 +97,12 @@ PJX_HD void WalkAbreast(const typename E::Params& given, int64_t stride, Walker<
       for (int g = 0; g < width; ++g) {
         Walker<E>& w = walkers[g];
         if (w.next_snapshot == t + k) w.Remember(memory, stride);
-        int32_t action[kActions];
+        typename E::Action action[kActions];
         for (int i = 0; i < kActions; ++i) {
           if constexpr (kActions > 1) {
             if ((k * kActions + i) % ChoiceRandom::kPerDraw == 0) w.choices.Draw();
           }
-          action[i] = static_cast<int32_t>(w.choices.Below(E::NumActions(params, i % E::kNumHeads)));
+          action[i] = RandomAction<E>(params, i % E::kNumHeads, w.choices);
         }
         float rewards[E::kNumAgents];
         const auto outcome = E::Step(*w.state, params, action, w.random, rewards);

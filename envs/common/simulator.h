@@ -17,6 +17,9 @@
 //     static const char* Impossible(const State&, const Params&);  // why it is no snapshot, or null
 //   };
 //
+// A simulator whose actions are numbers says `using Action = float`, takes const float* in Step, and has instead of
+// NumActions `static float ActionLow(const Params&, int head)` and ActionHigh, both finite: what a head may be.
+//
 // All functions are PJX_HD. Actions are [kNumAgents, kNumHeads], rewards [kNumAgents]. Reset finds zeros in a new row,
 // and in one that begins anew the state in which its episode ended: what a simulator leaves standing outlives the
 // episode. A simulator may also offer ReadsSoon(state, params), the address from which Step and Observe will read about
@@ -67,6 +70,7 @@ struct Shape {
 struct SimulatorDefaults {
   static constexpr int kNumAgents = 1;
   static constexpr int kNumHeads = 1;  // actions of an agent in one step
+  using Action = int32_t;
 
   // Of a row, after its State.
   template <typename Params>
@@ -74,6 +78,33 @@ struct SimulatorDefaults {
     return 0;
   }
 };
+
+template <typename E>
+constexpr bool kHasNumbers = std::is_same_v<typename E::Action, float>;  // as actions
+
+// Whether `action` is one of the head; NaN is none.
+template <typename E>
+PJX_HD bool IsAction(const typename E::Params& p, int head, typename E::Action action) {
+  if constexpr (kHasNumbers<E>) {
+    return (action >= E::ActionLow(p, head)) & (action <= E::ActionHigh(p, head));
+  } else {
+    return static_cast<uint32_t>(action) < static_cast<uint32_t>(E::NumActions(p, head));
+  }
+}
+
+// Uniform; of numbers, on 2^16 of them from the lowest to the highest.
+template <typename E>
+PJX_HD typename E::Action RandomAction(const typename E::Params& p, int head, ChoiceRandom& random) {
+  if constexpr (kHasNumbers<E>) {
+    constexpr uint32_t kNumbers = 1u << 16;
+    const float low = E::ActionLow(p, head), high = E::ActionHigh(p, head);
+    const float share = static_cast<float>(random.Below(kNumbers)) * (1.0f / (kNumbers - 1));
+    const float action = low * (1 - share) + high * share;
+    return action < low ? low : action > high ? high : action;  // against rounding
+  } else {
+    return static_cast<int32_t>(random.Below(E::NumActions(p, head)));
+  }
+}
 
 template <typename E>
 PJX_HD int64_t StateBytes(const typename E::Params& p) {
@@ -149,6 +180,8 @@ using As = std::enable_if_t<std::is_convertible_v<Actual, Result>>;
 template <typename E>
 using Types = std::void_t<typename E::Params, typename E::State, typename E::Obs>;
 template <typename E>
+using Action = std::enable_if_t<std::is_same_v<typename E::Action, int32_t> || kHasNumbers<E>>;
+template <typename E>
 using Numbers = std::enable_if_t<(E::kNumAgents > 0 && E::kNumHeads > 0)>;
 template <typename E>
 typename E::State& AnyState();
@@ -161,11 +194,13 @@ using MaxEpisodeSteps = As<int64_t, decltype(E::MaxEpisodeSteps(AnyParams<E>()))
 template <typename E>
 using NumActions = As<int32_t, decltype(E::NumActions(AnyParams<E>(), 0))>;
 template <typename E>
+using ActionBounds = As<float, decltype(E::ActionLow(AnyParams<E>(), 0) + E::ActionHigh(AnyParams<E>(), 0))>;
+template <typename E>
 using ExtraStateBytes = As<int64_t, decltype(E::ExtraStateBytes(AnyParams<E>()))>;
 template <typename E>
 using Reset = decltype(E::Reset(AnyState<E>(), AnyParams<E>(), std::declval<Philox&>()));
 template <typename E>
-using Step = As<Outcome, decltype(E::Step(AnyState<E>(), AnyParams<E>(), std::declval<const int32_t*>(),
+using Step = As<Outcome, decltype(E::Step(AnyState<E>(), AnyParams<E>(), std::declval<const typename E::Action*>(),
                                           std::declval<Philox&>(), std::declval<float*>()))>;
 template <typename E>
 using Observe = decltype(E::Observe(std::as_const(AnyState<E>()), AnyParams<E>(), std::declval<typename E::Obs*>()));
@@ -189,9 +224,12 @@ using ReadsSoon = As<uintptr_t, decltype(E::ReadsSoon(std::as_const(AnyState<E>(
 template <typename E>
 constexpr bool IsKept() {
   static_assert(kOffers<Types, E>, "a simulator needs the types Params, State and Obs");
-  if constexpr (!kOffers<Types, E>) {
+  static_assert(kOffers<Action, E>,
+                "a simulator needs the type Action, int32_t or float: derive from SimulatorDefaults for int32_t");
+  if constexpr (!kOffers<Types, E> || !kOffers<Action, E>) {
     return false;
   } else {
+    constexpr bool has_actions = kHasNumbers<E> ? kOffers<ActionBounds, E> : kOffers<NumActions, E>;
     using State = typename E::State;
     using Obs = typename E::Obs;
     constexpr bool is_plain = std::is_trivially_copyable_v<State> && std::is_standard_layout_v<State>;
@@ -206,13 +244,16 @@ constexpr bool IsKept() {
                   "a simulator needs `static Shape ObsShape(const Params&)`: the axes of one agent's observation");
     static_assert(kOffers<MaxEpisodeSteps, E>,
                   "a simulator needs `static int64_t MaxEpisodeSteps(const Params&)`: more no episode takes");
-    static_assert(kOffers<NumActions, E>,
+    static_assert(kHasNumbers<E> || has_actions,
                   "a simulator needs `static int32_t NumActions(const Params&, int head)`: how many actions there are");
+    static_assert(!kHasNumbers<E> || has_actions,
+                  "a simulator whose Action is float needs `static float ActionLow(const Params&, int head)` and "
+                  "ActionHigh: the lowest and the highest action");
     static_assert(kOffers<Reset, E>,
                   "a simulator needs `static void Reset(State&, const Params&, Philox&)`: begins an episode");
     static_assert(kOffers<Step, E>,
-                  "a simulator needs `static Outcome Step(State&, const Params&, const int32_t* actions, Philox&, "
-                  "float* rewards)`: takes one step and writes the reward of every agent");
+                  "a simulator needs `static Outcome Step(State&, const Params&, const Action* actions, Philox&, float* "
+                  "rewards)` (int32_t, or float where that is its Action): takes one step and writes the reward of every agent");
     static_assert(kOffers<Observe, E>,
                   "a simulator needs `static void Observe(const State&, const Params&, Obs*)`: writes the observation");
     static_assert(kOffers<Stagger, E>,
@@ -227,7 +268,7 @@ constexpr bool IsKept() {
                   "a simulator needs `static const char* Impossible(const State&, const Params&)`: why it cannot have "
                   "produced this state, or null");
     return is_plain && has_obs && kOffers<Numbers, E> && kOffers<ExtraStateBytes, E> && kOffers<ObsShape, E> &&
-           kOffers<MaxEpisodeSteps, E> && kOffers<NumActions, E> && kOffers<Reset, E> && kOffers<Step, E> &&
+           kOffers<MaxEpisodeSteps, E> && has_actions && kOffers<Reset, E> && kOffers<Step, E> &&
            kOffers<Observe, E> && kOffers<Stagger, E> && kOffers<Clock, E> && kOffers<IsSafe, E> &&
            kOffers<Impossible, E>;
   }

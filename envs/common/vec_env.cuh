@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename E>
 __global__ void __launch_bounds__(kThreads) Step(EnvBlocks<E> blocks, const uint32_t* keys, uint8_t* states,
-                                                 const int32_t* actions, StepResults results, typename E::Obs* obs) {
+                                                 const typename E::Action* actions, StepResults results,
+                                                 typename E::Obs* obs) {
   blocks.Step(EnvTeam{}, blockIdx.x, Shared(), keys, states, actions, results, obs);
 }
 
@@ -49,7 +50,8 @@ __device__ inline int64_t Index() { return static_cast<int64_t>(blockIdx.x) * kT
 
 template <typename E>
 __global__ void __launch_bounds__(kThreads) StepOnly(EnvRows<E> envs, int64_t rows, const uint32_t* keys,
-                                                     uint8_t* states, const int32_t* actions, StepResults results) {
+                                                     uint8_t* states, const typename E::Action* actions,
+                                                     StepResults results) {
   if (Index() < rows) envs.template Step<true>(keys, states, actions, results, Index());
 }
 
@@ -119,8 +121,9 @@ class EnvsOnStream final : public EnvCall<cudaStream_t> {
     return WithObs(device::Reset<E>, envs, keys, states, static_cast<Obs*>(obs));
   }
 
-  ffi::Error Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
+  ffi::Error Step(const uint32_t* keys, uint8_t* states, const void* of_all, const StepResults& results,
                   void* obs) const final {
+    const auto* const actions = static_cast<const typename E::Action*>(of_all);
     EnvRows<E> envs;
     if (auto e = Rows(&envs); e.failure()) return e;
     if constexpr (kMayNeedWork) {

@@ -28,7 +28,14 @@ EnvDescription DescribeEnv(const std::vector<int64_t>& values) {
   const Shape shape = E::ObsShape(p);
   description.obs_shape.assign(shape.axes, shape.axes + shape.num_axes);
   description.obs_dtype = std::is_same_v<typename E::Obs, uint8_t> ? "uint8" : "float32";
-  for (int head = 0; head < E::kNumHeads; ++head) description.num_actions.push_back(E::NumActions(p, head));
+  for (int head = 0; head < E::kNumHeads; ++head) {
+    if constexpr (kHasNumbers<E>) {
+      description.action_low.push_back(E::ActionLow(p, head));
+      description.action_high.push_back(E::ActionHigh(p, head));
+    } else {
+      description.num_actions.push_back(E::NumActions(p, head));
+    }
+  }
   description.num_agents = E::kNumAgents;
   description.state_bytes = StateBytes<E>(p);
   description.max_episode_steps = E::MaxEpisodeSteps(p);
@@ -64,8 +71,9 @@ class EnvsOnPool final : public CpuEnvCall {
     return ffi::Error::Success();
   }
 
-  ffi::Error Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& results,
+  ffi::Error Step(const uint32_t* keys, uint8_t* states, const void* of_all, const StepResults& results,
                   void* obs) const final {
+    const auto* const actions = static_cast<const Action*>(of_all);
     Lowest bad_row, bad_action;
     ParallelFor(pool_, batch_.rows, kGrain, [&](int64_t begin, int64_t end) {
       // Copies that no byte written below can alias, so they stay in registers. Reset gets the original.
@@ -86,10 +94,9 @@ class EnvsOnPool final : public CpuEnvCall {
         }
         State& s = *reinterpret_cast<State*>(state_row);
         if (!E::IsSafe(s, params)) return bad_row.Note(row);
-        const int32_t* action = actions + row * kActions;
+        const Action* action = actions + row * kActions;
         for (int i = 0; i < kActions; ++i) {
-          const auto choices = static_cast<uint32_t>(E::NumActions(params, i % E::kNumHeads));
-          if (static_cast<uint32_t>(action[i]) >= choices) return bad_action.Note(row * kActions + i);
+          if (!IsAction<E>(params, i % E::kNumHeads, action[i])) return bad_action.Note(row * kActions + i);
         }
         Philox random = streams.Next();
         const auto outcome = E::Step(s, params, action, random, to.rewards + row * E::kNumAgents);
@@ -99,8 +106,14 @@ class EnvsOnPool final : public CpuEnvCall {
     });
     if (bad_row.Any() || !bad_action.Any()) return AllAreStates(name_, bad_row);
     const int64_t index = bad_action.Index();
-    return InvalidArgument(name_, ": action[", index, "] is ", actions[index], ", valid are 0 to ",
-                           E::NumActions(batch_.params, static_cast<int>(index % E::kNumHeads)) - 1);
+    const int head = static_cast<int>(index % E::kNumHeads);
+    if constexpr (kHasNumbers<E>) {
+      return InvalidArgument(name_, ": action[", index, "] is ", actions[index], ", valid are numbers from ",
+                             E::ActionLow(batch_.params, head), " to ", E::ActionHigh(batch_.params, head));
+    } else {
+      return InvalidArgument(name_, ": action[", index, "] is ", actions[index], ", valid are 0 to ",
+                             E::NumActions(batch_.params, head) - 1);
+    }
   }
 
   ffi::Error Observe(const uint8_t* states, void* obs) const final {
@@ -165,6 +178,7 @@ class EnvsOnPool final : public CpuEnvCall {
   using State = typename E::State;
   using Params = typename E::Params;
   using Obs = typename E::Obs;
+  using Action = typename E::Action;
   static constexpr int kActions = E::kNumAgents * E::kNumHeads;  // per environment
   static constexpr int64_t kGrain = 256;        // rows; below this a second thread costs more than it brings
   static constexpr int64_t kPrefetchAhead = 8;  // rows

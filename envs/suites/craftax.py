@@ -52,6 +52,9 @@ class _Craftax:
     def observation_space(self, params):
         return self.env.observation_space(params)
 
+    def get_obs(self, state):
+        return self.env.get_obs(state)
+
     def reset(self, key, params):
         return self.env.reset_env(key, params)
 

@@ -48,6 +48,7 @@ def build(name: str, params: dict[str, Any]) -> Env:
         time_field="step_count",
         keep_keys=False,
         auto_reset=False,
+        store_observation=True,  # small
         name=f"jumanji:{name}",
     )
 
@@ -99,7 +100,7 @@ class _Jumanji:
         bounds = _BOUNDS.get((self.kind, key), (getattr(spec, "minimum", -np.inf), getattr(spec, "maximum", np.inf)))
         return Box(np.min(bounds[0]), np.max(bounds[1]), tuple(spec.shape), spec.dtype)
 
-    def observation(self, timestep):
+    def _seen(self, timestep):
         spec = self.env.observation_spec
         seen = timestep.observation
         parts = {key: functools.reduce(getattr, filter(None, key.split(".")), seen) for key in _parts(spec)}
@@ -112,7 +113,7 @@ class _Jumanji:
 
     def reset(self, key, params):
         state, timestep = self.env.reset(key)
-        return self.observation(timestep), self._with_mask(state, timestep)
+        return self._seen(timestep), self._with_mask(state, timestep)
 
     def step(self, key, state, action, params):
         spec = self.env.action_spec
@@ -123,7 +124,7 @@ class _Jumanji:
         state, timestep = self.env.step(state, action)
         ended = timestep.last()
         terminated = ended & (jnp.max(timestep.discount) == 0)
-        obs, state = self.observation(timestep), self._with_mask(state, timestep)
+        obs, state = self._seen(timestep), self._with_mask(state, timestep)
         return obs, state, jnp.sum(timestep.reward), terminated, ended & ~terminated, {}
 
 

@@ -50,6 +50,7 @@ def build(name: str, params: dict[str, Any]) -> Env:
         max_episode_steps=env.max_steps,
         perf=lambda episode_return: jnp.clip(episode_return, 0, 1),
         auto_reset=False,
+        store_observation=True,  # small
         clock_moves=True,
         name=f"navix:{name}",
     )

@@ -40,6 +40,7 @@ def build(name: str, params: dict[str, Any]) -> Env:
         time_field="step_num",
         keep_keys=False,
         auto_reset=False,
+        store_observation=True,  # small
         clock_moves=True,
         name=f"xland:{name}",
     )

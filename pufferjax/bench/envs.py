@@ -15,6 +15,7 @@ from pufferjax.bench import timing
 from pufferjax.bench.peers import Peer
 from pufferjax.core.parallel import AXIS, limit_op_threads
 from pufferjax.envs import Env
+from pufferjax.envs.actions import random_actions
 from pufferjax.xla_ops import ffi
 
 WALK_INTERVAL, WALK_SNAPSHOTS = 16, 4  # as in training
@@ -99,10 +100,8 @@ def bench_peer(env: Env, peer: Peer, num_envs: int, num_steps: int, pairs: int, 
 
 def _steps(env, num_envs, num_steps, devices):
     """A jitted scan of `num_steps` steps; the actions are drawn beforehand, outside what is timed."""
-    heads = env.spec.num_actions
-    shape = (len(devices), num_steps, num_envs // len(devices) * env.spec.num_agents, len(heads))
-    actions = jax.random.randint(jax.random.key(3), shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
-    actions = actions[..., 0] if len(heads) == 1 else actions
+    shape = (len(devices), num_steps, num_envs // len(devices) * env.spec.num_agents)
+    actions = random_actions(env.spec, jax.random.key(3), shape)
 
     def step(key, state, action):
         # The observation is written by the same call, whether or not somebody reads it.

@@ -14,12 +14,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pufferjax.bench import timing
 from pufferjax.bench.train import Run, run_header
 from pufferjax.core import ppo
+from pufferjax.core.actions import draw_noise
 from pufferjax.core.config import TrainConfig
 from pufferjax.core.parallel import AXIS, limit_op_threads, local_config
 from pufferjax.core.policy import MinGRU, init_params, make_policy
-from pufferjax.core.rollout import RolloutConfig, act, initial_memory, rollout
+from pufferjax.core.rollout import RolloutConfig, act, initial_memory, remember, rollout
 from pufferjax.core.state_set import StateSet
 from pufferjax.envs import Env
+from pufferjax.envs.actions import random_actions
 
 
 class _Everywhere:
@@ -70,15 +72,12 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
     observations, env_state = env.reset(key, num_envs)
     env_state = env.stagger(key, env_state)
     memory = initial_memory(policy, num_agents)
-    heads = env.spec.num_actions
     seed = jnp.arange(2, dtype=jnp.uint32)  # a raw key can be copied to devices like any array
     result: dict[str, float] = {}
 
     # --- rollout
     def env_steps(key, env_state):
-        shape = (horizon, num_agents, len(heads))
-        actions = jax.random.randint(key, shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
-        actions = actions[..., 0] if len(heads) == 1 else actions
+        actions = random_actions(env.spec, key, (horizon, num_agents))
 
         def step(env_state, action):
             _, env_state, reward, *_ = env.step(key, env_state, action)
@@ -87,13 +86,13 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
         return jax.lax.scan(step, env_state, actions)
 
     def policy_steps(key, params, observations, memory):
-        uniforms = jax.random.uniform(key, (horizon, num_agents, len(heads)))
+        noise = draw_noise(env.spec, key, (horizon, num_agents))
 
-        def step(memory, uniform):
-            actions, log_probs, values, recurrent = act(policy, params, observations, memory, uniform)
-            return type(memory)(recurrent, (actions + 1).astype(jnp.uint8)), (log_probs, values)
+        def step(memory, noise):
+            actions, log_probs, values, recurrent = act(policy, params, observations, memory, noise)
+            return remember(env, recurrent, actions, jnp.zeros(num_agents, bool)), (log_probs, values)
 
-        return jax.lax.scan(step, memory, uniforms)
+        return jax.lax.scan(step, memory, noise)
 
     rollout_config = RolloutConfig(
         horizon, config.state_set.interval, num_envs - config.num_replayed, config.ppo.reset_memory
@@ -129,11 +128,11 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
         transitions, recurrent = batch
 
         def loss(params):
-            logits, values, _ = policy.apply(
+            heads, values, _ = policy.apply(
                 {"params": params}, transitions.observations, transitions.previous_actions, recurrent,
                 transitions.starts,
             )  # fmt: skip
-            return sum(jnp.sum(jnp.sin(x)) for x in (*logits, values))
+            return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves((heads, values)))
 
         return per_minibatch(lambda p: jax.tree.map(lambda x, g: x - 1e-9 * g, p, jax.grad(loss)(p)), params)
 

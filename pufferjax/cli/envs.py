@@ -1,5 +1,6 @@
 """`pufferjax envs`: the environments, their sizes and their parameters, and the suites of other packages."""
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,11 @@ USAGE = """\
   pufferjax envs gymnax:
       the environments of a suite
 """
+
+
+def _interval(low: float, high: float) -> str:
+    """The values of a continuous component."""
+    return f"{'[' if low > -math.inf else '('}{low:g}, {high:g}{']' if high < math.inf else ')'}"
 
 
 def main(argv: list[str]) -> int:
@@ -49,8 +55,9 @@ def _native() -> list[tuple[str, ...]]:
         rows.append(
             (
                 name,
-                f"{short}[{', '.join(map(str, spec.obs_shape))}]",
-                " x ".join(map(str, spec.num_actions)),
+                f"{short}[{', '.join(map(str, spec.obs_shape))}]"
+                + f" in {len(spec.obs_parts)} parts" * bool(spec.obs_parts),
+                " x ".join([*map(str, spec.num_actions), *map(_interval, spec.action_low, spec.action_high)]),
                 str(spec.num_agents),
                 str(spec.state_bytes),
                 str(spec.max_episode_steps or "none"),

@@ -59,9 +59,12 @@ class PolicyConfig:
     hidden_size: int = 64  # units of the encoder and of every recurrent layer, 1 to 8192
     num_layers: int = 2  # MinGRU layers, 0 to 32; 0: no memory
     # "one_hot": a table row per (cell, code) of small-integer observations; "entity": the maximum over the entities of
-    # an environment that declares them; "linear": the raw numbers; "auto": entity where they are declared, one_hot for
-    # integer observations of at most 32 codes, linear otherwise.
-    encoder: Literal["auto", "one_hot", "entity", "linear"] = "auto"
+    # an environment that declares them; "board": 3x3 mixes of neighbouring cells and their mean and maximum, for boards
+    # [H, W] or [H, W, C] of codes up to 64 or of float planes; "conv": a small convolutional network, for pictures
+    # [H, W] or [H, W, C]; "linear": the raw numbers; "auto": entity where they are declared, one_hot for integers of at
+    # most 32 codes, conv for other [H, W, C] of at least 8 x 8, else linear. Of an observation of several parts each is
+    # encoded by itself, and a part that the named encoder cannot read by what "auto" takes for it.
+    encoder: Literal["auto", "one_hot", "entity", "board", "conv", "linear"] = "auto"
     # Layers of ReLU and a hidden_size x hidden_size matrix added to the encoder, 0 to 8 (0, as in the original: none).
     encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
@@ -69,6 +72,9 @@ class PolicyConfig:
     # Observations less their running mean, over their running standard deviation. Not for observations of integers.
     normalize_observations: bool = False
     observation_clip: float = 10.0  # where normalised observations are cut, in standard deviations; >= 0, 0: nowhere
+    # Of continuous actions: the logarithm of their standard deviation at the start, -10 to 5; it is learned, and the
+    # same in all states. Where both bounds are finite, a unit is half of the distance between them.
+    initial_log_std: float = 0.0
     # How exact the policy's matrix products must be, as jax.lax.Precision: "highest" is float32 everywhere; "high" and
     # "default" permit a GPU its faster TF32 and bfloat16. A CPU is exact always.
     precision: Literal["highest", "high", "default"] = "highest"
@@ -78,10 +84,11 @@ class PolicyConfig:
         _check_int("policy.hidden_size", self.hidden_size, 1, 8192)
         _check_int("policy.num_layers", self.num_layers, 0, 32)
         _check_int("policy.encoder_layers", self.encoder_layers, 0, 8)
-        _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "entity", "linear"))
+        _check_choice("policy.encoder", self.encoder, ("auto", "one_hot", "entity", "board", "conv", "linear"))
         _check_bool("policy.previous_action", self.previous_action)
         _check_bool("policy.normalize_observations", self.normalize_observations)
         _check_float("policy.observation_clip", self.observation_clip, 0)
+        _check_float("policy.initial_log_std", self.initial_log_std, -10, 5)
         _check_choice("policy.precision", self.precision, ("highest", "high", "default"))
 
 

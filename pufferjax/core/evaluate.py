@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax import envs
+from pufferjax.core import actions as acting
+from pufferjax.core import distributions
 from pufferjax.core.config import PolicyConfig
-from pufferjax.core.policy import ActorCritic, make_policy
+from pufferjax.core.policy import ActorCritic
+from pufferjax.core.policy import as_policy as policy_for
 from pufferjax.core.programs import functions_of, remembered
-from pufferjax.core.rollout import act, env_actions, forget, initial_memory, look, per_env, remember
+from pufferjax.core.rollout import act, forget, initial_memory, look, masks_of, per_env, remember
 from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
 from pufferjax.xla_ops.checks import usual_promotion
@@ -38,7 +41,9 @@ def unseen(env: Env) -> Env:
 
 def as_policy(env: Env, policy: ActorCritic | PolicyConfig) -> ActorCritic:
     """The policy, made for `env` if only its configuration is given."""
-    return make_policy(env.spec, policy) if isinstance(policy, PolicyConfig) else policy
+    if policy is None:
+        raise TypeError("policy must be a PolicyConfig or the policy itself, got None")
+    return policy_for(env.spec, policy, PolicyConfig())
 
 
 def check_has_episodes(env: Env) -> None:
@@ -49,23 +54,23 @@ def check_has_episodes(env: Env) -> None:
 
 def make_step(env: Env, policy: ActorCritic, greedy: bool):
     """`step(params, key, (env_state, observations, memory)) -> ((...), ended bool[N], info)`: policy and simulator."""
-    heads = len(env.spec.num_actions)
 
     @usual_promotion()
     def step(params, key, agents):
         env_state, observations, memory = agents
         key_env, key_action = jax.random.split(key)
+        masks = masks_of(env, env_state)
         if greedy:
-            logits, _, recurrent = look(policy, params, observations, memory)
-            actions = jnp.stack([jnp.argmax(x, axis=-1).astype(jnp.int32) for x in logits], axis=-1)
+            heads, _, recurrent = look(policy, params, observations, memory, masks=masks)
+            actions = distributions.mode(heads)
         else:
-            uniforms = jax.random.uniform(key_action, (observations.shape[0], heads))
-            actions, _, _, recurrent = act(policy, params, observations, memory, uniforms)
+            noise = acting.draw_noise(env.spec, key_action, (observations.shape[0],))
+            actions, _, _, recurrent = act(policy, params, observations, memory, noise, masks=masks)
         observations, env_state, _, terminated, truncated, info = env.step(
-            key_env, env_state, env_actions(actions, env)
+            key_env, env_state, acting.env_actions(env.spec, actions)
         )
         ended = terminated | truncated
-        memory = remember(forget(recurrent, ended), actions, ended)
+        memory = remember(env, forget(recurrent, ended), actions, ended)
         return (env_state, observations, memory), per_env(ended, env), info
 
     return step
@@ -111,7 +116,8 @@ def evaluate(
     """Plays exactly `num_episodes` whole episodes from a reset and returns their means.
 
     Every environment counts its first episode alone, however long it takes: counting whatever ends first would favour
-    short episodes. Actions are sampled, as in training, or the most likely ones with `greedy`.
+    short episodes. Actions are sampled, as in training, or the most likely ones with `greedy`, of continuous components
+    the mean.
 
     What was compiled is kept for later calls in this process, of the eight latest combinations of environment, policy,
     `greedy` and number of simulators: episodes, divided by the least number of batches of 2048. Native environments

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pufferjax import xla_ops
 from pufferjax.core.types import RewardScale, Transitions
@@ -26,22 +27,30 @@ _SMALLEST_VARIANCE = 1e-8
 
 
 class ObservationNorm(nn.Module):
-    """(x - mean) / standard deviation, cut at +-`clip` (0: not cut): x f32[..., *shape] -> the same shape.
+    """(x - mean) / standard deviation, cut at +-`clip` (0: not cut), of what is no code: x f32[..., *obs_shape] -> the
+    same shape.
 
     Any policy may have one; named "observation_norm" at its top, its statistics are kept by training.
     """
 
-    shape: tuple[int, ...]  # of one observation
+    spec: EnvSpec
     clip: float = 10.0
 
     @nn.compact
     def __call__(self, x):
-        mean = self.param("mean", nn.initializers.zeros, self.shape, jnp.float32)
-        variance = self.param("variance", nn.initializers.ones, self.shape, jnp.float32)
+        shape = self.spec.obs_shape
+        mean = self.param("mean", nn.initializers.zeros, shape, jnp.float32)
+        variance = self.param("variance", nn.initializers.ones, shape, jnp.float32)
         self.param("count", nn.initializers.zeros, (), jnp.float32)
         mean, variance = jax.lax.stop_gradient((mean, variance))
-        x = (x - mean) * jax.lax.rsqrt(variance + _SMALLEST_VARIANCE)
-        return jnp.clip(x, -self.clip, self.clip) if self.clip else x
+        normal = (x - mean) * jax.lax.rsqrt(variance + _SMALLEST_VARIANCE)
+        normal = jnp.clip(normal, -self.clip, self.clip) if self.clip else normal
+        return jnp.where(are_normalized(self.spec), normal, x)
+
+
+def are_normalized(spec: EnvSpec) -> np.ndarray:
+    """bool[*obs_shape]: which numbers of an observation are quantities: all but those of parts that hold integers."""
+    return np.concatenate([np.full(part.size, part.max is None) for part in spec.all_parts]).reshape(spec.obs_shape)
 
 
 def renew_observation_statistics(spec: EnvSpec, params, observations, is_bad, axis_name: str | None):

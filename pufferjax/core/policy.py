@@ -3,6 +3,8 @@
 Written for sequences [T, B]; a rollout step is a sequence of length 1.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,17 +12,20 @@ import numpy as np
 from flax import nnx
 
 from pufferjax import xla_ops
+from pufferjax.core.actions import no_previous_actions, split
 from pufferjax.core.config import PolicyConfig
-from pufferjax.core.encoders import encode, encoder_of, uniform
-from pufferjax.core.normalization import OBSERVATION_NORM, ObservationNorm
+from pufferjax.core.distributions import Gaussian
+from pufferjax.core.encoders import OwnEncoders, as_own_encoders, encode, encoders_of, uniform
+from pufferjax.core.nnx_policy import from_bridge
+from pufferjax.core.normalization import OBSERVATION_NORM, ObservationNorm, are_normalized
 from pufferjax.envs import EnvSpec
 
 _MOST_CHOICES = 255  # of a previous action as u8, besides "none"
 
 
 def _decoder_init(key, shape, dtype=jnp.float32):
-    """The value starts at exactly zero and the policy nearly uniform: before the first reward there is nothing to say,
-    and noise in either would be learned from."""
+    """The value starts at exactly zero, the policy nearly uniform, and means near the middle of the bounds: before the
+    first reward there is nothing to say, and noise in either would be learned from."""
     return uniform(0.01 * shape[0] ** -0.5)(key, shape, dtype).at[:, -1].set(0)
 
 
@@ -42,10 +47,22 @@ class MinGRU(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Recurrent actor-critic for discrete action heads."""
+    """Recurrent actor-critic for discrete action heads, continuous components, or both.
+
+    Components are normal with a mean of the decoder's and a learned standard deviation that is the same in every state;
+    both in the units of `pufferjax.core.actions`.
+
+    encoder: the user's own, instead of those that `config` chooses; see `make_policy`.
+    """
 
     spec: EnvSpec
     config: PolicyConfig
+    encoder: Any = None
+
+    def __post_init__(self):
+        # Held in an object that Flax does not look into, so that their names are not taken before they are used.
+        object.__setattr__(self, "encoder", as_own_encoders(self.encoder))
+        super().__post_init__()
 
     def initial_state(self, num_agents: int) -> jax.Array:
         """f32[L, N, H] of zeros."""
@@ -57,19 +74,26 @@ class ActorCritic(nn.Module):
 
         Args:
           observations: [T, B, *obs_shape].
-          previous_actions: u8[T, B, A], 0 at the start of an episode, else 1 + action.
+          previous_actions: u8[T, B, A], 0 at the start of an episode, else 1 + action; of C continuous components
+            f32[T, B, C + 1], the numbers and 1, or all 0 at the start of an episode; of both, a tuple of the two.
           state: f32[L, B, H], memory before the first step; or a tuple of L arrays f32[B, H].
           starts: bool[T, B], where the memory is cut before the step.
 
         Returns:
-          logits, a tuple of f32[T, B, num_actions[head]]; value f32[T, B]; state after the last step, in the form it
-          came in.
+          heads, a tuple of logits f32[T, B, num_actions[head]] and, last, a `distributions.Gaussian` of f32[T, B, C] if
+          there are components; value f32[T, B]; state after the last step, in the form it came in.
         """
         spec, config, precision = self.spec, self.config, self.config.precision
         if config.normalize_observations:
-            norm = ObservationNorm(spec.obs_shape, config.observation_clip, name=OBSERVATION_NORM)
-            observations = norm(observations.astype(jnp.float32))
-        x = encode(spec, config, observations, previous_actions)
+            norm = ObservationNorm(spec, config.observation_clip, name=OBSERVATION_NORM)
+            observations = norm(observations)
+        choices, numbers = split(spec, previous_actions) if config.previous_action else (None, None)
+        x = encode(spec, config, observations, choices, self.encoder, self)
+        if numbers is not None:
+            init = uniform((2.0 / numbers.shape[-1]) ** 0.5)
+            x += nn.Dense(
+                config.hidden_size, use_bias=False, precision=precision, name="number_encoder", kernel_init=init
+            )(numbers)
         for layer in range(config.encoder_layers):
             x = nn.Dense(config.hidden_size, precision=precision, name=f"encoder_{layer}")(nn.relu(x))
         states = []
@@ -77,37 +101,66 @@ class ActorCritic(nn.Module):
             x, last = MinGRU(config.hidden_size, precision, name=f"mingru_{layer}")(x, state[layer], starts)
             states.append(last)
         # One product for all outputs; the value is the last.
-        num_outputs = sum(spec.num_actions) + 1
-        outputs = nn.Dense(num_outputs, precision=precision, name="decoder", kernel_init=_decoder_init)(x)
-        heads = jnp.split(outputs, np.cumsum(spec.num_actions), axis=-1)
+        components = len(spec.action_low)
+        sizes = (*spec.num_actions, components) if components else spec.num_actions
+        outputs = nn.Dense(sum(sizes) + 1, precision=precision, name="decoder", kernel_init=_decoder_init)(x)
+        *heads, value = jnp.split(outputs, np.cumsum(sizes), axis=-1)
+        if components:
+            init = nn.initializers.constant(config.initial_log_std)
+            log_std = self.param("log_std", init, (components,), jnp.float32)
+            heads[-1] = Gaussian(heads[-1], jnp.broadcast_to(log_std, heads[-1].shape))
         if isinstance(state, tuple):
             state = tuple(states)
         elif states:
             state = jnp.stack(states)
-        return tuple(heads[:-1]), heads[-1][..., 0], state
+        return tuple(heads), value[..., 0], state
 
 
-def make_policy(spec: EnvSpec, config: PolicyConfig) -> ActorCritic:
-    """The policy for an environment. Raises ValueError if the encoder cannot read its observations."""
-    if config.encoder == "one_hot" and spec.obs_max is None:
-        raise ValueError(f"policy.encoder 'one_hot' needs integer observations, {spec.name} has {spec.obs_dtype}")
-    if config.encoder == "entity" and spec.entities is None:
-        raise ValueError(f"policy.encoder 'entity' needs an environment that declares entities, {spec.name} does not")
-    if config.normalize_observations and encoder_of(spec, config) == "one_hot":
+def make_policy(spec: EnvSpec, config: PolicyConfig, encoder: Any = None) -> ActorCritic:
+    """The policy for an environment.
+
+    encoder: instead of the encoder that `config` names or chooses, a Flax linen module that maps observations
+      [T, B, *obs_shape] to f32[T, B, hidden_size]; of an environment of several parts (`spec.obs_parts`) it gets the
+      dictionary `spec.split(observations)`. Or a mapping from names of parts to such modules, each for its part
+      [T, B, *shape], or to names of encoders; what it does not mention is read as `config` says. Adam steps all
+      parameters of such modules, whatever `ppo.optimizer`.
+
+    Raises ValueError if an encoder cannot read the observations, or makes something else of them; TypeError if it is no
+    such module.
+    """
+    own = as_own_encoders(encoder)
+    encoders_of(spec, config, own)
+    if config.normalize_observations and not are_normalized(spec).any():
         raise ValueError(
-            f"policy.normalize_observations must be False for codes, which are no quantities; {spec.name} gives "
-            f"{spec.obs_dtype} up to {spec.obs_max} and the encoder is one_hot"
+            f"policy.normalize_observations must be False for integers, and {spec.name} observes nothing else"
         )
-    if config.previous_action and max(spec.num_actions) > _MOST_CHOICES:
+    if config.previous_action and max(spec.num_actions, default=0) > _MOST_CHOICES:
         raise ValueError(
             f"policy.previous_action must be False for more than {_MOST_CHOICES} choices, {spec.name} has "
             f"{max(spec.num_actions)}"
         )
-    return ActorCritic(spec, config)
+    policy = ActorCritic(spec, config, own)
+    if own is not None:
+        jax.eval_shape(lambda key: init_params(policy, key), jax.random.key(0))  # what it makes of them
+    return policy
+
+
+def check_heads(spec: EnvSpec, heads) -> None:
+    """TypeError unless what a policy returned as heads is what an environment of this `spec` needs."""
+    sizes = [x.shape[-1] for x in heads if not isinstance(x, Gaussian)]
+    components = [x.mean.shape[-1] for x in heads[-1:] if isinstance(x, Gaussian)]
+    needed = [len(spec.action_low)] if spec.action_low else []
+    if sizes != list(spec.num_actions) or components != needed:
+        gaussian = f" and, last, a distributions.Gaussian of {len(spec.action_low)} numbers" if needed else ""
+        raise TypeError(
+            f"policy must return heads for {spec.name}: logits of sizes {spec.num_actions}{gaussian}; they are logits "
+            f"of sizes {tuple(sizes)}" + (f" and a Gaussian of {components[0]}" if components else "")
+        )
 
 
 def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: PolicyConfig) -> nn.Module:
     """The policy that is meant: the given module, the one that a PolicyConfig describes, or with None that of `config`.
+    A class of `flax.nnx` is given as `flax.nnx.bridge.to_linen(Class, ...)`.
 
     Raises TypeError saying what is expected and what came.
     """
@@ -116,10 +169,13 @@ def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: Po
     expected = "policy must be a Flax linen module with initial_state, like pufferjax.core.policy.ActorCritic,"
     if isinstance(policy, type):
         raise TypeError(f"{expected} or a PolicyConfig, got the class {policy.__name__}: make one of it")
+    if isinstance(policy, nnx.bridge.ToLinen):
+        return from_bridge(policy)
     if isinstance(policy, nnx.Module):
         name = type(policy).__name__
         raise TypeError(
-            f"{expected} or a PolicyConfig, got the nnx module {name}: wrap it with flax.nnx.bridge.ToLinen"
+            f"{expected} or a PolicyConfig, got the nnx module {name}, whose parameters are made already: give its "
+            f"class, wrapped as flax.nnx.bridge.to_linen({name}, ...), so that every seed makes its own"
         )
     missing = [x for x in ("init", "apply", "initial_state") if not callable(getattr(policy, x, None))]
     missing += [] if hasattr(policy, "spec") else ["spec"]
@@ -128,11 +184,21 @@ def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: Po
     return policy
 
 
+def class_name(policy: nn.Module) -> str:
+    """What a run directory records of a policy: its class, and that of its encoders if they are the user's."""
+    name = getattr(policy, "class_name", type(policy).__name__)
+    own = getattr(policy, "encoder", None)
+    if not isinstance(own, OwnEncoders):
+        return name
+    encoders = [x if isinstance(x, str) else type(x).__name__ for _, x in own.of]
+    return f"{name}({', '.join(encoders)})"
+
+
 def init_params(policy: ActorCritic, key: jax.Array):
     """Parameters of a fresh policy."""
     spec = policy.spec
     observations = jnp.zeros((1, 1, *spec.obs_shape), spec.obs_dtype)
-    previous_actions = jnp.zeros((1, 1, len(spec.num_actions)), jnp.uint8)
+    previous_actions = no_previous_actions(spec, (1, 1))
     return policy.init(key, observations, previous_actions, policy.initial_state(1), jnp.zeros((1, 1), bool))["params"]
 
 
@@ -140,14 +206,18 @@ def muon_labels(params) -> dict:
     """Which optimizer each parameter gets, as a pytree of "muon" and "adam".
 
     Muon orthogonalises the step of hidden matrices, whose rows and columns are both features. Adam steps tables (one
-    row per code), biases, the first layer on raw numbers (of entities and of the agent itself too), and the decoder,
-    whose outputs are not features.
+    row per code), biases, standard deviations, the first layer on raw numbers (of entities, of the agent itself and of
+    its last action too), convolutions of pictures, the user's own encoders, whose first layers are not known, and the
+    decoder, whose outputs are no features.
     """
-    first_or_last = ("encoder", "action_encoder", "decoder")
+    first_or_last = ("encoder", "action_encoder", "number_encoder", "decoder")
+
+    def is_first_or_last(names):
+        is_linear_part = names[0].startswith("part_") and len(names) == 2
+        return names[0] in first_or_last or is_linear_part or names[0].startswith("own_encoder")
 
     def label(path, leaf):
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")  # of any pytree, not dicts alone
-        module, name = names[0], names[-1]
-        return "muon" if leaf.ndim == 2 and name == "kernel" and module not in first_or_last else "adam"
+        return "muon" if leaf.ndim == 2 and names[-1] == "kernel" and not is_first_or_last(names) else "adam"
 
     return jax.tree_util.tree_map_with_path(label, params)

@@ -150,17 +150,18 @@ def train_on(
     num_rows = config.ppo.minibatch_size // config.horizon
 
     def loss_of(params, batch: Transitions, recurrent, advantages, returns, old_values, weights):
-        logits, values, _ = policy.apply(
+        heads, values, _ = policy.apply(
             {"params": params}, batch.observations, batch.previous_actions, recurrent, batch.starts
         )
-        log_ratios = distributions.log_prob(logits, batch.actions) - batch.log_probs
+        heads = distributions.masked(heads, batch.action_masks)
+        log_ratios = distributions.log_prob(heads, batch.actions) - batch.log_probs
         ratios = jnp.exp(log_ratios)
         if config.ppo.normalize_advantages:
             advantages = normalize(advantages, axis_name)
         policy_loss = clipped_policy_loss(ratios, advantages, weights, hypers.clip_eps)
         value_loss = clipped_value_loss(values, old_values, returns, hypers.value_clip_eps)
-        entropy = jnp.mean(distributions.entropy(logits))
-        barrier = jnp.mean(distributions.log_barrier(logits))
+        entropy = jnp.mean(distributions.entropy(heads))
+        barrier = jnp.mean(distributions.log_barrier(heads))
         loss = policy_loss + hypers.value_coef * value_loss - entropy_coef * entropy + hypers.log_barrier_coef * barrier
         metrics = {
             "loss": loss,

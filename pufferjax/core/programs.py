@@ -29,7 +29,16 @@ def functions_of(env: Env) -> Hashable:
     The functions of a native simulator say which one it is and with what numbers (`same_as`); any other function is
     itself alone, so a user's environment, or a native one with a function replaced, shares nothing.
     """
-    functions = (env.reset, env.step, env.observe, env.restore, env.stagger, env.random_walk, env.clock)
+    functions = (
+        env.reset,
+        env.step,
+        env.observe,
+        env.restore,
+        env.stagger,
+        env.random_walk,
+        env.clock,
+        env.action_mask,
+    )
     return env.spec, *(getattr(function, "same_as", function) for function in functions)
 
 

@@ -9,8 +9,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from pufferjax.core import actions as acting
 from pufferjax.core import distributions
-from pufferjax.core.policy import ActorCritic
+from pufferjax.core.policy import ActorCritic, check_heads
 from pufferjax.core.types import EpisodeSums, Memory, Transitions
 from pufferjax.core.varying import vary_as
 from pufferjax.envs import Env
@@ -18,36 +19,40 @@ from pufferjax.envs import Env
 
 def initial_memory(policy: ActorCritic, num_agents: int) -> Memory:
     """The memory of agents whose episode is about to begin."""
-    heads = len(policy.spec.num_actions)
-    return Memory(policy.initial_state(num_agents), jnp.zeros((num_agents, heads), jnp.uint8))
+    return Memory(policy.initial_state(num_agents), acting.no_previous_actions(policy.spec, (num_agents,)))
 
 
-def look(policy: ActorCritic, params, observations, memory: Memory, starts=None):
-    """One forward pass of B agents: (logits, a tuple of f32[B, n]; values f32[B]; recurrent as in `memory`).
+def look(policy: ActorCritic, params, observations, memory: Memory, starts=None, masks=None):
+    """One forward pass of B agents: (heads as in `distributions`, values f32[B], recurrent as in `memory`).
 
-    starts bool[B]: where the memory is cut first; None: nowhere.
+    starts bool[B]: where the memory is cut first; None: nowhere. masks bool[B, choices]: the choices that are allowed;
+    None: all.
     """
     if starts is None:
         starts = jnp.zeros(observations.shape[0], bool)
-    logits, values, recurrent = policy.apply(
-        {"params": params}, observations[None], memory.previous_actions[None], memory.recurrent, starts[None]
+    previous = jax.tree.map(lambda x: x[None], memory.previous_actions)
+    heads, values, recurrent = policy.apply(
+        {"params": params}, observations[None], previous, memory.recurrent, starts[None]
     )
-    return tuple(x[0] for x in logits), values[0], recurrent
+    check_heads(policy.spec, heads)
+    heads = jax.tree.map(lambda x: x[0], tuple(heads))
+    return distributions.masked(heads, masks), values[0], recurrent
 
 
-def act(policy: ActorCritic, params, observations, memory: Memory, uniforms, starts=None):
-    """One step of B agents: (actions i32[B, A], log_probs f32[B], values f32[B], recurrent as in `memory`).
+def act(policy: ActorCritic, params, observations, memory: Memory, noise, starts=None, masks=None):
+    """One step of B agents: (actions, log_probs f32[B], values f32[B], recurrent as in `memory`).
 
-    uniforms f32[B, A] in [0, 1) decide the actions; starts as in `look`.
+    noise decides the actions, see `actions.draw_noise`; starts and masks as in `look`. Actions are those of the policy,
+    see `actions.env_actions`.
     """
-    logits, values, recurrent = look(policy, params, observations, memory, starts)
-    actions = distributions.sample(logits, uniforms)
-    return actions, distributions.log_prob(logits, actions), values, recurrent
+    heads, values, recurrent = look(policy, params, observations, memory, starts, masks)
+    actions = distributions.sample(heads, noise)
+    return actions, distributions.log_prob(heads, actions), values, recurrent
 
 
-def remember(recurrent, actions, ended) -> Memory:
+def remember(env: Env, recurrent, actions, ended) -> Memory:
     """The memory after a step. Agents whose episode `ended` (bool[B]) forget the action; see `forget` for the rest."""
-    return Memory(recurrent, jnp.where(ended[:, None], 0, actions + 1).astype(jnp.uint8))
+    return Memory(recurrent, acting.previous_actions(env.spec, actions, ended))
 
 
 def forget(recurrent, ended):
@@ -55,9 +60,9 @@ def forget(recurrent, ended):
     return jnp.where(ended[None, :, None], 0.0, recurrent)
 
 
-def env_actions(actions, env: Env):
-    """Actions in the shape `env.step` takes: a single head has no axis of its own."""
-    return actions if len(env.spec.num_actions) > 1 else actions[:, 0]
+def masks_of(env: Env, env_state):
+    """bool[N * K, choices]: the choices that are allowed in each state; None: all are."""
+    return env.action_mask(env_state) if env.spec.has_action_mask else None
 
 
 def per_agent(x, env: Env):
@@ -101,11 +106,10 @@ def rollout(
     restarted: EpisodeSums over the first episode end of each restarted environment).
     """
     num_envs, num_rows = env_state.shape[0], observations.shape[0]
-    heads = len(env.spec.num_actions)
     key_env, key_action = jax.random.split(key)
     chunks = (config.horizon // config.interval, config.interval)
     env_keys = jax.random.split(key_env, chunks)
-    uniforms = jax.random.uniform(key_action, (*chunks, num_rows, heads))
+    noise = acting.draw_noise(env.spec, key_action, (*chunks, num_rows))
     in_fresh_group = jnp.arange(num_envs) < config.num_fresh
     zeros = EpisodeSums(*(jnp.float32(0) for _ in dataclasses.fields(EpisodeSums)))
 
@@ -123,20 +127,22 @@ def rollout(
 
     def step(carry, xs):
         env_state, observations, memory, starts, is_fresh, is_restarted, fresh, restarted = carry
-        env_key, uniform = xs
+        env_key, noise = xs
         cut = starts if config.reset_memory else jnp.zeros_like(starts)
-        actions, log_probs, values, recurrent = act(policy, params, observations, memory, uniform, cut)
+        masks = masks_of(env, env_state)
+        actions, log_probs, values, recurrent = act(policy, params, observations, memory, noise, cut, masks)
         next_observations, env_state, rewards, terminated, truncated, info = env.step(
-            env_key, env_state, env_actions(actions, env)
+            env_key, env_state, acting.env_actions(env.spec, actions)
         )
         agents_ended = terminated | truncated
         ended = per_env(agents_ended, env)
         transition = Transitions(
-            observations, memory.previous_actions, starts, actions, log_probs, values, rewards, terminated, truncated
-        )
+            observations, memory.previous_actions, starts, actions, log_probs, values, rewards, terminated, truncated,
+            masks,
+        )  # fmt: skip
         fresh = add(fresh, ended & is_fresh & in_fresh_group, info)
         restarted = add(restarted, ended & is_restarted, info)
-        memory = remember(recurrent, actions, agents_ended)  # cut in the next step
+        memory = remember(env, recurrent, actions, agents_ended)  # cut in the next step
         is_fresh, is_restarted = is_fresh | ended, is_restarted & ~ended
         carry = (env_state, next_observations, memory, agents_ended, is_fresh, is_restarted, fresh, restarted)
         return carry, transition
@@ -159,12 +165,12 @@ def rollout(
     carry = (env_state, observations, memory, starts, is_fresh, is_restarted, zeros, zeros)
     carry = vary_as(carry, (env_state, observations, env_keys))  # inside shard_map a carry keeps its type
     # Written by the inner loop into arrays of all steps: results of its own would be copied once more, chunk by chunk.
-    first = jax.eval_shape(lambda *xs: tuple(x[0, 0] for x in xs), env_keys, uniforms)
+    first = jax.eval_shape(lambda xs: jax.tree.map(lambda x: x[0, 0], xs), (env_keys, noise))
     shapes = jax.eval_shape(step, carry, first)[1]
     transitions = jax.tree.map(lambda x: jnp.zeros((config.horizon, *x.shape), x.dtype), shapes)
     transitions = vary_as(transitions, (env_state, env_keys))
     steps = jnp.arange(config.horizon).reshape(chunks)
-    (carry, transitions), snapshots = jax.lax.scan(chunk, (carry, transitions), (steps, env_keys, uniforms))
+    (carry, transitions), snapshots = jax.lax.scan(chunk, (carry, transitions), (steps, env_keys, noise))
     env_state, observations, memory, ended, is_fresh, _, fresh, restarted = carry
     recurrent = jnp.stack(memory.recurrent) if memory.recurrent else policy.initial_state(num_rows)
     if config.reset_memory:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pufferjax.core import normalization, ppo
+from pufferjax.core.actions import forget_previous
 from pufferjax.core.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.core.diagnostics import entered_slots, state_set_metrics
 from pufferjax.core.policy import ActorCritic, as_policy, init_params
@@ -144,7 +145,7 @@ def _restart(env: Env, config: TrainConfig, train_state: TrainState, restarts: R
     forgets = per_agent(is_restarted, env)
     memory = Memory(
         recurrent=forget(memory.recurrent, forgets),
-        previous_actions=jnp.where(forgets[:, None], jnp.uint8(0), memory.previous_actions),
+        previous_actions=forget_previous(memory.previous_actions, forgets),
     )
     env_importance = jnp.ones(num_envs).at[replayed_envs].set(jnp.where(is_replayed, restarts.importance, 1.0))
     is_fresh = train_state.is_fresh & ~is_restarted

@@ -1,6 +1,7 @@
 """What flows between state set, rollout, losses and update.
 
-T horizon, N simulators, B = N * K agents (those of a simulator side by side), L layers, H hidden size, A action heads,
+T horizon, N simulators, B = N * K agents (those of a simulator side by side), L layers, H hidden size, A action heads
+(of choices; for continuous components, and for both, actions and previous actions are as in `pufferjax.core.actions`),
 S bytes of a simulator's state, M slots of the state set, C simulators that may restart from it (the last of N).
 """
 
@@ -18,7 +19,7 @@ class Memory:
     """What an agent carries from step to step besides the simulator."""
 
     recurrent: jax.Array  # f32[L, B, H]
-    previous_actions: jax.Array  # u8[B, A]: 0 at the start of an episode, else 1 + the action
+    previous_actions: Any  # u8[B, A]: 0 at the start of an episode, else 1 + the action
 
 
 @jax.tree_util.register_dataclass
@@ -27,14 +28,15 @@ class Transitions:
     """One rollout, time-major."""
 
     observations: jax.Array  # [T, B, *obs_shape]
-    previous_actions: jax.Array  # u8[T, B, A]
+    previous_actions: Any  # u8[T, B, A]
     starts: jax.Array  # bool[T, B]: an episode began with this step, so the memory is cut before it (never at t = 0)
-    actions: jax.Array  # i32[T, B, A]
+    actions: Any  # i32[T, B, A]
     log_probs: jax.Array  # f32[T, B], summed over heads
     values: jax.Array  # f32[T, B]
     rewards: jax.Array  # f32[T, B], outcome of the action
     terminated: jax.Array  # bool[T, B]
     truncated: jax.Array  # bool[T, B]
+    action_masks: jax.Array | None = None  # bool[T, B, choices], what was allowed; None: the environment has no masks
 
 
 @jax.tree_util.register_dataclass

@@ -23,6 +23,7 @@ from pufferjax.runs.checkpoint import (
 from pufferjax.runs.json_text import spelled
 from pufferjax.runs.metrics import MetricsWriter, pool, read_metrics
 from pufferjax.runs.run_config import RunOptions
+from pufferjax.runs.sinks import Sinks
 
 FRUITLESS_EPOCHS = 10  # in a row without a single update, since none was finite: nothing is learned any more
 CLIPPED_EPOCHS = 20  # in a row in which most values were held back by their clip: more than the first epochs need
@@ -40,6 +41,7 @@ class Journal:
         settings: Mapping[str, Any],
         message: Callable[[str], None],
         warn: Callable[[str], None],
+        sinks: Sinks | None = None,
     ):
         self.records: list[dict[str, Any]] = []
         self.epoch = 0  # of the last `add`
@@ -49,6 +51,7 @@ class Journal:
         self._window_start = 0.0
         self._constants: dict[str, Any] = {}
         self._writer: MetricsWriter | None = None
+        self._sinks = sinks
         self._saved: Path | None = None  # the latest checkpoint, and
         self._saved_epoch: int | None = None  # its epoch
         self._last_attempt = 0.0
@@ -173,6 +176,8 @@ class Journal:
         self.records.append(record)
         if self._writer is not None:
             self._writer.write(record)
+        if self._sinks is not None:
+            self._sinks.write(record)
         return record
 
     def _progress(self, seconds: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from pufferjax.core.parallel import global_shapes
-from pufferjax.core.policy import ActorCritic, as_policy
+from pufferjax.core.policy import ActorCritic, as_policy, class_name
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
 from pufferjax.runs.checkpoint import load_checkpoint
@@ -36,10 +36,10 @@ def load_run(
             f"{run_dir} was trained with a policy of its own, {config.policy_class}: load it with "
             "pufferjax.load_run(run_dir, policy=...)"
         )
-    if policy is not None:
-        config = dataclasses.replace(config, policy_class=type(policy).__name__)
     env = env or config.make_env()
-    policy = as_policy(env.spec, policy, config.train.policy)
+    given, policy = policy, as_policy(env.spec, policy, config.train.policy)
+    if given is not None:
+        config = dataclasses.replace(config, policy_class=class_name(policy))
     return config, env, policy, load_train_state(run_dir, config, env, policy, step, warn)
 
 

@@ -17,7 +17,7 @@ from pufferjax.core.config import TrainConfig
 from pufferjax.core.epochs import draws_ahead, make_epochs
 from pufferjax.core.evaluate import evaluate, unseen
 from pufferjax.core.parallel import choose_devices
-from pufferjax.core.policy import ActorCritic, as_policy
+from pufferjax.core.policy import ActorCritic, as_policy, class_name
 from pufferjax.core.train import check_trainable
 from pufferjax.core.types import TrainState
 from pufferjax.envs import Env
@@ -34,6 +34,7 @@ from pufferjax.runs.paths import local_path
 from pufferjax.runs.run_config import RunConfig, RunOptions, read_table, settings
 from pufferjax.runs.run_dir import opened, reopen, summary_if_finished
 from pufferjax.runs.signals import StopSignals
+from pufferjax.runs.sinks import Sinks, check_sinks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ def train(
     checkpoint_interval_seconds: float = 60.0,
     keep_checkpoints: int = 3,
     stop_on_non_finite: bool = True,
+    log: Sequence[str] = (),
     policy: ActorCritic | None = None,
     show: bool = True,
 ) -> TrainResult:
@@ -84,9 +86,11 @@ def train(
       max_seconds, eval_episodes, log_interval, print_interval_seconds: see `RunOptions`.
       devices: see `RunOptions`. Called before anything else has used JAX in this process, it makes every CPU core a
         device; a resumed run takes as many devices as it had.
-      overlap, checkpoint_interval_seconds, keep_checkpoints, stop_on_non_finite: see `RunOptions`.
-      policy: instead of `make_policy(env.spec, config.policy)`. config.toml holds only the name of its class: resume
-        and load the run with it.
+      overlap, checkpoint_interval_seconds, keep_checkpoints, stop_on_non_finite, log: see `RunOptions`.
+      policy: instead of `make_policy(env.spec, config.policy)`: that with an encoder of the user's
+        (`pufferjax.core.policy.make_policy`), a Flax linen module with the methods of `ActorCritic`, or
+        `flax.nnx.bridge.to_linen` of a class with them. config.toml holds only the name of its class: resume and load
+        the run with it.
       show: progress on stdout.
 
     A first Ctrl-C or SIGTERM ends the run after the epochs under way, writes the checkpoint, skips the evaluation and
@@ -113,9 +117,13 @@ def train(
         checkpoint_interval_seconds=checkpoint_interval_seconds,
         keep_checkpoints=keep_checkpoints,
         stop_on_non_finite=stop_on_non_finite,
+        log=log,
     )
     if resume and run_dir is None:
         raise ValueError("resume needs a run_dir")
+    check_sinks(options.log)
+    if options.log and run_dir is None:
+        raise ValueError(f"log needs a run_dir, got log={options.log!r} without")
     run_dir = None if run_dir is None else local_path("run_dir", run_dir)
     mesh_devices, options = _placed(config, options, read_table(run_dir)["run"] if resume else {})
     if run_dir is not None and jax.process_count() > 1:
@@ -127,19 +135,18 @@ def train(
     policy = as_policy(env.spec, policy, config.policy)
     epochs = make_epochs(env, config, mesh_devices, policy, options.overlap)
     sizes = config.sizes(env.spec.num_agents)
-    run_config = RunConfig(env.spec.name, dict(env.params), config, options, type(policy).__name__)
+    run_config = RunConfig(env.spec.name, dict(env.params), config, options, class_name(policy))
     budget = Budget(sizes.num_epochs, options.max_seconds, start)
     title = f"pufferjax train {env.spec.name}" + (f"  {run_dir}" if run_dir else "")
     dashboard = Dashboard(title, config.total_steps, print_interval_seconds, show=show)
     with opened(run_dir, run_config, resume):
         if resume and (finished := summary_if_finished(run_dir, run_config, sizes.num_epochs)):
             return _as_it_is(run_dir, run_config, env, policy, finished, dashboard)
-        with dashboard:
+        with dashboard, Sinks(options.log, dashboard.warn) as sinks:
             if config is not given and not resume:
                 dashboard.message(_fewer_states(env, config))
-            journal = Journal(
-                run_dir, sizes, options, settings(run_config.to_table()), dashboard.message, dashboard.warn
-            )
+            flat = settings(run_config.to_table())
+            journal = Journal(run_dir, sizes, options, flat, dashboard.message, dashboard.warn, sinks)
             with StopSignals() as signals, journal:
                 train_state = epochs.init(jax.random.key(options.seed))
                 checkpoint = None
@@ -147,6 +154,7 @@ def train(
                     checkpoint = journal.load(train_state)  # before anything is changed: it may be refused
                     reopen(run_dir, run_config)
                 journal.start(checkpoint)
+                sinks.open(run_dir, flat, checkpoint.step if checkpoint else 0)
                 loop = Loop(epochs, budget, journal, dashboard, config.state_set.warmup_max_seconds)
                 loop.begin(train_state, config.hypers(), checkpoint=checkpoint, resume=resume)
                 signals.started()
@@ -156,6 +164,9 @@ def train(
             evaluation, stopped_by = _final_evaluation(env, policy, train_state, options.eval_episodes, stopped_by)
             seconds = {"train_seconds": train_seconds, "total_seconds": budget.elapsed()}
             summary = _summary(run_config, journal.records[-1], evaluation, stopped_by, seconds)
+            sinks.write(
+                {"step": summary["steps"], **{f"evaluation/{name}": x for name, x in (evaluation or {}).items()}}
+            )
             _report(summary, saved and f"{saved}; {_hint(run_dir, run_config, env)}", dashboard)
             if run_dir is not None:
                 write_atomically(run_dir / "summary.json", json_text(summary, indent=2) + "\n")

@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pufferjax import envs
 from pufferjax.core.config import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig, take_numpy_scalars
@@ -16,6 +16,7 @@ from pufferjax.envs import Env
 from pufferjax.runs.files import remove_leftovers, write_atomically
 from pufferjax.runs.json_text import spelled
 from pufferjax.runs.paths import local_path
+from pufferjax.runs.sinks import NAMES as SINKS
 
 _SECTIONS = {"policy": PolicyConfig, "ppo": PPOConfig, "state_set": StateSetConfig}
 
@@ -29,6 +30,7 @@ RESUMABLE = (
     "checkpoint_interval_seconds",
     "keep_checkpoints",
     "stop_on_non_finite",
+    "log",
 )
 
 
@@ -54,6 +56,9 @@ class RunOptions:
     # End the run, as "non_finite", when for 10 epochs in a row every update was NaN or infinite and none could be made:
     # nothing is learned any more. False: go on.
     stop_on_non_finite: bool = True
+    # Where the lines of metrics.jsonl go besides: "tensorboard" (event files in RUN_DIR/tensorboard), "wandb" (Weights
+    # & Biases). One that fails is named once, and the run goes on without it.
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self):
         take_numpy_scalars(self)
@@ -78,6 +83,10 @@ class RunOptions:
             raise ValueError(f"overlap must be True, False or None, got {self.overlap!r}")
         if not isinstance(self.stop_on_non_finite, bool):
             raise ValueError(f"stop_on_non_finite must be True or False, got {self.stop_on_non_finite!r}")
+        is_list = isinstance(self.log, (list, tuple)) and all(x in SINKS for x in self.log)
+        if not is_list or len(set(self.log)) != len(self.log):
+            raise ValueError(f"log must be a list of {' and '.join(SINKS)}, each at most once, got {self.log!r}")
+        object.__setattr__(self, "log", tuple(self.log))
         if self.max_seconds is not None:
             check("max_seconds", "a number > 0, or None", lambda x: 0 < x < math.inf)
 

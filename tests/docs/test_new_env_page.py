@@ -14,6 +14,7 @@ import pytest
 
 import pufferjax
 from pufferjax import envs
+from pufferjax.core.policy import init_params
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "new_env.md").read_text()
@@ -81,10 +82,14 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def test_the_example_in_jax(tmp_path, quick_compilation):
+def test_the_example_in_jax(tmp_path, monkeypatch, quick_compilation):
     """At a tiny budget, stopped and resumed."""
     page = types.ModuleType("lock")
     exec(compile(blocks()["lock.py"], "lock.py", "exec"), page.__dict__)
+    monkeypatch.setitem(sys.modules, "lock", page)
+    encoder = {}
+    exec(compile(blocks()["encoder.py"], "encoder.py", "exec"), encoder)
+    assert set(init_params(encoder["policy"], jax.random.key(0))) > {"own_encoder_entered", "part_is_jammed"}
     page.SECRET = page.SECRET[:4]
     env = envs.from_gymnax(page.Lock(), max_episode_steps=5)
     settings = dataclasses.replace(page.config.state_set, warmup_envs=16, warmup_rewards=1, warmup_max_steps=131_072)

@@ -23,6 +23,7 @@ CASES = [
     ("boxoban", {"num_levels": 5, "max_steps": 30}),
     ("boxoban", {"num_levels": 5, "num_pulls": 4, "target_loss_penalty": 0.5, "max_steps": 30, "egocentric": True}),
     ("breakout", {"frame_skip": 64}),
+    ("breakout", {"max_steps": 50, "continuous": True}),
     ("chain_mdp", {"num_states": 30}),
     ("four_rooms", {"size": 9}),
     ("g2048", {"scaffolding": 0.5}),
@@ -40,7 +41,8 @@ class Rows:
 
     def __init__(self, library, env):
         self.library, self.spec = library, env.spec
-        self.params = np.array(env.reset.same_as[2], np.int64)
+        _, _, params, self.simulator = env.reset.same_as
+        self.params = np.array(params, np.int64)
         agents = env.spec.num_agents
         self.agents = (LANES, NUM_ENVS * agents)
         self.state = (LANES, NUM_ENVS, env.spec.state_bytes), np.uint8
@@ -55,7 +57,7 @@ class Rows:
     def host(self, function, rows, *arguments):
         arguments = [x.ctypes.data if isinstance(x, np.ndarray) else x for x in arguments]
         numbers = [self.params.ctypes.data, len(self.params), NUM_ENVS, rows, *arguments]
-        getattr(self.library, f"{self.spec.name}_{function}")(*map(ctypes.c_void_p, numbers))  # all are 64 bits wide
+        getattr(self.library, f"{self.simulator}_{function}")(*map(ctypes.c_void_p, numbers))  # all are 64 bits wide
 
     def compiled(self, function):
         results = {
@@ -68,7 +70,7 @@ class Rows:
             "random_walk": [self.state, *self.walks],
         }
         shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results[function]]
-        target = f"pufferjax.{self.spec.name}.{function}"
+        target = f"pufferjax.{self.simulator}.{function}"
         attributes = {"params": self.params}
         if function == "random_walk":
             attributes |= {"num_steps": np.int64(self.num_steps), "interval": np.int64(self.interval)}
@@ -100,6 +102,9 @@ class Rows:
         return [states, *results[:-1]]
 
     def actions(self, rng):
+        if self.spec.action_low:
+            shape = (*self.agents, len(self.spec.action_low))
+            return rng.uniform(self.spec.action_low, self.spec.action_high, shape).astype(np.float32)
         return rng.integers(0, self.spec.num_actions, (*self.agents, len(self.spec.num_actions)), np.int32)
 
 

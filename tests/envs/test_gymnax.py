@@ -407,9 +407,6 @@ def test_the_interface_says_what_it_is(maze, monkeypatch):
     two = dataclasses.replace(maze, spec=dataclasses.replace(maze.spec, num_agents=2))
     with pytest.raises(ValueError, match="maze has 2 agents, gymnax's interface has one"):
         envs.as_gymnax(two)
-    heads = dataclasses.replace(maze, spec=dataclasses.replace(maze.spec, num_actions=(5, 2)))
-    with pytest.raises(ValueError, match="maze has 2 action heads"):
-        envs.as_gymnax(heads)
     spaces = types.SimpleNamespace(Discrete=lambda n: ("gymnax's", n), Box=None)
     monkeypatch.setitem(__import__("sys").modules, "gymnax.environments.spaces", spaces)
     assert env.action_space() == ("gymnax's", 5)

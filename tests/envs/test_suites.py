@@ -1,5 +1,5 @@
-"""Environments of other packages by name. Those of a suite that is not installed are skipped; `make test-suites` installs
-each of them alone."""
+"""Environments of other packages by name. Those of a suite that is not installed are skipped; `make test-suites`
+installs each of them alone."""
 
 import dataclasses
 import inspect
@@ -84,7 +84,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
 def test_an_older_python_is_refused(monkeypatch):
     old = dataclasses.replace(suites.SUITES["navix"], python=(4, 0))
     monkeypatch.setitem(suites.SUITES, "navix", old)
-    with pytest.raises(ValueError, match="the environments of navix need Python 4.0 or newer, this is "):
+    with pytest.raises(ValueError, match=r"the environments of navix need Python 4\.0 or newer, this is "):
         envs.make("navix:Navix-Empty-5x5-v0")
 
 

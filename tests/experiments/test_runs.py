@@ -72,6 +72,17 @@ def test_bootstrap_covers_the_mean_as_often_as_it_says(runs, monkeypatch):
     assert runs.bootstrap([1.0, 2.0, 4.0]) == runs.bootstrap([1.0, 2.0, 4.0])
 
 
+def test_the_interquartile_mean_is_that_of_the_middle_half(runs):
+    from scipy.stats import trim_mean
+
+    random = np.random.default_rng(2)
+    for count in (1, 2, 3, 4, 5, 8, 11):
+        values = random.normal(size=(3, count))
+        np.testing.assert_allclose(runs.interquartile_mean(values), trim_mean(values, 0.25, axis=-1))
+    middle, low, high = runs.bootstrap([0.0, 1.0, 1.0, 1.0, 100.0], runs.interquartile_mean)
+    assert middle == 1 and low <= middle <= high < 100
+
+
 def test_wilson_has_width_when_all_seeds_agree(runs):
     share, low, high = runs.wilson(5, 5)
     assert share == high == 1 and low == pytest.approx(5 / (5 + 1.96**2))

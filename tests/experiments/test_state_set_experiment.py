@@ -39,7 +39,7 @@ def test_runs_are_kept_and_reported(training, experiment, tmp_path, capsys):
     rows = capsys.readouterr().out.splitlines()
     assert rows[:2] == [
         "password, 80 M steps of training",
-        "| arm | seeds | symbols known of 128: mean [95 % interval] | each seed | "
+        "| arm | seeds | symbols known of 128: interquartile mean [95 % interval] | each seed | "
         "half of the best after, M steps | mean return | warm-up, M steps |",
     ]
     assert rows[3] == "| state set | 2 | 100.5 [100, 101] | 100, 101 | 0.0 | 99.5 | 2.0 |"

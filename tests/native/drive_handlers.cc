@@ -441,7 +441,8 @@ Tensor DriveEnv(const std::string& env, const std::vector<int64_t>& params, int6
   if (!facts.error.empty()) Fail(facts.error);
   const std::string prefix = "pufferjax." + env + ".";
   const int64_t s = facts.state_bytes;
-  const auto heads = static_cast<int64_t>(facts.num_actions.size());
+  const bool are_numbers = facts.num_actions.empty();
+  const auto heads = static_cast<int64_t>(are_numbers ? facts.action_low.size() : facts.num_actions.size());
   const auto states = [&](int64_t count) { return U8({count, s}); };
   const auto observations = [&](int64_t count) {
     std::vector<int64_t> dims = {count * facts.num_agents};
@@ -454,6 +455,14 @@ Tensor DriveEnv(const std::string& env, const std::vector<int64_t>& params, int6
                               F32({count}),  I32({count}),        F32({count}),  F32({count})};
   };
   const auto actions = [&](int64_t count) {
+    if (are_numbers) {
+      Tensor x(XLA_FFI_DataType_F32, {count * facts.num_agents, heads});
+      for (int64_t i = 0; i < x.Count(); ++i) {
+        const float share = static_cast<float>(Random()() % 1025) / 1024;
+        x.As<float>()[i] = facts.action_low[i % heads] * (1 - share) + facts.action_high[i % heads] * share;
+      }
+      return x;
+    }
     Tensor x = Ints({count * facts.num_agents, heads}, 0, 0);
     for (int64_t i = 0; i < x.Count(); ++i) x.As<int32_t>()[i] = Random()() % facts.num_actions[i % heads];
     return x;
@@ -485,8 +494,9 @@ Tensor DriveEnv(const std::string& env, const std::vector<int64_t>& params, int6
     Survive(prefix + "observe", {garbage}, {observations(4)}, {params});
     Survive(prefix + "clock", {garbage}, {I32({4}), states(4)}, {params});
     Survive(prefix + "restore", {state, garbage, Counting(4)}, {states(n)}, {params});
-    Survive(prefix + "step", {Words({2}), garbage, i % 3 ? actions(4) : Ints({4 * facts.num_agents, heads}, -9, 9)},
-            outputs(4), {params});
+    Tensor wrong = Ints({4 * facts.num_agents, heads}, -9, 9);
+    if (are_numbers) wrong.type = XLA_FFI_DataType_F32;  // of their bits: tiny numbers and NaN
+    Survive(prefix + "step", {Words({2}), garbage, i % 3 ? actions(4) : wrong}, outputs(4), {params});
   }
   return state;
 }
@@ -517,6 +527,7 @@ void SmallEnvs() {
 void BreakoutEnv() {
   DriveEnv("breakout", {4, 10'000, 1}, 1501);
   DriveEnv("breakout", {1, 200, 0}, 301);
+  DriveEnv("breakout_steered", {4, 200, 0}, 301);
 }
 
 void BoxobanEnv() {

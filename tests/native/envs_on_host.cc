@@ -37,7 +37,8 @@ class OnHost {
       EachBlock([&](int64_t i) { blocks_.Reset(team_, i, Shared(), keys, states, static_cast<Obs*>(obs)); });
     }
   }
-  void Step(const uint32_t* keys, uint8_t* states, const int32_t* actions, const StepResults& to, void* obs) const {
+  void Step(const uint32_t* keys, uint8_t* states, const void* of_all, const StepResults& to, void* obs) const {
+    const auto* const actions = static_cast<const typename E::Action*>(of_all);
     if (NeedsWork()) {
       EachRow([&](int64_t row) { blocks_.envs.template Step<true>(keys, states, actions, to, row); });
       EachRow([&](int64_t row) { blocks_.Begin(team_, row, Shared(), keys, states, false, to); });
@@ -122,7 +123,7 @@ class OnHost {
     pjx::OnHost<pjx::E>(params, count, num_envs, rows).Reset(keys, states, obs);                                      \
   }                                                                                                                   \
   void name##_step(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint32_t* keys,        \
-                   uint8_t* states, const int32_t* actions, const pjx::StepResults* results, void* obs) {             \
+                   uint8_t* states, const void* actions, const pjx::StepResults* results, void* obs) {                \
     pjx::OnHost<pjx::E>(params, count, num_envs, rows).Step(keys, states, actions, *results, obs);                    \
   }                                                                                                                   \
   void name##_observe(const int64_t* params, int64_t count, int64_t num_envs, int64_t rows, const uint8_t* states,    \
@@ -150,6 +151,7 @@ class OnHost {
 
 PJX_ON_HOST(boxoban, Boxoban)
 PJX_ON_HOST(breakout, Breakout)
+PJX_ON_HOST(breakout_steered, SteeredBreakout)
 PJX_ON_HOST(chain_mdp, ChainMdp)
 PJX_ON_HOST(four_rooms, FourRooms)
 PJX_ON_HOST(g2048, G2048)

@@ -48,6 +48,8 @@ PYBIND11_MODULE(PJX_MODULE_NAME, module) {
         result["obs_shape"] = py::tuple(py::cast(description.obs_shape));
         result["obs_dtype"] = description.obs_dtype;
         result["num_actions"] = py::tuple(py::cast(description.num_actions));
+        result["action_low"] = py::tuple(py::cast(description.action_low));
+        result["action_high"] = py::tuple(py::cast(description.action_high));
         result["num_agents"] = description.num_agents;
         result["state_bytes"] = description.state_bytes;
         result["max_episode_steps"] = description.max_episode_steps;

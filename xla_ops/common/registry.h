@@ -19,7 +19,8 @@ struct EnvDescription {
   std::string error;  // empty, or why the parameters are refused
   std::vector<int64_t> obs_shape;
   std::string obs_dtype;
-  std::vector<int64_t> num_actions;
+  std::vector<int64_t> num_actions;  // of each head; none where actions are numbers, whose bounds these are:
+  std::vector<float> action_low, action_high;
   int64_t num_agents = 1;
   int64_t state_bytes = 0;
   int64_t max_episode_steps = 0;

@@ -12,6 +12,7 @@ from pufferjax.bench.gpu.handlers import on
 from pufferjax.bench.gpu.items import Context, Item, Missing, Wrong
 from pufferjax.bench.gpu.machine import ENV_FUNCTIONS
 from pufferjax.envs import Env
+from pufferjax.envs import actions as env_actions
 
 # Beside the defaults: mazes that are grown on the fly, in the step that needs one.
 CASES = {name: (name, {}) for name in envs.names()} | {
@@ -49,12 +50,9 @@ def lacking_functions(context: Context, name: str) -> list[str]:
 
 
 def random_actions(env: Env, key: jax.Array, *shape: int) -> jax.Array:
-    """i32[*shape, N * K(, heads)]; the last of `shape` is N."""
-    heads = env.spec.num_actions
+    """As `env.step` takes them for N simulators, with leading axes; the last of `shape` is N."""
     *leading, num_envs = shape
-    shape = (*leading, num_envs * env.spec.num_agents, len(heads))
-    actions = jax.random.randint(key, shape, 0, jnp.asarray(heads, jnp.int32), jnp.int32)
-    return actions[..., 0] if len(heads) == 1 else actions
+    return env_actions.random_actions(env.spec, key, (*leading, num_envs * env.spec.num_agents))
 
 
 def play(env: Env, num_envs: int, num_steps: int, lacking=()):

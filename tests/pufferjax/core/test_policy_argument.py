@@ -18,7 +18,7 @@ class Bare(nnx.Module):
     [
         (ActorCritic, "got the class ActorCritic: make one of it"),
         (Bare, "got the class Bare: make one of it"),
-        (Bare(), "got the nnx module Bare: wrap it"),
+        (Bare(), "got the nnx module Bare, whose parameters are made already"),
         ("small", "str has no init, apply, initial_state, spec"),
     ],
 )
