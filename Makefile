@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
-.PHONY: demo test test-newest test-gpu nightly arm sanitize docs lint format cuda wheel gpu-wheel clean
+.PHONY: demo test test-newest test-suites test-gpu nightly arm sanitize docs lint format cuda wheel gpu-wheel clean
 
 demo: $(VENV)/.installed  ## the same learner with and without the state set, about three minutes: curves, numbers, a GIF
 	$(BIN)/python experiments/demo.py
@@ -19,6 +19,11 @@ NEWEST_TESTS ?= test_layers or test_gae_vtrace or test_maze.py or test_train.py
 test-newest:  ## some of it on the newest CPython on PATH or in pyenv, with the newest jax; nothing newer: says so
 	$(PYTHON) .ci/newest.py build/newest --numprocesses auto --maxprocesses 8 --dist worksteal -k "$(NEWEST_TESTS)" \
 	  $(PYTEST_ARGS)
+
+SUITES ?=
+
+test-suites:  ## SUITES="gymnax brax" or all: each extra alone in a fresh environment, a run, resumed, evaluated; its tests
+	$(PYTHON) .ci/suites.py build/suites $(SUITES)
 
 nightly: $(VENV)/.installed  ## the generated tests, far more of each (a quarter of an hour, or more)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest tests/xla_ops/test_state_heap_sequences.py tests/test_bad_calls.py \

@@ -6,6 +6,7 @@ import inspect as _inspect
 from collections.abc import Callable as _Callable
 from typing import Any
 
+from pufferjax.envs import suites
 from pufferjax.envs.base import EntityLayout, Env, EnvSpec, ObservationPart
 from pufferjax.envs.boxoban.boxoban import make_boxoban
 from pufferjax.envs.breakout.breakout import make_breakout
@@ -32,21 +33,32 @@ _FACTORIES = {
 
 
 def names() -> tuple[str, ...]:
-    """Names `make` accepts."""
+    """Names `make` accepts, but for those of suites: `pufferjax.envs.suites.environment_names` lists them."""
     return tuple(_FACTORIES)
 
 
+def is_known(name: Any) -> bool:
+    """Whether `make` knows the name: one of `names`, or SUITE:NAME of a suite there is, installed or not."""
+    return isinstance(name, str) and (name in _FACTORIES or suites.is_suite_name(name))
+
+
 def parameters(name: str) -> dict[str, _inspect.Parameter]:
-    """The keyword arguments of `make(name, ...)` with their types and defaults. ValueError for an unknown name."""
-    if not isinstance(name, str) or name not in _FACTORIES:
-        raise ValueError(f"envs.make: name must be one of {', '.join(_FACTORIES)}, got {name!r}")
+    """The keyword arguments of `make(name, ...)` with their types and defaults. ValueError for an unknown name, or of a
+    suite that is not installed."""
+    if not is_known(name):
+        valid = f"{', '.join(_FACTORIES)}, or SUITE:NAME with a SUITE of {', '.join(suites.SUITES)}"
+        raise ValueError(f"envs.make: name must be one of {valid}, got {name!r}")
+    if name not in _FACTORIES:
+        return suites.parameters(name)
     return dict(_inspect.signature(_FACTORIES[name]).parameters)
 
 
 def meanings(name: str) -> dict[str, str]:
     """What each keyword argument of `make(name, ...)` means, as the docstring of its factory says under "Args:"; an
     argument it does not mention is missing. ValueError for an unknown name."""
-    parameters(name)
+    known = parameters(name)
+    if name not in _FACTORIES:
+        return {argument: f"Parameter of {name}, as its package has it." for argument in known}
     _, _, section = (_inspect.getdoc(_FACTORIES[name]) or "").partition("Args:\n")
     found: dict[str, list[str]] = {}
     for line in section.split("\n\n")[0].splitlines():
@@ -59,11 +71,14 @@ def meanings(name: str) -> dict[str, str]:
 
 
 def make(name: str, **params: Any) -> Env:
-    """The environment `name`, say `make("maze", size=35, num_mazes=8192, seed=42)`.
+    """The environment `name`, say `make("maze", size=35, num_mazes=8192, seed=42)` or, of a suite that is installed,
+    `make("gymnax:CartPole-v1", gravity=5.0)`.
 
     Raises ValueError naming the bad argument and what is valid; TypeError for a value of the wrong type.
     """
     known = parameters(name)
+    if name not in _FACTORIES:
+        return suites.make(name, **params)
     for argument in params:
         if argument not in known:
             raise ValueError(f"envs.make: {name} has no argument {argument!r}; valid are {', '.join(known)}")
@@ -78,8 +93,9 @@ def register(name: str, factory: _Callable[..., Env]) -> None:
 
     Raises ValueError for a name that is taken or a parameter without a default.
     """
-    if not isinstance(name, str) or not name or name in _FACTORIES:
-        raise ValueError(f"envs.register: name must be a text other than {', '.join(_FACTORIES)}, got {name!r}")
+    if not isinstance(name, str) or not name or name in _FACTORIES or suites.is_suite_name(name):
+        taken = f"{', '.join(_FACTORIES)} and SUITE:NAME of a suite"
+        raise ValueError(f"envs.register: name must be a text other than {taken}, got {name!r}")
     known = _inspect.signature(factory).parameters
     for parameter in known.values():
         is_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
@@ -105,9 +121,11 @@ __all__ = [
     "as_gymnax",
     "check_env",
     "from_gymnax",
+    "is_known",
     "make",
     "meanings",
     "names",
     "parameters",
     "register",
+    "suites",
 ]

@@ -183,7 +183,7 @@ class Env:
         from pufferjax import envs
 
         name = self.spec.name
-        made = envs.make(name, **self.params) if name in envs.names() else None
+        made = envs.make(name, **self.params) if envs.is_known(name) else None
         if made is None or made.spec != self.spec:
             raise TypeError(
                 f"{name} cannot be pickled: it is not what envs.make({name!r}) makes; let envs.register know it by a "

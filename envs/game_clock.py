@@ -6,6 +6,7 @@ actions, from states that differ in nothing but the time.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,16 @@ class GameClock(NamedTuple):
     is_free: bool  # setting them changes nothing else before the time limit
 
 
+def named_clocks(state: Any, time_field: str | None) -> list[int]:
+    """Leaves of `state`, its shapes, that are single numbers called `time_field`."""
+    paths_and_leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return [
+        i
+        for i, (path, leaf) in enumerate(paths_and_leaves)
+        if leaf.shape == () and _is_number(leaf.dtype) and leaf_name(path).split(".")[-1] == time_field
+    ]
+
+
 def find_game_clock(
     reset: Callable[[Any], tuple[Any, Any]],
     step: Callable[[Any, Any, Any, Any], Any],
@@ -41,21 +52,19 @@ def find_game_clock(
     time_field: str | None,
     limit: int,
     draw_actions: Callable[[np.random.Generator, tuple[int, ...]], Any],
+    restarts: bool = True,
 ) -> GameClock:
     """Tries an environment out, for a few thousand steps.
 
     reset(key) -> (obs, state); step(key, state, action, is_at_limit bool[]) -> (obs, state, reward, terminated,
-    truncated), which starts a new episode by itself: of one environment. state: its shapes. draw_actions(rng, shape)
-    -> random actions with the leading axes `shape`. time_field: name of the
+    truncated): of one environment. state: its shapes. draw_actions(rng, shape) -> random actions with the leading axes
+    `shape`. restarts: whether `step` starts a new episode by itself; if not, an environment that ends begins again with
+    its first state. time_field: name of the
     numbers to be set; None: there are none. Where the state has none of that name, the clock is not free if any of its
     numbers grows or falls by the same amount in every step.
     """
-    paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
-    named = [
-        i
-        for i, (path, leaf) in enumerate(paths_and_leaves)
-        if leaf.shape == () and _is_number(leaf.dtype) and leaf_name(path).split(".")[-1] == time_field
-    ]
+    treedef = jax.tree.structure(state)
+    named = named_clocks(state, time_field)
     num_steps = min(limit - 1, _MOST_STEPS)
     if num_steps < 1:
         return GameClock(tuple(named), True)
@@ -74,7 +83,7 @@ def find_game_clock(
         obs, state, *others = outputs
         return obs, [x for i, x in enumerate(jax.tree.leaves(state)) if i not in named], *others
 
-    def try_step(carry, drawn):
+    def try_step(start, carry, drawn):
         state, clock, at_reset, slope, is_counter, matters = carry
         words, actions, times = drawn
         keys = jax.vmap(jax.random.wrap_key_data)(jnp.concatenate([words, words]))
@@ -83,12 +92,12 @@ def find_game_clock(
         outputs = jax.vmap(step)(keys, twice, actions, jnp.zeros(2 * _LANES, jnp.bool_))
         here, moved = (jax.tree.map(lambda x, s=s: x[s], outputs) for s in (slice(_LANES), slice(_LANES, None)))
         matters |= _differ(timeless(here), timeless(moved))
-        _, state, _, terminated, truncated = here
-        ended = terminated | truncated
+        ended = here[3] | here[4]
+        state, moved_state = (x[1] if restarts else _where(ended, start, x[1]) for x in (here, moved))
         clock = jnp.where(ended, 0, clock + 1)
-        for after, expected in ((here, clock), (moved, jnp.where(ended, 0, times + 1))):
+        for after, expected in ((state, clock), (moved_state, jnp.where(ended, 0, times + 1))):
             for i in named:  # it must count as the row's clock does
-                count = jax.tree.leaves(after[1])[i]
+                count = jax.tree.leaves(after)[i]
                 matters |= jnp.any(count != expected.astype(count.dtype))
         now = numbers(state)
         slope = jnp.where(jnp.isnan(slope), now[0] - at_reset, slope)
@@ -101,7 +110,7 @@ def find_game_clock(
         is_counter = jnp.all(first == first[0], axis=0)
         unknown = jnp.full(first.shape[1], jnp.nan, jnp.float32)
         carry = (state, jnp.zeros(_LANES, jnp.int32), first[0], unknown, is_counter, jnp.bool_(False))
-        *_, slope, is_counter, matters = jax.lax.scan(try_step, carry, drawn)[0]
+        *_, slope, is_counter, matters = jax.lax.scan(partial(try_step, state), carry, drawn)[0]
         return jnp.any(is_counter & (slope != 0)), matters
 
     # Drawn by NumPy: every draw in the program would have to be compiled.
@@ -120,6 +129,17 @@ def find_game_clock(
     if not named:
         matters = has_counters and num_steps >= _FEWEST_STEPS
     return GameClock(tuple(named), not matters)
+
+
+def _where(which: jax.Array, these: Any, those: Any) -> Any:
+    """Two pytrees of lanes, one or the other as `which`, bool[lanes], says."""
+
+    def one(x, y):
+        if is_key(x.dtype):
+            return jax.vmap(jax.lax.select)(which, x, y)
+        return jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), x, y)
+
+    return jax.tree.map(one, these, those)
 
 
 def _is_number(dtype: Any) -> bool:

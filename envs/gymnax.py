@@ -33,7 +33,7 @@ from pufferjax.envs.actions import (
     split_actions,
 )
 from pufferjax.envs.base import Env, EnvSpec
-from pufferjax.envs.game_clock import find_game_clock
+from pufferjax.envs.game_clock import GameClock, find_game_clock, named_clocks
 from pufferjax.envs.gymnax_actions import ActionHeads, action_heads
 from pufferjax.envs.observations import observation_reader
 from pufferjax.envs.observe_again import is_made_again, observe_function
@@ -41,8 +41,11 @@ from pufferjax.envs.picture import picture, to_rgb
 from pufferjax.envs.rows import RowLayout, draw_keys, from_bytes, is_key, leaf_name, num_bytes, to_bytes
 from pufferjax.envs.state_keys import stream_keys
 from pufferjax.envs.walk import make_random_walk
+from pufferjax.xla_ops import ffi
 from pufferjax.xla_ops.checks import check_array, check_count, random_words, usual_promotion
 
+# Environments that do not restart by themselves are reset so many at a time: a share of the batch, but not too few.
+_SHARE_RESET, _FEWEST_RESETS = 32, 8
 _SMALL_OBSERVATION = 64  # bytes of an observation that is stored unasked: little is saved by making it again
 _MAX_LISTED = 64  # numbers of an array among the parameters; a larger one is recorded by its checksum
 
@@ -67,6 +70,8 @@ def from_gymnax(
     keep_keys: bool | Collection[str] | None = None,
     action_mask: Callable[[Any], Any] | bool | None = None,
     store_observation: bool | None = None,
+    auto_reset: bool = True,
+    clock_moves: bool | None = None,
     render: Callable[[Any], Any] | None = None,
     name: str | None = None,
 ) -> Env:
@@ -91,6 +96,11 @@ def from_gymnax(
         all are.
       store_observation: whether rows hold the observation. None: if it is small (under 64 bytes) or cannot be made
         again; see Memory. False: never; ValueError if it cannot be made again. True: always.
+      auto_reset: whether `step` starts a new episode by itself. False: it returns the last observation and state of an
+        episode that ends, and the new one is made here by `env.reset`, for the environments that ended alone: where a
+        reset costs more than a step, most of the time.
+      clock_moves: `spec.clock_moves`: whether nothing but the time limit depends on the time. None: found out; see
+        Time.
       render: draws a state of the environment as u8[H, W, 3]. Default: `env.render(state, params)` if there is one (an
         RGB array, or a matplotlib figure), else a picture of the observation, or of its largest part with two or three
         axes.
@@ -192,14 +202,17 @@ def from_gymnax(
     def draw_actions(rng, shape):
         return _trial_actions(heads, rng, shape)
 
-    game_clock = find_game_clock(
-        lambda key: env.reset(key, trial_params),
-        lambda *args: try_step(*args)[0],
-        state,
-        time_field=time_field,
-        limit=limit,
-        draw_actions=draw_actions,
-    )
+    game_clock = GameClock(tuple(named_clocks(state, time_field)), bool(clock_moves))
+    if clock_moves is None:
+        game_clock = find_game_clock(
+            lambda key: env.reset(key, trial_params),
+            lambda *args: try_step(*args)[0],
+            state,
+            time_field=time_field,
+            limit=limit,
+            draw_actions=draw_actions,
+            restarts=auto_reset,
+        )
 
     def layout_with(observation):
         header = _Row(jnp.uint32(0), jnp.int32(0), jnp.float32(0), observation, told_mask, state)
@@ -298,19 +311,40 @@ def from_gymnax(
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(env_keys(words, num_envs))
         return keys[:, 0], keys[:, 1], keys[:, 2]
 
+    def restart_some(rows, ended, reset_keys):
+        """`rows` with fresh ones where `ended`, a few at a time: as many rounds as it takes, most often one or none."""
+        num_envs = rows.shape[0]
+        few = min(num_envs, max(_FEWEST_RESETS, num_envs // _SHARE_RESET))
+        order = jnp.argsort(~ended, stable=True)
+        order = jnp.concatenate([order, jnp.full(few, num_envs, order.dtype)])
+        num_ended = jnp.sum(ended)
+
+        def restart(carry):
+            first, rows = carry
+            envs = jax.lax.dynamic_slice(order, (first,), (few,))
+            fresh = jax.vmap(reset_one)(reset_keys[jnp.minimum(envs, num_envs - 1)])
+            envs = jnp.where(first + jnp.arange(few) < num_ended, envs, num_envs)
+            return first + few, rows.at[envs].set(fresh, mode="drop")
+
+        carry, _ = ffi.vary_together(((jnp.int32(0), rows), num_ended))
+        return jax.lax.while_loop(lambda carry: carry[0] < num_ended, restart, carry)[1]
+
     def step_batch(words, rows, action):
         *keys, reset_keys = step_keys(words, rows.shape[0])
         rows, reward, terminated, truncated, clock, episode_return = jax.vmap(step_one)(keys, rows, action)
         # Where the environment has a limit of its own, it has restarted by itself.
         is_overdue = (clock >= limit) & ~terminated & ~truncated
+        truncated |= is_overdue
+        ended = terminated | truncated
 
         def restart(rows):
             fresh = jax.vmap(reset_one)(reset_keys)
             return jnp.where(is_overdue[:, None], fresh, rows)
 
-        rows = jax.lax.cond(jnp.any(is_overdue), restart, lambda rows: rows, rows)
-        truncated |= is_overdue
-        ended = terminated | truncated
+        if auto_reset:
+            rows = jax.lax.cond(jnp.any(is_overdue), restart, lambda rows: rows, rows)
+        else:
+            rows = restart_some(rows, ended, reset_keys)
         performance = jax.vmap(lambda x: jnp.asarray(perf(x), jnp.float32))(episode_return)
         info = {
             "episode_return": jnp.where(ended, episode_return, 0.0),
@@ -364,13 +398,11 @@ def from_gymnax(
             out, _ = play(key_step, state, action, clock + 1 >= limit)
             fresh_obs, fresh_state = env.reset(key_reset, params)
             is_overdue = (clock + 1 >= limit) & ~out.terminated & ~out.truncated
-            obs, state = jax.tree.map(
-                lambda new, old: jax.lax.select(jnp.broadcast_to(is_overdue, jnp.shape(old)), new, old),
-                (fresh_obs, fresh_state),
-                (out.obs, out.state),
-            )
             truncated = out.truncated | is_overdue
-            clock = jnp.where(out.terminated | truncated, 0, clock + 1)
+            ended = out.terminated | truncated
+            is_restarted = is_overdue if auto_reset else ended
+            obs, state = _select(is_restarted, (fresh_obs, fresh_state), (out.obs, out.state))
+            clock = jnp.where(ended, 0, clock + 1)
             reward = out.reward.astype(jnp.float32)
             return state, clock, (read_observation(obs), reward, out.terminated, truncated)
 
@@ -470,6 +502,11 @@ def from_gymnax(
         render=render_row,
         unadapted=unadapted,
     )
+
+
+def _select(which: jax.Array, these: Any, those: Any) -> Any:
+    """One of two pytrees, as `which`, bool[], says."""
+    return jax.tree.map(lambda x, y: jax.lax.select(jnp.broadcast_to(which, jnp.shape(y)), x, y), these, those)
 
 
 # --- what an environment says about itself ----------------------------------------------------------------------------

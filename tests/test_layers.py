@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+from pufferjax.envs.suites import SUITES
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = {"xla_ops": "pufferjax.xla_ops", "envs": "pufferjax.envs", "pufferjax": "pufferjax"}
 PLAIN = {"jax", "numpy", *sys.stdlib_module_names}
@@ -55,6 +57,12 @@ def is_allowed(name, folder):
     return True  # the rooms may import every third-party package of pyproject.toml
 
 
+def is_package_of_adapter(name, path):
+    """Whether `path` is the adapter of a suite and `name` of that suite's own package."""
+    suite = SUITES.get(path.stem) if path.parent == ROOT / "envs" / "suites" else None
+    return suite is not None and is_within(name, {suite.package})
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_imports_point_downwards(folder):
     wrong = []
@@ -63,7 +71,7 @@ def test_imports_point_downwards(folder):
         room = inside[0] if folder == "pufferjax" and inside else folder
         package = ".".join([FOLDERS[folder], *inside])
         for name in sorted(imported_names(path.read_text(), package)):
-            if not is_allowed(name, room):
+            if not is_allowed(name, room) and not is_package_of_adapter(name, path):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
 
@@ -89,6 +97,9 @@ def test_the_rule_sees_what_it_should():
     assert is_allowed("pufferjax.envs", "core") and not is_allowed("pufferjax.TrainConfig", "core")
     assert not is_allowed("pufferjax.watch.plots", "runs") and not is_allowed("pufferjax.cli.main", "bench")
     assert not is_allowed("pufferjax.envs.base", "xla_ops") and not is_allowed("flax.linen", "xla_ops")
+    adapter = ROOT / "envs" / "suites" / "brax.py"
+    assert is_package_of_adapter("brax.envs", adapter) and not is_package_of_adapter("jumanji", adapter)
+    assert not is_package_of_adapter("brax", ROOT / "envs" / "brax.py")
     assert not is_allowed("experiments.maze", "pufferjax") and not is_allowed("tests.test_layers", "pufferjax")
 
 

@@ -1,13 +1,16 @@
-"""`pufferjax envs`: the environments, their sizes and their parameters."""
+"""`pufferjax envs`: the environments, their sizes and their parameters, and the suites of other packages."""
 
 import math
 import sys
+from collections.abc import Sequence
 
-from pufferjax.cli.refusals import fail
+from pufferjax.cli.refusals import fail, refusals
 
 USAGE = """\
   pufferjax envs
-      the environments
+      the environments, and the suites of environments there are
+  pufferjax envs gymnax:
+      the environments of a suite
 """
 
 
@@ -17,14 +20,33 @@ def _interval(low: float, high: float) -> str:
 
 
 def main(argv: list[str]) -> int:
+    if argv[:1] in (["-h"], ["--help"]):
+        print("usage: pufferjax envs [SUITE:]")
+        return 0
+    from pufferjax.envs import suites
+
+    if len(argv) > 1 or (argv and argv[0].removesuffix(":") not in suites.SUITES):
+        valid = ", ".join(f"{suite}:" for suite in suites.SUITES)
+        raise fail(f"envs takes nothing, or one of {valid}; got {' '.join(argv)!r}")
     if argv:
-        if argv[0] in ("-h", "--help"):
-            print("usage: pufferjax envs")
-            return 0
-        raise fail(f"envs takes no arguments, got {argv[0]!r}")
+        suite = argv[0].removesuffix(":")
+        with refusals():
+            names = suites.environment_names(suite)
+        print("\n".join(f"{suite}:{name}" for name in names))
+        return 0
+    _print_table(_NATIVE, _native())
+    print()
+    _print_table(_SUITES, _suites())
+    return 0
+
+
+_NATIVE = ("environment", "observation", "actions", "agents", "state bytes", "step limit", "parameters")
+_SUITES = ("suite", "installed", "what", "lists it")
+
+
+def _native() -> list[tuple[str, ...]]:
     from pufferjax import envs
 
-    columns = ("environment", "observation", "actions", "agents", "state bytes", "step limit", "parameters")
     rows = []
     for name in envs.names():
         env = envs.make(name)
@@ -42,6 +64,24 @@ def main(argv: list[str]) -> int:
                 ", ".join(f"{key}={value}" for key, value in env.params.items()),
             )
         )
+    return rows
+
+
+def _suites() -> list[tuple[str, ...]]:
+    from pufferjax.envs import suites
+
+    return [
+        (
+            f"{name}:NAME",
+            "yes" if suites.is_installed(name) else f"pip install 'pufferjax[{name}]'",
+            suite.about,
+            f"pufferjax envs {name}:",
+        )
+        for name, suite in suites.SUITES.items()
+    ]
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -50,8 +90,7 @@ def main(argv: list[str]) -> int:
         for row in rows:
             table.add_row(*row)
         Console().print(table, markup=False)
-    else:
-        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-        for row in [columns, *rows]:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0
+        return
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    for row in [columns, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

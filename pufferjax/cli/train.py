@@ -25,7 +25,11 @@ def main(argv: list[str]) -> int:
     from pufferjax import envs
 
     if not argv or argv[0].startswith("-"):
-        print(f"usage: pufferjax train ENV [flags]; ENV is one of {', '.join(envs.names())}", file=sys.stderr)
+        print(
+            f"usage: pufferjax train ENV [flags]; ENV is one of {', '.join(envs.names())}, or SUITE:NAME (pufferjax "
+            "envs lists the suites)",
+            file=sys.stderr,
+        )
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     name, flags = argv[0], argv[1:]
     with refusals():
@@ -40,9 +44,13 @@ def main(argv: list[str]) -> int:
 
         config = args.config
         env = config.make_env()
-        choose_devices(config.train, config.options.devices)
-        make_update(env, config.train)  # checks that policy and environment fit
-        run_dir = args.run_dir or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{config.options.seed}"
+        fitted = config.train.fitted(env.spec.state_bytes)
+        choose_devices(fitted, config.options.devices)
+        make_update(env, fitted)  # checks that policy and environment fit
+        run_dir = (
+            args.run_dir
+            or Path("runs") / f"{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{config.options.seed}"
+        )
         if not args.resume:
             check_run_dir(run_dir)
     try:

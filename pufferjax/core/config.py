@@ -159,6 +159,9 @@ class StateSetConfig:
     """The state-set curriculum: a priority heap of simulator snapshots from which part of the environments restart."""
 
     capacity: int = 256  # snapshots kept, 1 to 2**24
+    # Memory of these snapshots in bytes, 1 to 2**43, all devices together: a run keeps fewer of them where states are
+    # large, and says so.
+    max_bytes: int = 2**30
     fraction: float = 0.4  # of the environments that restart from it in every epoch, in [0, 1); 0: no curriculum
     interval: int = 16  # steps between the candidates of a fresh environment; a divisor of the horizon
     min_states: int = 1  # restarts begin when this many snapshots are held; 1 to capacity
@@ -193,6 +196,7 @@ class StateSetConfig:
     def __post_init__(self):
         take_numpy_scalars(self)
         _check_int("state_set.capacity", self.capacity, 1, 2**24)
+        _check_int("state_set.max_bytes", self.max_bytes, 1, 2**43)
         _check_float("state_set.fraction", self.fraction, 0, 1, open_high=True)
         _check_int("state_set.interval", self.interval, 1)
         _check_int("state_set.min_states", self.min_states, 1, self.capacity)
@@ -311,6 +315,21 @@ class TrainConfig:
             batch_size=batch_size,
             num_epochs=self.total_steps // batch_size,
             num_minibatches=num_minibatches,
+        )
+
+    def fitted(self, state_bytes: int) -> "TrainConfig":
+        """Itself, or with a state set of fewer snapshots of `state_bytes` each, as many as `state_set.max_bytes` holds
+        (of 8 or more a multiple of 8, which devices can share). ValueError if it does not hold one."""
+        state_set = self.state_set
+        capacity = min(state_set.capacity, state_set.max_bytes // state_bytes)
+        _check("state_set.max_bytes", state_set.max_bytes, f"at least the {state_bytes} bytes of a state",
+               capacity >= 1)  # fmt: skip
+        if capacity == state_set.capacity:
+            return self
+        capacity -= capacity % 8 if capacity >= 8 else 0
+        min_states = min(state_set.min_states, capacity)
+        return dataclasses.replace(
+            self, state_set=dataclasses.replace(state_set, capacity=capacity, min_states=min_states)
         )
 
     @property

@@ -55,6 +55,12 @@ def check_trainable(env: Env, config: TrainConfig) -> None:
     if jax.config.jax_enable_x64:
         raise ValueError("jax_enable_x64 must be off: training computes in 32 bits; use `with jax.enable_x64(False):`")
     config.sizes(env.spec.num_agents)
+    most = config.fitted(env.spec.state_bytes).state_set.capacity
+    if config.state_set.capacity > most:
+        raise ValueError(
+            f"state_set.capacity must be at most {most} for states of {env.spec.state_bytes} bytes, got "
+            f"{config.state_set.capacity}: more takes over state_set.max_bytes = {config.state_set.max_bytes}"
+        )
 
 
 def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, axis_name: str | None = None):

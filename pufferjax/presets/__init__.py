@@ -1,4 +1,5 @@
-"""Presets: `<env>.toml`, the settings `pufferjax train <env>` starts from.
+"""Presets: `<env>.toml`, the settings `pufferjax train <env>` starts from. Of the environment NAME of a suite it is
+`<suite>/<NAME>.toml`, or else `<suite>.toml`.
 
 A preset has the layout of a run's config.toml and lists only what differs from the defaults of the dataclasses:
 
@@ -42,10 +43,13 @@ def resolve(preset: Mapping[str, Any], size: int | None) -> dict[str, Any]:
 
 def load(name: str) -> dict[str, Any]:
     """The preset of an environment as it is in its file; empty if it has none."""
-    file = importlib.resources.files(__name__) / f"{name}.toml"
-    if not file.is_file():
-        return {}
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"preset {name}.toml: {error}") from None
+    suite, colon, environment = name.partition(":")
+    for stem in (f"{suite}/{environment}", suite) if colon else (name,):
+        file = importlib.resources.files(__name__).joinpath(f"{stem}.toml")
+        if not file.is_file():
+            continue
+        try:
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"preset {stem}.toml: {error}") from None
+    return {}

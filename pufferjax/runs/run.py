@@ -72,7 +72,8 @@ def train(
 
     Args:
       env: any environment.
-      config: the training settings.
+      config: the training settings. A state set that takes over `state_set.max_bytes` is made smaller, which is said
+        and recorded.
       seed: of everything random; without max_seconds, the same seed gives the same metrics but for the times in them.
       run_dir: folder of this machine for config.toml, metrics.jsonl, summary.json and checkpoints/; must be absent or
         empty, unless resumed. `~` is expanded. A small checkpoint is written there and deleted before the training
@@ -101,6 +102,9 @@ def train(
     to resume from are bad, OSError if run_dir cannot be written (a checkpoint before the last one: only a warning).
     """
     start = time.perf_counter()
+    given = config
+    if isinstance(env, Env) and isinstance(config, TrainConfig):
+        config = config.fitted(env.spec.state_bytes)
     check_trainable(env, config)
     options = RunOptions(
         seed=seed,
@@ -139,6 +143,8 @@ def train(
         if resume and (finished := summary_if_finished(run_dir, run_config, sizes.num_epochs)):
             return _as_it_is(run_dir, run_config, env, policy, finished, dashboard)
         with dashboard, Sinks(options.log, dashboard.warn) as sinks:
+            if config is not given and not resume:
+                dashboard.message(_fewer_states(env, config))
             flat = settings(run_config.to_table())
             journal = Journal(run_dir, sizes, options, flat, dashboard.message, dashboard.warn, sinks)
             with StopSignals() as signals, journal:
@@ -175,6 +181,14 @@ def _placed(
     overlap = before.get("overlap") if options.overlap is None else options.overlap
     overlap = draws_ahead(config, devices, overlap)
     return devices, dataclasses.replace(options, devices=len(devices), overlap=overlap)
+
+
+def _fewer_states(env: Env, config: TrainConfig) -> str:
+    state_set = config.state_set
+    return (
+        f"the state set keeps {state_set.capacity} states of {env.spec.state_bytes:,} bytes: more would take over "
+        f"{state_set.max_bytes:,} (state_set.max_bytes)"
+    )
 
 
 def _as_it_is(run_dir, config, env, policy, summary, dashboard) -> TrainResult:

@@ -107,7 +107,7 @@ class RunConfig:
     @property
     def is_self_contained(self) -> bool:
         """Whether environment and policy can be made from this alone."""
-        return self.env in envs.names() and self.policy_class == ActorCritic.__name__
+        return envs.is_known(self.env) and self.policy_class == ActorCritic.__name__
 
     def to_table(self) -> dict[str, Any]:
         """As nested dicts, the layout of config.toml and of the presets. None is left out: TOML has no word for it."""

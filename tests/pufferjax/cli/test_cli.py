@@ -239,7 +239,8 @@ def test_read_only_directory(capsys, tiny_flags):
         (["trane"], "unknown command 'trane'; valid are train, eval, play, states, envs, bench, doctor"),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze"),
-        (["envs", "maze"], "takes no arguments"),
+        (["envs", "maze"], "takes nothing, or one of gymnax:,"),
+        (["envs", "maze:", "x"], "takes nothing, or one of gymnax:,"),
         (["bench"], "usage: pufferjax bench envs|train|ops"),
         (["bench", "opps"], "usage: pufferjax bench envs|train|ops"),
         (["eval", "/"], "/ is not a run directory"),
@@ -300,6 +301,7 @@ def test_envs(capsys):
     assert cli.main(["envs"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split("  ")[0] == "environment"
+    assert any(row.startswith("brax:NAME") and "pufferjax envs brax:" in row for row in rows)
     maze = next(row for row in rows if row.startswith("maze"))
     assert "u8[11, 11]" in maze and "2450" in maze and "size=35" in maze
 
