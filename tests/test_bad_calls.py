@@ -218,6 +218,7 @@ CALLS = {
 SECTIONS = {"policy": pufferjax.PolicyConfig, "ppo": pufferjax.PPOConfig, "state_set": pufferjax.StateSetConfig}
 UNIT = {"min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda", "momentum", "fraction",
         "decay"}  # fmt: skip
+SIGNED = {"initial_log_std": (-10, 5)}
 LEAST = {"walk_steps": 0, "num_layers": 0, "encoder_layers": 0, "warmup_rewards": 0, "warmup_max_steps": 0}
 
 
@@ -262,7 +263,8 @@ def kind_of(field):
     if field.type is int:
         high = 2**63 - 1 if field.name in ("total_steps", "warmup_max_steps") else 2**31 - 1
         return Count(field.default, LEAST.get(field.name, 1), high)
-    return PlainFloat(field.default, 0, 1 if field.name in UNIT else INF)
+    low, high = SIGNED.get(field.name, (0, 1 if field.name in UNIT else INF))
+    return PlainFloat(field.default, low, high)
 
 
 CASES = [
