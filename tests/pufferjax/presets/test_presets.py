@@ -1,10 +1,13 @@
 """pufferjax.presets: defaults < preset < flags."""
 
+import importlib.resources
+
 import pytest
 
 from pufferjax import envs, presets
 from pufferjax.cli.train import parse_train
 from pufferjax.core.config import TrainConfig
+from pufferjax.envs import suites
 from pufferjax.runs.run_config import RunConfig
 
 
@@ -45,6 +48,24 @@ def test_shipped_presets_are_valid_at_every_size(name):
     sizes = {None, 5, 35, *(overlay["max_size"] for overlay in preset.get("overlay", []))}
     for size in sizes:
         RunConfig.from_table(presets.merge(presets.resolve(preset, size), {"run": {"env": name}})).make_env()
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_presets_of_suites_are_valid(suite):
+    files = importlib.resources.files(presets)
+    names = (
+        [path.name.removesuffix(".toml") for path in files.joinpath(suite).iterdir()]
+        if (files.joinpath(suite).is_dir())
+        else []
+    )
+    env = envs.make("maze", size=5, num_mazes=16)  # in place of one that may not be installed
+    for name in ["any", *names]:
+        preset = presets.load(f"{suite}:{name}")
+        assert preset and "env" not in preset
+        config = RunConfig.from_table(preset | {"run": {**preset["run"], "env": "maze"}}, env)
+        config.train.sizes(1)
+    # The most specific one is taken whole.
+    assert presets.load("gymnax:Pendulum-v1") != presets.load("gymnax:any") == presets.load("gymnax")
 
 
 def test_no_preset_is_empty():

@@ -242,6 +242,33 @@ def test_bad_tables_name_the_key(table, message):
         RunConfig.from_table(table)
 
 
+def test_a_state_set_that_is_too_large_is_made_smaller(tmp_path, capsys, tiny_env, tiny_config):
+    size = tiny_env.spec.state_bytes
+    # 32 states are asked for, 20 fit, of which 16 are taken.
+    state_set = dataclasses.replace(tiny_config().state_set, max_bytes=20 * size + 1, min_states=30)
+    config = tiny_config(total_steps=256, state_set=state_set)
+    options = {"run_dir": tmp_path / "run", "eval_episodes": 0, "devices": 1}
+    result = pufferjax.train(tiny_env, config, **options)
+    assert result.train_state.state_set.snapshots.shape == (16, size)
+    assert f"the state set keeps 16 states of {size} bytes" in capsys.readouterr().out
+    recorded = read_config(tmp_path / "run").train
+    assert (recorded.state_set.capacity, recorded.state_set.min_states) == (16, 16)
+    _, _, _, loaded = load_run(tmp_path / "run")
+    assert loaded.state_set.snapshots.shape == (16, size)
+    # The settings it was started with are still those of the run.
+    resumed = pufferjax.train(tiny_env, dataclasses.replace(config, total_steps=512), resume=True, **options)
+    assert int(resumed.train_state.epoch) == 2
+    assert config.fitted(1) is config
+    with pytest.raises(
+        ValueError, match=f"state_set.max_bytes must be at least the {size} bytes of a state, got {size - 1}"
+    ):
+        pufferjax.train(
+            tiny_env, dataclasses.replace(config, state_set=dataclasses.replace(state_set, max_bytes=size - 1))
+        )
+    with pytest.raises(ValueError, match=f"state_set.capacity must be at most 16 for states of {size} bytes, got 32"):
+        pufferjax.make_train(tiny_env, config)
+
+
 def test_run_directory_in_use_is_refused(tmp_path, tiny_env, tiny_config):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty"):
