@@ -147,8 +147,8 @@ class PlainFloat:
     high: float = INF
 
     def spoil(self, rng):
-        values = [self.low - 1, self.low - 1e-3, -INF, INF, NAN, 1e39, 10**400, "0.5", [], [0.5], True, False, jnp.float32(0.5),
-                  np.array([0.5]), *NEITHER]  # fmt: skip
+        values = [self.low - 1, self.low - 1e-3, -INF, INF, NAN, 1e39, 10**400, "0.5", [], [0.5], True, False,
+                  jnp.float32(0.5), np.array([0.5]), *NEITHER]  # fmt: skip
         values += [self.high + 1, self.high + 1e-3] if np.isfinite(self.high) else []
         return values[rng.integers(len(values))]
 
