@@ -77,6 +77,9 @@ SETTINGS = {
         state_set=("--state-set.fraction", "0.4", "--state-set.walk-steps", "64"),  # an episode has 76 steps
     ),
     "g2048": Setting(4_000_000, "score", "highest tile", state_set=DENSE, eval_episodes=1000),
+    "gymnax:MountainCarContinuous-v0": Setting(
+        400_000, "episode_return", "return, 100 at the top less the force", eval_episodes=256
+    ),
     "maze": Setting(40_000_000, label="mazes solved, 21x21", flags=("--env.size", "21")),
     "minimal": Setting(2_000_000, "score", "pick-ups of all agents", state_set=DENSE, eval_episodes=256),
     "password": Setting(80_000_000, "score", "symbols known of 128"),
