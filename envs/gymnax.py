@@ -70,6 +70,7 @@ def from_gymnax(
     keep_keys: bool | Collection[str] | None = None,
     action_mask: Callable[[Any], Any] | bool | None = None,
     store_observation: bool | None = None,
+    get_obs: Callable[[Any], Any] | None = None,
     auto_reset: bool = True,
     clock_moves: bool | None = None,
     render: Callable[[Any], Any] | None = None,
@@ -96,6 +97,8 @@ def from_gymnax(
         all are.
       store_observation: whether rows hold the observation. None: if it is small (under 64 bytes) or cannot be made
         again; see Memory. False: never; ValueError if it cannot be made again. True: always.
+      get_obs: makes of a state what reset and step show of it, and is taken at its word (`check_env` compares): rows do
+        not hold the observation, unless store_observation is True. None: found out, by trying; see Memory.
       auto_reset: whether `step` starts a new episode by itself. False: it returns the last observation and state of an
         episode that ends, and the new one is made here by `env.reset`, for the environments that ended alone: where a
         reset costs more than a step, most of the time.
@@ -220,7 +223,10 @@ def from_gymnax(
 
     layout = layout_with(obs_struct)
     observe_state = None  # makes the observation of a state; None: rows hold it
-    if not store_observation and (
+    if get_obs is not None and not store_observation:
+        _require_same(name, "the observation", obs, jax.eval_shape(get_obs, state), "by get_obs")
+        observe_state, layout = get_obs, layout_with(())
+    elif not store_observation and (
         store_observation is False or num_bytes(obs_struct.shape, obs_struct.dtype) >= _SMALL_OBSERVATION
     ):
         observe_state, reason = observe_function(env, params, state, obs)
@@ -674,19 +680,19 @@ def _observation_trial(
     return reset, step, observe
 
 
-def _require_same(name: str, what: str, first: Any, second: Any) -> None:
-    """ValueError unless two pytrees have the same layout."""
+def _require_same(name: str, what: str, first: Any, second: Any, other: str = "after a step") -> None:
+    """ValueError unless two pytrees, the first after a reset, have the same layout."""
     if jax.tree.structure(first) != jax.tree.structure(second):
         raise ValueError(
             f"{name}: {what} must have one structure: {jax.tree.structure(first)} after a reset, "
-            f"{jax.tree.structure(second)} after a step"
+            f"{jax.tree.structure(second)} {other}"
         )
     flat, _ = jax.tree_util.tree_flatten_with_path(first)
     for (path, a), b in zip(flat, jax.tree.leaves(second), strict=True):
         if a.shape != b.shape or a.dtype != b.dtype:
             raise ValueError(
                 f"{name}: {what} must have one layout: {leaf_name(path) or 'it'} is {a.dtype}{list(a.shape)} after a "
-                f"reset, {b.dtype}{list(b.shape)} after a step"
+                f"reset, {b.dtype}{list(b.shape)} {other}"
             )
 
 

@@ -35,6 +35,7 @@ def build(name: str, params: dict[str, Any]) -> Env:
         max_episode_steps=params["max_timesteps"],
         time_field="timestep",
         auto_reset=False,
+        get_obs=env.get_obs,
         clock_moves=False,  # daylight
         name=f"craftax:{name}",
     )
@@ -51,9 +52,6 @@ class _Craftax:
 
     def observation_space(self, params):
         return self.env.observation_space(params)
-
-    def get_obs(self, state):
-        return self.env.get_obs(state)
 
     def reset(self, key, params):
         return self.env.reset_env(key, params)

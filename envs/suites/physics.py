@@ -24,7 +24,7 @@ def from_physics(env: Any, name: str, episode_length: int) -> Env:
         max_episode_steps=episode_length,
         time_field=None,
         auto_reset=False,
-        store_observation=True,  # small
+        get_obs=lambda state: _seen(state.obs),
         clock_moves=True,
         name=name,
     )

@@ -120,8 +120,13 @@ class Counter:
 
 def test_restarts_where_the_environment_does_not():
     num_envs = 300  # more than are reset in one round
-    env = envs.from_gymnax(Counter(), max_episode_steps=6, auto_reset=False, name="counter")
+    counter, options = Counter(), {"max_episode_steps": 6, "auto_reset": False, "name": "counter"}
+    stored = envs.from_gymnax(counter, **options)
+    env = envs.from_gymnax(counter, **options, get_obs=counter.see)
+    assert env.spec.state_bytes == stored.spec.state_bytes - 8  # two numbers
     envs.check_env(env)
+    with pytest.raises(ValueError, match=r"reset, float32\[1\] by get_obs"):
+        envs.from_gymnax(counter, **options, get_obs=lambda state: state["luck"][None])
     obs, state = env.reset(KEY, num_envs)
     actions = jax.random.randint(KEY, (8, num_envs), 0, 2)
     count = np.zeros(num_envs, int)
