@@ -44,6 +44,13 @@ def bounds(spec: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(spec.action_low, np.float32), np.asarray(spec.action_high, np.float32)
 
 
+def is_bounded(spec: Any) -> np.ndarray:
+    """bool[C]: components whose bounds are both finite, and so is their distance: the largest numbers are no bounds."""
+    low, high = bounds(spec)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.isfinite(high - low)
+
+
 def idle_actions(spec: Any, shape: tuple[int, ...]) -> Any:
     """The same actions for all: the first choice of every head, and of every component the number nearest to 0."""
     idle = jnp.asarray(np.clip(np.float32(0), *bounds(spec)))
@@ -70,16 +77,13 @@ def random_actions(spec: Any, key: jax.Array, shape: tuple[int, ...], masks: jax
             choices = choose_allowed(spec, jax.random.randint(key_choices, heads, 0, 2**31 - 1, jnp.int32), masks)
     if spec.action_low:
         low, high = bounds(spec)
-        numbers = _random_numbers(key_numbers, (*shape, len(low)), low, high)
+        shape = (*shape, len(low))
+        shares = jax.random.uniform(key_numbers, shape)
+        normals = jax.random.normal(jax.random.fold_in(key_numbers, 1), shape)
+        first, last = (np.where(is_bounded(spec), x, 0) for x in (low, high))
+        uniform = first + (last - first) * shares
+        numbers = jnp.clip(jnp.where(is_bounded(spec), uniform, normals), low, high)
     return join_actions(spec, choices, numbers)
-
-
-def _random_numbers(key: jax.Array, shape: tuple[int, ...], low: np.ndarray, high: np.ndarray) -> jax.Array:
-    is_finite = np.isfinite(low) & np.isfinite(high)
-    shares, normals = jax.random.uniform(key, shape), jax.random.normal(jax.random.fold_in(key, 1), shape)
-    # By shares of both bounds: their difference may be infinite though they are not.
-    uniform = np.where(is_finite, low, 0) * (1 - shares) + np.where(is_finite, high, 0) * shares
-    return jnp.clip(jnp.where(is_finite, uniform, normals), low, high)
 
 
 def choose_allowed(spec: Any, numbers: jax.Array, masks: jax.Array) -> jax.Array:

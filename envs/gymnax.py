@@ -21,10 +21,12 @@ import numpy as np
 
 from pufferjax.envs.actions import (
     are_valid,
+    bounds,
     check_actions,
     check_mask,
     choose_allowed,
     idle_actions,
+    is_bounded,
     is_concrete,
     join_actions,
     made_valid,
@@ -635,8 +637,8 @@ def _trial_actions(heads: ActionHeads, rng: np.random.Generator, shape: tuple[in
     """Random actions with leading axes `shape`, drawn by NumPy; where a bound is infinite, normal."""
     choices = [rng.integers(n, size=shape, dtype=np.int32) for n in heads.num_actions]
     numbers = [
-        rng.uniform(low, high, shape) if np.isfinite([low, high]).all() else np.clip(rng.normal(size=shape), low, high)
-        for low, high in zip(heads.action_low, heads.action_high, strict=True)
+        rng.uniform(low, high, shape) if both else np.clip(rng.normal(size=shape), low, high)
+        for low, high, both in zip(*bounds(heads), is_bounded(heads), strict=True)
     ]
     return join_actions(
         heads,

@@ -10,9 +10,10 @@ Every run is a process of its own (`pufferjax train ENV`) with the preset of the
 and what follows after --. Results are kept after each run and what is there already is not run again, so an interrupted
 experiment goes on with the same command. Writes results/state_set_ENV.json, .md and .png (or --output).
 
-Of each seed the figure is the mean over whole fresh episodes after the last step, on levels never trained on where there
-are levels. Over seeds it is the interquartile mean with a 95 % bootstrap interval (too narrow with fewer than about ten).
-The random warm-up of the state set comes before the steps of training; its simulator steps are in the table.
+Of each seed the figure is the mean over whole fresh episodes after the last step, on levels never trained on where
+there are levels. Over seeds it is the interquartile mean with a 95 % bootstrap interval (too narrow with fewer than
+about ten). The random warm-up of the state set comes before the steps of training; its simulator steps are in the
+table.
 """
 
 import argparse
@@ -76,6 +77,9 @@ SETTINGS = {
         state_set=("--state-set.fraction", "0.4", "--state-set.walk-steps", "64"),  # an episode has 76 steps
     ),
     "g2048": Setting(4_000_000, "score", "highest tile", state_set=DENSE, eval_episodes=1000),
+    "gymnax:MountainCarContinuous-v0": Setting(
+        400_000, "episode_return", "return, 100 at the top less the force", eval_episodes=256
+    ),
     "maze": Setting(40_000_000, label="mazes solved, 21x21", flags=("--env.size", "21")),
     "minimal": Setting(2_000_000, "score", "pick-ups of all agents", state_set=DENSE, eval_episodes=256),
     "password": Setting(80_000_000, "score", "symbols known of 128"),
@@ -136,8 +140,8 @@ def _steps_to(level: float, curve: dict, metric: str) -> float:
 
 def table(by_arm: dict[str, dict], label: str) -> str:
     """Markdown, a row per arm; four digits."""
-    titles = ("arm", "seeds", f"{label}: interquartile mean [95 % interval]", "each seed", "half of the best after, M steps",
-              "mean return", "warm-up, M steps")  # fmt: skip
+    titles = ("arm", "seeds", f"{label}: interquartile mean [95 % interval]", "each seed",
+              "half of the best after, M steps", "mean return", "warm-up, M steps")  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for arm, figures in by_arm.items():
         mean, low, high = (f"{figures[x]:.4g}" for x in ("mean", "low", "high"))

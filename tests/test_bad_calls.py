@@ -147,8 +147,8 @@ class PlainFloat:
     high: float = INF
 
     def spoil(self, rng):
-        values = [self.low - 1, -1e-3, -INF, INF, NAN, 1e39, 10**400, "0.5", [], [0.5], True, False, jnp.float32(0.5),
-                  np.array([0.5]), *NEITHER]  # fmt: skip
+        values = [self.low - 1, self.low - 1e-3, -INF, INF, NAN, 1e39, 10**400, "0.5", [], [0.5], True, False,
+                  jnp.float32(0.5), np.array([0.5]), *NEITHER]  # fmt: skip
         values += [self.high + 1, self.high + 1e-3] if np.isfinite(self.high) else []
         return values[rng.integers(len(values))]
 
@@ -218,6 +218,7 @@ CALLS = {
 SECTIONS = {"policy": pufferjax.PolicyConfig, "ppo": pufferjax.PPOConfig, "state_set": pufferjax.StateSetConfig}
 UNIT = {"min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda", "momentum", "fraction",
         "decay"}  # fmt: skip
+SIGNED = {"initial_log_std": (-10, 5)}
 LEAST = {"walk_steps": 0, "num_layers": 0, "encoder_layers": 0, "warmup_rewards": 0, "warmup_max_steps": 0}
 
 
@@ -262,7 +263,8 @@ def kind_of(field):
     if field.type is int:
         high = 2**63 - 1 if field.name in ("total_steps", "warmup_max_steps") else 2**31 - 1
         return Count(field.default, LEAST.get(field.name, 1), high)
-    return PlainFloat(field.default, 0, 1 if field.name in UNIT else INF)
+    low, high = SIGNED.get(field.name, (0, 1 if field.name in UNIT else INF))
+    return PlainFloat(field.default, low, high)
 
 
 CASES = [

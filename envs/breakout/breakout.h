@@ -1,11 +1,10 @@
 // Breakout: a square ball, a paddle, and two boards of 6 x 18 bricks, one after the other.
 //
 // The field is 576 x 330 pixels, y down; a frame is 1/60 s and a step `frame_skip` frames with one action. Actions:
-// 0 nothing, 1 left, 2 right (the paddle moves 620 pixels per second); of SteeredBreakout a number from -1 to 1, the share
-// of that speed to the right. An episode has six balls and ends (terminated)
-// when the last is lost or both boards are cleared, or after max_steps steps (truncated). A round begins with the ball
-// at rest above the centred, full paddle; its first frame serves the ball downwards to a random side, and the paddle
-// stands still for that frame.
+// 0 nothing, 1 left, 2 right (the paddle moves 620 pixels per second); of SteeredBreakout, a number from -1 to 1: the
+// share of that speed to the right. An episode has six balls and ends (terminated) when the last is lost or both boards
+// are cleared, or after max_steps steps (truncated). A round begins with the ball at rest above the centred, full
+// paddle; its first frame serves the ball downwards to a random side, and the paddle stands still for that frame.
 //
 // In every frame the ball meets what it would reach first: a brick's face, a side wall, the top wall, or the top of the
 // paddle; of two at the same time the one it would touch along the longer edge. A wall or a brick stops it at the

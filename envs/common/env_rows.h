@@ -79,8 +79,8 @@ struct EnvRows {
 
   // Without an observation. An episode that ends begins anew, unless that needs working memory.
   template <bool kNeedsWork>
-  PJX_HD void Step(const uint32_t* keys, uint8_t* states, const typename E::Action* actions,
-                   const StepResults& results, int64_t row) const {
+  PJX_HD void Step(const uint32_t* keys, uint8_t* states, const typename E::Action* actions, const StepResults& results,
+                   int64_t row) const {
     State& s = At(states, row);
     const typename E::Action* action = actions + row * (E::kNumAgents * E::kNumHeads);
     float* const rewards = results.rewards + row * E::kNumAgents;

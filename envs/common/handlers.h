@@ -16,8 +16,8 @@ namespace pjx {
 
 inline constexpr char kNumStepsName[] = "num_steps", kIntervalName[] = "interval";
 
-// One call on the rows of a batch, over arrays that fit it; `obs` and `actions` are of the batch's types. Zero and Copy prepare the
-// rows that the others update.
+// One call on the rows of a batch, over arrays that fit it; `obs` and `actions` are of the batch's types. Zero and Copy
+// prepare the rows that the others update.
 template <typename ContextOfPlatform>
 class EnvCall {
  public:
@@ -102,8 +102,8 @@ class EnvHandlers {
   }
 
   static ffi::Error Step(Open open, Context context,
-                         U32 keys,     // [..., 2]
-                         U8 state_in,  // [..., N, S], aliased to the first result
+                         U32 keys,                // [..., 2]
+                         U8 state_in,             // [..., N, S], aliased to the first result
                          ffi::AnyBuffer actions,  // i32 or f32[..., N * K (, heads)]
                          EnvParams params,
                          U8Result state,            // [..., N, S]
@@ -134,8 +134,8 @@ class EnvHandlers {
       return e;
     }
     if (actions.element_type() != batch.action_type) {
-      return InvalidArgument("step: action must be ", batch.action_type == ffi::S32 ? "i32" : "f32",
-                             ", got data type ", static_cast<int>(actions.element_type()));
+      return InvalidArgument("step: action must be ", batch.action_type == ffi::S32 ? "i32" : "f32", ", got data type ",
+                             static_cast<int>(actions.element_type()));
     }
     if (auto e = CheckObs("step", batch, obs); e.failure()) return e;
     if (auto e = call->Copy(state_in, state); e.failure()) return e;

@@ -251,9 +251,10 @@ constexpr bool IsKept() {
                   "ActionHigh: the lowest and the highest action");
     static_assert(kOffers<Reset, E>,
                   "a simulator needs `static void Reset(State&, const Params&, Philox&)`: begins an episode");
-    static_assert(kOffers<Step, E>,
-                  "a simulator needs `static Outcome Step(State&, const Params&, const Action* actions, Philox&, float* "
-                  "rewards)` (int32_t, or float where that is its Action): takes one step and writes the reward of every agent");
+    static_assert(
+        kOffers<Step, E>,
+        "a simulator needs `static Outcome Step(State&, const Params&, const Action* actions, Philox&, float* "
+        "rewards)` (int32_t, or float where that is its Action): takes one step and writes the reward of every agent");
     static_assert(kOffers<Observe, E>,
                   "a simulator needs `static void Observe(const State&, const Params&, Obs*)`: writes the observation");
     static_assert(kOffers<Stagger, E>,
@@ -268,9 +269,8 @@ constexpr bool IsKept() {
                   "a simulator needs `static const char* Impossible(const State&, const Params&)`: why it cannot have "
                   "produced this state, or null");
     return is_plain && has_obs && kOffers<Numbers, E> && kOffers<ExtraStateBytes, E> && kOffers<ObsShape, E> &&
-           kOffers<MaxEpisodeSteps, E> && has_actions && kOffers<Reset, E> && kOffers<Step, E> &&
-           kOffers<Observe, E> && kOffers<Stagger, E> && kOffers<Clock, E> && kOffers<IsSafe, E> &&
-           kOffers<Impossible, E>;
+           kOffers<MaxEpisodeSteps, E> && has_actions && kOffers<Reset, E> && kOffers<Step, E> && kOffers<Observe, E> &&
+           kOffers<Stagger, E> && kOffers<Clock, E> && kOffers<IsSafe, E> && kOffers<Impossible, E>;
   }
 }
 

@@ -28,9 +28,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename E>
-__global__ void __launch_bounds__(kThreads) Step(EnvBlocks<E> blocks, const uint32_t* keys, uint8_t* states,
-                                                 const typename E::Action* actions, StepResults results,
-                                                 typename E::Obs* obs) {
+__global__ void __launch_bounds__(kThreads)
+    Step(EnvBlocks<E> blocks, const uint32_t* keys, uint8_t* states, const typename E::Action* actions,
+         StepResults results, typename E::Obs* obs) {
   blocks.Step(EnvTeam{}, blockIdx.x, Shared(), keys, states, actions, results, obs);
 }
 
@@ -49,9 +49,9 @@ __global__ void __launch_bounds__(kThreads)
 __device__ inline int64_t Index() { return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; }
 
 template <typename E>
-__global__ void __launch_bounds__(kThreads) StepOnly(EnvRows<E> envs, int64_t rows, const uint32_t* keys,
-                                                     uint8_t* states, const typename E::Action* actions,
-                                                     StepResults results) {
+__global__ void __launch_bounds__(kThreads)
+    StepOnly(EnvRows<E> envs, int64_t rows, const uint32_t* keys, uint8_t* states, const typename E::Action* actions,
+             StepResults results) {
   if (Index() < rows) envs.template Step<true>(keys, states, actions, results, Index());
 }
 

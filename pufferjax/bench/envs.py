@@ -61,7 +61,7 @@ def _lacking(env: Env, functions: Sequence[str], device) -> str | None:
     """Which native handlers `functions` lack on the platform of `device`; None: none."""
     platform = {"gpu": "cuda"}.get(device.platform, device.platform)
     native = [getattr(env, name).same_as for name in functions if hasattr(getattr(env, name), "same_as")]
-    targets = [f"pufferjax.{spec.name}.{function}" for function, spec, _ in native]
+    targets = [f"pufferjax.{simulator}.{function}" for function, _, _, simulator in native]
     lacking = [target for target in targets if not ffi.has_native(target, platform)]
     return f"no handler on this {device.platform.upper()} for {', '.join(lacking)}" if lacking else None
 

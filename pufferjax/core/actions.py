@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pufferjax.envs import EnvSpec
-from pufferjax.envs.actions import bounds, join_actions
+from pufferjax.envs.actions import bounds, is_bounded, join_actions
 
 
 def split(spec: EnvSpec, both: Any) -> tuple[Any, Any]:
@@ -43,13 +43,11 @@ def _units(spec: EnvSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     """(offset, scale, low, high), f32[C] each: a number x of the policy is offset + scale x for the environment; low
     and high are the bounds in the policy's units."""
     low, high = bounds(spec)
-    with np.errstate(over="ignore", invalid="ignore"):
-        half = high / 2 - low / 2
-        is_bounded = np.isfinite(half)
-        offset = np.where(is_bounded, low / 2 + high / 2, np.clip(np.float32(0), low, high))
-    scale = np.where(is_bounded, half, np.float32(1))
-    one = np.float32(1)
-    return offset, scale, np.where(is_bounded, -one, low - offset), np.where(is_bounded, one, high - offset)
+    both, one = is_bounded(spec), np.float32(1)
+    nearest = np.clip(np.float32(0), low, high)
+    offset, scale = nearest.copy(), np.ones_like(low)
+    offset[both], scale[both] = low[both] / 2 + high[both] / 2, high[both] / 2 - low[both] / 2
+    return offset, scale, np.where(both, -one, low - nearest), np.where(both, one, high - nearest)
 
 
 def env_actions(spec: EnvSpec, actions: Any) -> Any:

@@ -69,7 +69,7 @@ class PolicyConfig:
     encoder_layers: int = 0
     # The action before this one is an input. The original has no such input; a wall-follower needs its heading.
     previous_action: bool = True
-    # Observations less their running mean, over their running standard deviation. Not for observations of integers.
+    # Observations less their running mean, over their running standard deviation. Integers are codes and stay.
     normalize_observations: bool = False
     observation_clip: float = 10.0  # where normalised observations are cut, in standard deviations; >= 0, 0: nowhere
     # Of continuous actions: the logarithm of their standard deviation at the start, -10 to 5; it is learned, and the

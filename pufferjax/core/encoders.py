@@ -81,8 +81,8 @@ class EntityEncoder(nn.Module):
 class ConvEncoder(nn.Module):
     """A small convolutional network for pictures: x f32[..., h, w, C] -> f32[..., H].
 
-    Strided 3x3 layers of ReLU, 4x4 with stride 4 at first for sides of 32 and more, until no side is above 6; then one
-    matrix. Integers come scaled to 0..1.
+    Strided 3x3 convolutions with ReLU, a 4x4 one with stride 4 at first for sides of 32 and more, until no side is
+    above 6; then one matrix. Integers come scaled to 0..1.
     """
 
     hidden_size: int
@@ -93,15 +93,8 @@ class ConvEncoder(nn.Module):
         leading, shape = x.shape[:-3], x.shape[-3:]
         x = x.reshape(-1, *shape)
         for layer, stride in enumerate(conv_strides(max(shape[:2]))):
-            side = max(3, stride)
-            x = nn.Conv(
-                _PICTURE_WIDTHS[min(layer, 1)],
-                (side, side),
-                (stride, stride),
-                precision=self.precision,
-                kernel_init=nn.initializers.he_uniform(),
-                name=f"conv_{layer}",
-            )(x)
+            width = _PICTURE_WIDTHS[min(layer, 1)]
+            x = Convolution(width, max(3, stride), stride, self.precision, name=f"conv_{layer}")(x)
             x = nn.relu(x)
         x = x.reshape(*leading, -1)
         init = uniform((2.0 / x.shape[-1]) ** 0.5)
@@ -162,12 +155,48 @@ class NeighbourMix(nn.Module):
         channels = x.shape[-1]
         kernel = self.param("kernel", uniform((2.0 / (9 * channels)) ** 0.5), (9 * channels, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
-        windows = kernel.reshape(3, 3, channels, self.width)
-        layout = ("NHWC", "HWIO", "NHWC")
-        mixed = jax.lax.conv_general_dilated(
-            x, windows, (1, 1), "SAME", dimension_numbers=layout, precision=self.precision
+        cells = _windows(x, 3, 1)
+        # Not side by side in one array, nine times the board for every sample and layer.
+        rows = jnp.split(kernel, 9)
+        return (
+            sum(jnp.matmul(cell, row, precision=self.precision) for cell, row in zip(cells, rows, strict=True)) + bias
         )
-        return mixed + bias
+
+
+class Convolution(nn.Module):
+    """A side x side convolution, zero outside: x f32[N, h, w, C] -> f32[N, ceil(h / stride), ceil(w / stride), width].
+
+    As one product of matrices: the gradients of XLA's own convolution are several times slower on a CPU inside a loop,
+    which is where an update is.
+    """
+
+    width: int
+    side: int
+    stride: int
+    precision: str = "highest"
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.side, self.side, x.shape[-1], self.width)
+        kernel = self.param("kernel", nn.initializers.he_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
+        patches = jnp.concatenate(_windows(x, self.side, self.stride), axis=-1)
+        return jnp.matmul(patches, kernel.reshape(-1, self.width), precision=self.precision) + bias
+
+
+def _windows(x: jax.Array, side: int, stride: int) -> list[jax.Array]:
+    """For each cell of a side x side window, row by row, what lies there as the window moves over x f32[N, h, w, C]
+    with this stride: f32[N, ceil(h / stride), ceil(w / stride), C]. What windows that begin at every stride lack is
+    zero: half of it before x and, if it is odd, one more behind."""
+    sizes = [-(-n // stride) for n in x.shape[1:3]]
+    missing = [max((m - 1) * stride + side - n, 0) for m, n in zip(sizes, x.shape[1:3], strict=True)]
+    x = jnp.pad(x, [(0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)])
+    (height, width), last = sizes, stride - 1
+    return [
+        x[:, i : i + height * stride - last : stride, j : j + width * stride - last : stride]
+        for i in range(side)
+        for j in range(side)
+    ]
 
 
 # --- which encoder reads what -----------------------------------------------------------------------------------------

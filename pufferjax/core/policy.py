@@ -84,7 +84,7 @@ class ActorCritic(nn.Module):
           there are components; value f32[T, B]; state after the last step, in the form it came in.
         """
         spec, config, precision = self.spec, self.config, self.config.precision
-        if config.normalize_observations:
+        if config.normalize_observations and are_normalized(spec).any():
             norm = ObservationNorm(spec, config.observation_clip, name=OBSERVATION_NORM)
             observations = norm(observations)
         choices, numbers = split(spec, previous_actions) if config.previous_action else (None, None)
@@ -130,10 +130,6 @@ def make_policy(spec: EnvSpec, config: PolicyConfig, encoder: Any = None) -> Act
     """
     own = as_own_encoders(encoder)
     encoders_of(spec, config, own)
-    if config.normalize_observations and not are_normalized(spec).any():
-        raise ValueError(
-            f"policy.normalize_observations must be False for integers, and {spec.name} observes nothing else"
-        )
     if config.previous_action and max(spec.num_actions, default=0) > _MOST_CHOICES:
         raise ValueError(
             f"policy.previous_action must be False for more than {_MOST_CHOICES} choices, {spec.name} has "

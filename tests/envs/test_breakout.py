@@ -40,7 +40,8 @@ def row(*, destroyed=(), **fields):
 def step(env, before, action=STAY, key=KEY):
     """(row after, reward, terminated, truncated, info) of one state, which must be possible."""
     state = env.restore(env.reset(key, 1)[1], before.view(np.uint8).reshape(1, -1), np.zeros(1, np.int32))
-    _, state, reward, terminated, truncated, info = env.step(key, state, np.array([action], np.int32))
+    action = np.array([[action]], np.float32) if env.spec.action_low else np.array([action], np.int32)
+    _, state, reward, terminated, truncated, info = env.step(key, state, action)
     info = {name: float(value[0]) for name, value in info.items()}
     return (
         np.array(env.snapshot(state)).view(ROW)[0, 0],
@@ -79,16 +80,19 @@ def random_rows(random, count, max_steps):
     return rows
 
 
-def chase(key, obs):
+def chase(key, obs, continuous=False):
     """Mostly towards the ball: such a player meets everything there is in the game."""
     key_random, key_action = jax.random.split(key)
     ahead = obs[:, 2] * 576 + 16 - (obs[:, 0] * 576 + obs[:, 9] * 31)
     towards = jnp.where(ahead > 8, RIGHT, jnp.where(ahead < -8, LEFT, STAY))
     is_random = jax.random.bernoulli(key_random, 0.1, towards.shape)
+    if continuous:
+        drawn = jax.random.uniform(key_action, towards.shape, minval=-1, maxval=1)
+        return jnp.where(is_random, drawn, jnp.clip(ahead / 40, -1, 1))
     return jnp.where(is_random, jax.random.randint(key_action, towards.shape, 0, 3), towards).astype(jnp.int32)
 
 
-CASES = [(1, 150, False, 430), (4, 1000, True, 60)]  # frame_skip, max_steps, clip, num_steps
+CASES = [(1, 150, False, False, 430), (4, 1000, True, False, 60), (2, 100, False, True, 300)]
 NUM_ENVS = 208
 
 
@@ -96,10 +100,10 @@ def test_the_cases_cover_enough():
     assert sum(num_steps for *_, num_steps in CASES) * NUM_ENVS >= 100_000
 
 
-@pytest.mark.parametrize("frame_skip, max_steps, clip_reward, num_steps", CASES)
-def test_reference_agrees_bit_for_bit(frame_skip, max_steps, clip_reward, num_steps):
+@pytest.mark.parametrize("frame_skip, max_steps, clip_reward, continuous, num_steps", CASES)
+def test_reference_agrees_bit_for_bit(frame_skip, max_steps, clip_reward, continuous, num_steps):
     params = {"frame_skip": frame_skip, "max_steps": max_steps, "clip_reward": clip_reward}
-    env, twin = make(**params), reference.Breakouts(NUM_ENVS, **params)
+    env, twin = make(continuous=continuous, **params), reference.Breakouts(NUM_ENVS, **params)
     key = jax.random.key(frame_skip)
     obs, state = env.reset(key, NUM_ENVS)
     np.testing.assert_array_equal(obs, twin.observe())
@@ -114,8 +118,9 @@ def test_reference_agrees_bit_for_bit(frame_skip, max_steps, clip_reward, num_st
     @jax.jit
     def native(state, keys):
         def body(state, key):
-            action = chase(key, env.observe(state))
-            obs, state, reward, terminated, truncated, info = env.step(key, state, action)
+            action = chase(key, env.observe(state), continuous)
+            own = action[:, None] if continuous else action
+            obs, state, reward, terminated, truncated, info = env.step(key, state, own)
             bits = jax.random.bits(key, (2,), jnp.uint32)
             return state, (bits, action, state, obs, reward, terminated, truncated, info)
 
@@ -146,6 +151,10 @@ def test_spec_and_contract():
     assert spec.num_actions == (3,) and spec.num_agents == 1 and spec.state_bytes == ROW.itemsize == 52
     assert spec.action_names == (("stay", "left", "right"),) and spec.max_episode_steps == 20_000
     envs.check_env(make(frame_skip=4, max_steps=20, clip_reward=True), num_envs=4)
+    steered = make(continuous=True, frame_skip=4, max_steps=20)
+    assert steered.spec.num_actions == () and steered.spec.action_names == ()
+    assert (steered.spec.action_low, steered.spec.action_high) == ((-1.0,), (1.0,))
+    envs.check_env(steered, num_envs=4)
 
 
 def test_the_serve_goes_down_to_a_random_side_and_the_paddle_waits():
@@ -169,6 +178,9 @@ def test_the_paddle_moves_620_pixels_per_second_and_stays_in_the_field():
         (LEFT, 5, 0), (RIGHT, 510, 514),
     ]:  # fmt: skip
         after, *_ = step(make(), row(paddle_x=x), action)
+        assert after["paddle_x"] == pytest.approx(expected)
+    for share, expected in [(0.5, 100 + 310 / 60), (-1, 100 - 620 / 60), (0, 100)]:
+        after, *_ = step(make(continuous=True), row(paddle_x=100), share)
         assert after["paddle_x"] == pytest.approx(expected)
     assert step(make(frame_skip=3), row(paddle_x=100), RIGHT)[0]["paddle_x"] == pytest.approx(100 + 3 * 620 / 60)
     assert step(make(), row(paddle_x=540, is_half=1), RIGHT)[0]["paddle_x"] == 545
@@ -399,3 +411,16 @@ def test_garbage_never_crashes(survive):
                 good[name] = place[name]
         rows.append(garbage)
     assert survive(make(frame_skip=4), rows) == 300
+
+
+@pytest.mark.parametrize("bad", [-1.001, 1.001, np.nan, np.inf])
+def test_a_share_of_the_speed_is_between_minus_one_and_one(bad):
+    env = make(continuous=True)
+    _, state = env.reset(KEY, 3)
+    shown = "nan" if np.isnan(bad) else f"{bad:g}"
+    with pytest.raises(REFUSAL, match=rf"action\[1\] is {shown}, valid are numbers from -1 to 1"):
+        jax.block_until_ready(env.step(KEY, state, np.array([[0], [bad], [9]], np.float32)))
+    with pytest.raises(TypeError, match=r"breakout.step: action must be float32\[3, 1\], got dtype int32"):
+        env.step(KEY, state, np.zeros((3, 1), np.int32))
+    with pytest.raises(TypeError, match="breakout: continuous must be True or False, got 1"):
+        make(continuous=1)

@@ -116,6 +116,13 @@ def entities_that_do_not_fill_the_observation():
     return dataclasses.replace(env, spec=dataclasses.replace(env.spec, entities=layout))
 
 
+def in_parts(*parts):
+    """chain_mdp, which observes one byte, said to observe these (name, offset, shape, max)."""
+    env = envs.make("chain_mdp")
+    made = tuple(envs.ObservationPart(*part[:3], np.dtype(np.uint8), part[3]) for part in parts)
+    return lambda: dataclasses.replace(env, spec=dataclasses.replace(env.spec, obs_parts=made))
+
+
 def batch_matters():
     return changed_step(lambda _, o: {**o, "reward": o["reward"] + o["reward"].shape[0]})
 
@@ -206,6 +213,11 @@ def picture_in_floats():
         (observation_too_large, "every step: an observation is above obs_max = 1, first in step 0"),
         (episodes_that_should_never_end, "every step: an episode ended although max_episode_steps is 0"),
         (entities_that_do_not_fill_the_observation, r"spec: EntityLayout\(.*\) has 26 numbers, obs \(5, 5\)"),
+        (in_parts(("x", 1, (1,), 2)), "spec.obs_parts: 'x' begins at 1, the parts before it end at 0"),
+        (in_parts(("x", 0, (2,), 2)), r"spec.obs_parts: the parts have 2 numbers, obs_shape is \(1,\)"),
+        (in_parts(("x", 0, (), 2), ("x", 1, (0,), 2)), "spec.obs_parts: names must differ, are \\['x', 'x'\\]"),
+        (in_parts(("x", 0, (1,), 255)), "spec.obs_parts: max of 'x' is 255, obs_max"),
+        (in_parts(("x", 0, (1,), 1)), "every step: part 'x' of an observation is no integer from 0 to 1"),
         (batch_matters, "batch-size independence: the first 4 of 8, step 0: reward differs"),
         (one_call_per_lane, "vmap of single-env calls: reset makes"),
         (clips_actions, "step refuses bad actions and states: action -1 of 5 in head 0 was accepted"),

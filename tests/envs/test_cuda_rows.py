@@ -187,7 +187,8 @@ def test_bad_values_are_visible_and_harmless(rows):
     if has_bad_states:
         states[0, 2] = 0xFF
     actions = rows.actions(np.random.default_rng(0)).reshape(LANES, NUM_ENVS, num_agents, -1)
-    actions[1, 4, -1, -1], actions[1, 5, 0, 0] = rows.spec.num_actions[-1], -1
+    wrong = (1.5, np.nan) if rows.spec.action_low else (rows.spec.num_actions[-1], -1)
+    actions[1, 4, -1, -1], actions[1, 5, 0, 0] = wrong
     bad = np.zeros((LANES, NUM_ENVS), bool)
     bad[0, 2], bad[1, 4], bad[1, 5] = has_bad_states, True, True
     after, obs, reward, terminated, truncated, *_ = rows.step(words(3), states, actions)
@@ -209,4 +210,5 @@ def test_every_simulator_is_compared():
     sources = {path.parent.name for path in Path(__file__).parents[2].glob("envs/*/cuda.cu")}
     assert sources == set(envs.names())
     host = Path(__file__).parents[1].joinpath("native/envs_on_host.cc").read_text()
-    assert set(re.findall(r"^PJX_ON_HOST\((\w+),", host, re.MULTILINE)) == set(envs.names())
+    on_host = set(re.findall(r"^PJX_ON_HOST\((\w+),", host, re.MULTILINE))
+    assert on_host == {envs.make(name, **params).reset.same_as[3] for name, params in CASES}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pufferjax import envs
+from pufferjax.envs import actions as env_actions
 
 pytestmark = pytest.mark.gpu
 
@@ -24,6 +25,7 @@ CASES = [
     ("breakout", {}),
     ("breakout", {"frame_skip": 1, "max_steps": 60, "clip_reward": False}),
     ("breakout", {"frame_skip": 64}),
+    ("breakout", {"max_steps": 60, "continuous": True}),
     ("chain_mdp", {"num_states": 3}),
     ("chain_mdp", {"num_states": 256}),
     ("four_rooms", {"size": 5}),
@@ -47,6 +49,8 @@ def env(request):
 
 
 def random_actions(env, key, num_envs):
+    if env.spec.action_low:
+        return env_actions.random_actions(env.spec, key, (num_envs * env.spec.num_agents,))
     heads = jax.random.split(key, len(env.spec.num_actions))
     shape = (num_envs * env.spec.num_agents,)
     actions = [jax.random.randint(k, shape, 0, n, jnp.int32) for k, n in zip(heads, env.spec.num_actions, strict=True)]
@@ -115,7 +119,7 @@ def test_bad_values_are_visible_and_harmless(gpu, env):
     if has_bad_states:
         state[2] = 255
     actions = np.zeros_like(random_actions(env, jax.random.key(1), num_envs)).reshape(num_envs, agents, -1)
-    actions[1, -1, -1], actions[3, 0, 0] = env.spec.num_actions[-1], -1
+    actions[1, -1, -1], actions[3, 0, 0] = (1.5, np.nan) if env.spec.action_low else (env.spec.num_actions[-1], -1)
     actions = actions.reshape(random_actions(env, jax.random.key(1), num_envs).shape)
     state, actions = jax.device_put((state, actions), gpu)
     obs, after, reward, terminated, truncated, _ = jax.jit(env.step)(jax.random.key(2), state, actions)

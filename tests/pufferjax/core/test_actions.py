@@ -115,7 +115,7 @@ def test_a_fresh_policy_aims_at_the_middle_with_the_initial_deviation(geared):
     policy = make_policy(geared.spec, PolicyConfig(hidden_size=16, num_layers=1, initial_log_std=-1.5))
     params = init_params(policy, jax.random.key(0))
     assert params["log_std"].shape == (1,) and params["decoder"]["kernel"].shape == (16, 4 + 1 + 1)  # one product
-    observations, state = geared.reset(jax.random.key(1), 3)
+    observations, _ = geared.reset(jax.random.key(1), 3)
     memory = initial_memory(policy, 3)
     assert [x.shape for x in memory.previous_actions] == [(3, 1), (3, 2)]
     assert [x.dtype for x in memory.previous_actions] == [jnp.uint8, jnp.float32]
@@ -141,19 +141,8 @@ def test_a_rollout_remembers_what_was_done_and_learns_of_the_sample(geared):
     observations, state = geared.reset(jax.random.key(1), 8)
     flags = jnp.zeros(8, bool)
     _, _, memory, _, transitions, *_ = jax.jit(
-        lambda key: rollout(
-            RolloutConfig(12, 4, 8, True),
-            geared,
-            policy,
-            params,
-            key,
-            state,
-            observations,
-            initial_memory(policy, 8),
-            flags,
-            flags,
-        )  # fmt: skip
-    )(jax.random.key(2))
+        lambda key, *agents: rollout(RolloutConfig(12, 4, 8, True), geared, policy, params, key, *agents, flags, flags)
+    )(jax.random.key(2), state, observations, initial_memory(policy, 8))
     gears, pushes = transitions.actions
     assert gears.shape == pushes.shape == (12, 8, 1) and (np.abs(pushes) > 1).any()
     times = np.arange(12)[:, None, None] % LIMIT
@@ -162,7 +151,7 @@ def test_a_rollout_remembers_what_was_done_and_learns_of_the_sample(geared):
     in_env = np.clip(np.asarray(pushes)[..., 0], -1, 1) * 2 + 2
     np.testing.assert_allclose(transitions.rewards, 1 - (in_env - GOAL) ** 2 / 4 + (gears[..., 0] >= 2), rtol=1e-4)
 
-    heads, values, _ = policy.apply(
+    heads, _, _ = policy.apply(
         {"params": params}, transitions.observations, transitions.previous_actions, jnp.zeros((1, 8, 8)),
         transitions.starts,
     )  # fmt: skip
@@ -232,15 +221,23 @@ def test_two_devices_train_numbers_as_one_would(train_on_devices):
     assert found["devices"] == 2 and found["finite"] and found["return"] > 1.8 * LIMIT and found["log_std"] < -0.6
 
 
-def test_a_run_directory_resumes_and_evaluates(tmp_path, monkeypatch):
+def test_a_run_of_numbers_is_stopped_resumed_and_loaded(tmp_path):
     """Native: breakout's paddle as a number."""
     env = envs.make("breakout", max_steps=40, continuous=True)
-    few = config(total_steps=64 * 12 * 4, state_set=StateSetConfig(interval=4, replay_span=4, warmup_rewards=0))
-    result = pufferjax.train(env, few, run_dir=tmp_path / "run", eval_episodes=8, devices=1, show=False)
-    assert result.metrics[-1]["entropy"] > 0
-    loaded = pufferjax.load_run(tmp_path / "run") if hasattr(pufferjax, "load_run") else None
-    if loaded is not None:
-        assert loaded.env.params["continuous"] is True
+    few = config(
+        total_steps=64 * 12 * 4,
+        state_set=StateSetConfig(capacity=16, interval=4, replay_span=4, walk_steps=16, warmup_rewards=0),
+    )
+    options = {"eval_episodes": 8, "devices": 1, "show": False, "seed": 3}
+    pufferjax.train(env, few, run_dir=tmp_path / "a", **options)
+    pufferjax.train(env, few, run_dir=tmp_path / "b", max_seconds=1e-3, **options)
+    pufferjax.train(env, few, run_dir=tmp_path / "b", resume=True, **options)
+    (_, whole_env, policy, whole), (*_, parts) = (pufferjax.load_run(tmp_path / x) for x in "ab")
+    assert whole_env.params["continuous"] is True and whole_env.spec.action_high == (1.0,)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
+    assert whole.memory.previous_actions.shape == (64, 2) and int(whole.epoch) == 4
+    figures = pufferjax.evaluate(whole_env, policy, whole.params, jax.random.key(0), 8, greedy=True)
+    assert figures["episode_length"] == 40
 
 
 # --- a policy of one's own --------------------------------------------------------------------------------------------
@@ -260,9 +257,7 @@ class Own(nn.Module):
 
 def test_a_policy_must_return_the_heads_of_the_environment(aim):
     small = config(total_steps=64 * 12)
-    with pytest.raises(
-        TypeError, match=r"policy must return heads for aim: logits of sizes \(\) and, last, a .*Gaussian"
-    ):
+    with pytest.raises(TypeError, match=r"return heads for aim: logits of sizes \(\) and, last, a .*Gaussian"):
         jax.jit(pufferjax.make_train(aim, small, Own(aim.spec, False)))(jax.random.key(0))
     _, metrics = jax.jit(pufferjax.make_train(aim, small, Own(aim.spec)))(jax.random.key(0))
     assert np.isfinite(metrics["loss"]).all()
