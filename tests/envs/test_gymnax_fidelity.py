@@ -330,15 +330,13 @@ def test_all_games_of_gymnax_play_as_themselves(name):
         game, params = gymnax.make(name)
     except OSError:
         pytest.skip("downloads its data")
-    if not hasattr(game.action_space(params), "n"):
-        with pytest.raises(ValueError, match="the actions must be one discrete choice"):
-            envs.from_gymnax(game, params)
-        return
     env = envs.from_gymnax(game, params)
     check._check_unadapted(env, 4, KEY)
     check._check_clock(env, 4, KEY)
     check._check_moved_clock(env, 8, KEY)
-    bound = ("MemoryChain", "UmbrellaChain", "DiscountingChain", "MetaMaze", "BernoulliBandit", "GaussianBandit")
+    bound = (
+        "MemoryChain", "UmbrellaChain", "DiscountingChain", "MetaMaze", "PointRobot", "BernoulliBandit", "GaussianBandit",
+    )  # fmt: skip
     assert env.spec.clock_moves == (not name.startswith(bound))
 
 
