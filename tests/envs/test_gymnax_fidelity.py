@@ -335,7 +335,8 @@ def test_all_games_of_gymnax_play_as_themselves(name):
     check._check_clock(env, 4, KEY)
     check._check_moved_clock(env, 8, KEY)
     bound = (
-        "MemoryChain", "UmbrellaChain", "DiscountingChain", "MetaMaze", "PointRobot", "BernoulliBandit", "GaussianBandit",
+        "MemoryChain", "UmbrellaChain", "DiscountingChain", "MetaMaze", "PointRobot", "BernoulliBandit",
+        "GaussianBandit",
     )  # fmt: skip
     assert env.spec.clock_moves == (not name.startswith(bound))
 
