@@ -495,7 +495,7 @@ Tensor DriveEnv(const std::string& env, const std::vector<int64_t>& params, int6
     Survive(prefix + "clock", {garbage}, {I32({4}), states(4)}, {params});
     Survive(prefix + "restore", {state, garbage, Counting(4)}, {states(n)}, {params});
     Tensor wrong = Ints({4 * facts.num_agents, heads}, -9, 9);
-    if (are_numbers) wrong.type = XLA_FFI_DataType_F32;  // of their bits: tiny numbers and NaN
+    if (are_numbers) wrong.dtype = XLA_FFI_DataType_F32;  // of their bits: tiny numbers and NaN
     Survive(prefix + "step", {Words({2}), garbage, i % 3 ? actions(4) : wrong}, outputs(4), {params});
   }
   return state;

@@ -159,6 +159,7 @@ def test_masked_samples_are_allowed_at_every_uniform():
     for uniforms in (
         jnp.zeros((count, 1)),
         jnp.full((count, 1), last),
+        jnp.ones((count, 1)),  # no such uniform: a threshold that rounding has brought to the sum over the allowed ones
         jax.random.uniform(jax.random.key(0), (count, 1)),
     ):
         actions = np.asarray(distributions.sample(heads, uniforms))[:, 0]
