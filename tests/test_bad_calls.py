@@ -261,7 +261,7 @@ def kind_of(field):
     if field.type is bool:
         return Bool(field.default)
     if field.type is int:
-        high = 2**63 - 1 if field.name in ("total_steps", "warmup_max_steps") else 2**31 - 1
+        high = 2**63 - 1 if field.name in ("total_steps", "warmup_max_steps", "max_bytes") else 2**31 - 1
         return Count(field.default, LEAST.get(field.name, 1), high)
     low, high = SIGNED.get(field.name, (0, 1 if field.name in UNIT else INF))
     return PlainFloat(field.default, low, high)
