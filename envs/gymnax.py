@@ -10,7 +10,6 @@ so one snapshot restored twice gives two futures. Keys from which a level is mad
 """
 
 import dataclasses
-import inspect
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -21,20 +20,17 @@ import numpy as np
 
 from pufferjax.envs.actions import (
     are_valid,
-    bounds,
     check_actions,
     check_mask,
-    choose_allowed,
     idle_actions,
-    is_bounded,
     is_concrete,
-    join_actions,
     made_valid,
     split_actions,
 )
 from pufferjax.envs.base import Env, EnvSpec
 from pufferjax.envs.game_clock import GameClock, find_game_clock, named_clocks
-from pufferjax.envs.gymnax_actions import ActionHeads, action_heads
+from pufferjax.envs.gymnax_actions import action_heads, trial_actions
+from pufferjax.envs.gymnax_masks import allowed_action, mask_of_state, told_mask_of
 from pufferjax.envs.observations import observation_reader
 from pufferjax.envs.observe_again import is_made_again, observe_function
 from pufferjax.envs.picture import picture, to_rgb
@@ -167,14 +163,14 @@ def from_gymnax(
 
     key = jax.random.key(0)
     obs, state = jax.eval_shape(lambda key: _reset_outputs(name, env.reset(key, params)), key)
-    own_mask = _mask_of_state(name, env, params, heads, action_mask, state)
+    own_mask = mask_of_state(name, env, params, heads, action_mask, state)
     is_mask_told = own_mask is None and action_mask is None  # by a step
 
     def play(key, state, action, is_at_limit=False, params=params):
         """(what a step of the environment gives, the mask it tells or None) for an action of the contract."""
         choices, numbers = split_actions(heads, action)
         outputs = env.step(key, state, heads.build(choices, numbers), params)
-        told = _told_mask(name, heads, outputs) if is_mask_told else None
+        told = told_mask_of(name, heads, outputs) if is_mask_told else None
         return _step_outputs(name, outputs, is_at_limit), told
 
     idle = idle_actions(heads, ())
@@ -199,11 +195,11 @@ def from_gymnax(
     trial_params = _concrete(env, params)
 
     def try_step(key, state, action, at_limit):
-        action = _allowed(heads, action, own_mask and own_mask(state, trial_params))
+        action = allowed_action(heads, action, own_mask and own_mask(state, trial_params))
         return play(key, state, action, at_limit, trial_params)
 
     def draw_actions(rng, shape):
-        return _trial_actions(heads, rng, shape)
+        return trial_actions(heads, rng, shape)
 
     game_clock = GameClock(tuple(named_clocks(state, time_field)), bool(clock_moves))
     if clock_moves is None:
@@ -566,85 +562,6 @@ def _space(env: Any, method: str, params: Any) -> Any:
     """The space that `env.method(params)` describes; None if there is no such method."""
     function = getattr(env, method, None)
     return function(params) if callable(function) else None
-
-
-_MASK_METHODS = ("action_mask", "get_action_mask", "get_legal_actions")
-
-
-def _mask_of_state(
-    name: str, env: Any, params: Any, heads: ActionHeads, action_mask: Any, state: Any
-) -> Callable[..., jax.Array] | None:
-    """What makes a mask, bool[choices], of a state of the environment (and other parameters than `params`); None if
-    there is nothing that does. state: its shapes."""
-    if action_mask is None:
-        if not heads.num_actions:
-            return None
-        method = next((x for x in _MASK_METHODS if callable(getattr(env, x, None))), None)
-        if method is None:
-            return None
-        function = getattr(env, method)
-        what = f"{type(env).__name__}.{method}"
-    elif action_mask is False:
-        return None
-    elif not callable(action_mask):
-        raise TypeError(f"{name}: action_mask must be a function of the state, False or None, got {action_mask!r}")
-    elif not heads.num_actions:
-        raise ValueError(f"{name}: action_mask must be None, its actions are numbers: there are no choices to mask")
-    else:
-        function, what = action_mask, "action_mask"
-    arguments = inspect.signature(function).parameters.values()
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    takes_params = action_mask is None and sum(x.kind in kinds for x in arguments) > 1
-
-    def mask(state, params=params):
-        return _read_mask(name, what, heads, raw(state, params))
-
-    def raw(state, params):
-        return function(state, params) if takes_params else function(state)
-
-    is_found = action_mask is not None or jax.eval_shape(lambda state: raw(state, params), state) is not None
-    return mask if is_found else None
-
-
-def _told_mask(name: str, heads: ActionHeads, outputs: Any) -> jax.Array | None:
-    """bool[choices] that a step tells in its info; None if it does not."""
-    info = outputs[-1] if isinstance(outputs, tuple) and outputs else None
-    if not heads.num_actions or not isinstance(info, Mapping) or "action_mask" not in info:
-        return None
-    return _read_mask(name, 'info["action_mask"]', heads, info["action_mask"])
-
-
-def _read_mask(name: str, what: str, heads: ActionHeads, mask: Any) -> jax.Array:
-    leaves = [jnp.ravel(jnp.asarray(x)).astype(bool) for x in jax.tree.leaves(mask)]
-    size, needed = sum(x.size for x in leaves), sum(heads.num_actions)
-    if size != needed:
-        raise ValueError(
-            f"{name}: {what} must have {needed} entries, one for every choice of the heads {heads.num_actions}, has "
-            f"{size}"
-        )
-    return jnp.concatenate(leaves)
-
-
-def _allowed(heads: ActionHeads, action: Any, mask: jax.Array | None) -> Any:
-    """`action` with choices that the mask allows."""
-    if mask is None:
-        return action
-    choices, numbers = split_actions(heads, action)
-    return join_actions(heads, choose_allowed(heads, choices, mask), numbers)
-
-
-def _trial_actions(heads: ActionHeads, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """Random actions with leading axes `shape`, drawn by NumPy; where a bound is infinite, normal."""
-    choices = [rng.integers(n, size=shape, dtype=np.int32) for n in heads.num_actions]
-    numbers = [
-        rng.uniform(low, high, shape) if both else np.clip(rng.normal(size=shape), low, high)
-        for low, high, both in zip(*bounds(heads), is_bounded(heads), strict=True)
-    ]
-    return join_actions(
-        heads,
-        np.stack(choices, axis=-1) if choices else None,
-        np.stack(numbers, axis=-1).astype(np.float32) if numbers else None,
-    )
 
 
 def _observation_trial(

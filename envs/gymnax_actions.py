@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pufferjax.envs.actions import is_concrete
+from pufferjax.envs.actions import bounds, is_bounded, is_concrete, join_actions
 from pufferjax.xla_ops.checks import check_count
 
 _MOST_CHOICES = 65536  # of a whole number between bounds: what has more is no choice
@@ -139,10 +139,10 @@ def _choices(name: str, where: str, counts: Any, starts: Any, shape: tuple[int, 
 
 def _box(name: str, where: str, low: Any, high: Any, shape: tuple[int, ...], dtype: Any) -> _Choices | _Numbers:
     dtype = jax.dtypes.canonicalize_dtype(dtype)
-    bounds = [np.asarray(_static(name, where, x), np.float64) for x in (low, high)]
-    if any(x.size != 1 and x.shape != shape for x in bounds):
+    ends = [np.asarray(_static(name, where, x), np.float64) for x in (low, high)]
+    if any(x.size != 1 and x.shape != shape for x in ends):
         raise ValueError(f"{name}: the bounds of its action space{where} must have its shape {shape}")
-    low, high = (np.broadcast_to(x if x.size > 1 else x.reshape(()), shape).ravel() for x in bounds)
+    low, high = (np.broadcast_to(x if x.size > 1 else x.reshape(()), shape).ravel() for x in ends)
     for i in np.flatnonzero(~(low <= high))[:1]:
         raise ValueError(f"{name}: the bounds of its action space{where} must be in order, are {low[i]} and {high[i]}")
     if jnp.issubdtype(dtype, jnp.floating):
@@ -168,3 +168,17 @@ def _static(name: str, where: str, x: Any) -> np.ndarray:
 def _shown(space: Any) -> str:
     shape = getattr(space, "shape", None)
     return type(space).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
+
+
+def trial_actions(heads: ActionHeads, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Random actions with leading axes `shape`, drawn by NumPy; where a bound is infinite, normal."""
+    choices = [rng.integers(n, size=shape, dtype=np.int32) for n in heads.num_actions]
+    numbers = [
+        rng.uniform(low, high, shape) if both else np.clip(rng.normal(size=shape), low, high)
+        for low, high, both in zip(*bounds(heads), is_bounded(heads), strict=True)
+    ]
+    return join_actions(
+        heads,
+        np.stack(choices, axis=-1) if choices else None,
+        np.stack(numbers, axis=-1).astype(np.float32) if numbers else None,
+    )

@@ -1,12 +1,13 @@
-"""What every native environment's preset learns: `pufferjax train ENV` with nothing but the seed said.
+"""What presets learn: `pufferjax train ENV` with nothing but the seed said.
 
     python experiments/presets.py                               # every environment but the maze, one seed
     python experiments/presets.py breakout --seeds 0 1 2        # more of one
     python experiments/presets.py --seeds -- --devices 1        # only table and plot, of runs with these flags
+    python experiments/presets.py gymnax:Pendulum-v1 --output experiments/results/presets_suites.json  # of a suite
 
 Every run is a process of its own; what is there already is not run again. The figures are means over whole fresh
 episodes after the last step; seconds include start-up, compilation and warm-up. Results: results/presets.json, .md and
-.png (or --output): the curves are those of fresh episodes in training.
+.png (or --output): the curves are those of fresh episodes in training, the return where there is no perf.
 """
 
 import argparse
@@ -26,13 +27,14 @@ CURVE_EPISODES = 200  # behind each point of a learning curve
 def run(env: str, seed: int, flags: Sequence[str]) -> dict:
     summary, records = train_run(env, ["--seed", seed, *flags])
     figures = ("perf", "score", "episode_return", "episode_length", "episodes")
+    shown = "episode_return" if summary["evaluation"]["perf"] is None else "perf"
     return {
         **{name: summary["evaluation"][name] for name in figures},
         **{
             name: summary[name]
             for name in ("steps", "train_seconds", "stopped_by", "warmup_steps", "devices", "machine")
         },
-        "curve": curve_of(records, "perf", CURVE_EPISODES),
+        "curve": curve_of(records, shown, CURVE_EPISODES),
     }
 
 
@@ -42,7 +44,7 @@ def table(results: Sequence[dict]) -> str:
     for r in results:
         lines.append(
             f"| {r['env']} | {r['seed']} | {r['steps'] / 1e6:.1f} | {r['train_seconds']:.0f} | {r['devices']} | "
-            f"{r['perf']:.3f} | {r['score']:.4g} | {r['episode_return']:.4g} |"
+            f"{'-' if r['perf'] is None else format(r['perf'], '.3f')} | {r['score']:.4g} | {r['episode_return']:.4g} |"
         )
     return "\n".join(lines)
 
@@ -54,22 +56,25 @@ def plot(results: Sequence[dict], path: Path) -> None:
     names = sorted({r["env"] for r in results})
     for axes, name in zip(figure.subplots(2, -(-len(names) // 2), squeeze=False).flat, names, strict=False):
         for r in (r for r in results if r["env"] == name):
-            axes.plot([step / 1e6 for step in r["curve"]["step"]], r["curve"]["perf"], alpha=0.8)
-        axes.set(title=name, xlabel="training steps (millions)", ylim=(-0.03, 1.03))
+            shown = "episode_return" if r["perf"] is None else "perf"
+            axes.plot([step / 1e6 for step in r["curve"]["step"]], r["curve"][shown], alpha=0.8)
+        axes.set(title=name, xlabel="training steps (millions)", ylabel="return" if r["perf"] is None else "perf")
+        if r["perf"] is not None:
+            axes.set_ylim(-0.03, 1.03)
         axes.grid(alpha=0.3)
-    figure.supylabel("perf of fresh episodes")
+    figure.suptitle("fresh episodes of training")
     figure.savefig(path, dpi=90)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("envs", nargs="*", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument("envs", nargs="*", help=f"of {', '.join(NAMES)} (default: all), or SUITE:NAME")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--output", type=Path, default=RESULTS / "presets.json")
     parser.epilog = "After --: flags of `pufferjax train`."
     own, flags = split_flags(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(own)
-    if unknown := set(args.envs) - set(NAMES):
+    if unknown := {name for name in args.envs if not envs.is_known(name)}:
         parser.error(f"envs must be among {', '.join(NAMES)}, got {', '.join(sorted(unknown))}")
     results = Results(args.output, order=lambda r: (r["env"], r["seed"]))
     for seed in args.seeds:

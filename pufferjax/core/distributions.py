@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pufferjax.envs.actions import is_concrete
+
 _LOG_2_PI = math.log(2 * math.pi)
 
 
@@ -57,7 +59,7 @@ def masked(heads, masks) -> tuple:
         mask = masks[..., first : first + x.shape[-1]]
         first += x.shape[-1]
         is_any = jnp.any(mask, axis=-1, keepdims=True)
-        if not isinstance(is_any, jax.core.Tracer) and not np.all(is_any):
+        if is_concrete(is_any) and not np.all(is_any):
             place = tuple(int(i) for i in np.argwhere(~np.asarray(is_any)[..., 0])[0])
             raise ValueError(f"masked: masks{list(place) if place else ''} allow no choice of head {index}")
         results.append(Masked(jnp.where(mask, x, jnp.where(is_any, -jnp.inf, 0.0)), mask | ~is_any))

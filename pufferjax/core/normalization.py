@@ -92,10 +92,18 @@ def scale_rewards(
     kept = scale.mean, scale.variance, scale.count
     mean, variance, count = _merge(kept, _moments(returns, jnp.ones_like(ended), axis_name))
     carried = jnp.where(ended[-1], 0.0, returns[-1])
-    scaled = rewards * deviation_factor(variance)
-    if clip:
-        scaled = jnp.clip(scaled, -clip, clip)
-    return RewardScale(carried, mean, variance, count), dataclasses.replace(transitions, rewards=scaled)
+    scaled = dataclasses.replace(transitions, rewards=rewards * deviation_factor(variance))
+    return RewardScale(carried, mean, variance, count), clip_rewards(scaled, clip)
+
+
+def clip_rewards(transitions: Transitions, clip: float) -> Transitions:
+    """The transitions with rewards cut at +-`clip` (0: not cut). Infinite ones stay: cut, nobody would know of them."""
+    rewards = transitions.rewards
+    if not clip:
+        return transitions
+    return dataclasses.replace(
+        transitions, rewards=jnp.where(jnp.isfinite(rewards), jnp.clip(rewards, -clip, clip), rewards)
+    )
 
 
 def deviation_factor(variance):

@@ -235,9 +235,8 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
             reward_scale, transitions = normalization.scale_rewards(
                 reward_scale, transitions, per_agent(is_restarted, env), hypers.gamma, config.ppo.reward_clip, axis_name
             )
-        elif config.ppo.reward_clip:
-            clip = config.ppo.reward_clip
-            transitions = dataclasses.replace(transitions, rewards=jnp.clip(met_rewards, -clip, clip))
+        else:
+            transitions = normalization.clip_rewards(transitions, config.ppo.reward_clip)
         _, bootstrap_values, _ = look(policy, train_state.params, observations, memory)
         bad_rewards, is_bad = ppo.bad_rows(transitions)
         is_reward = (met_rewards != 0) & jnp.isfinite(met_rewards)
