@@ -32,12 +32,34 @@ def write_arrays(folder: Path, tree: Any) -> None:
 
 
 def read_arrays(folder: Path, like: Any) -> Any:
-    """The arrays that `write_arrays` put there, as and where `like`, of jax.ShapeDtypeStruct, says. Raises what Orbax
-    does."""
+    """The arrays that `write_arrays` put there, as and where `like`, of jax.ShapeDtypeStruct, says. Raises ValueError if
+    there are others, and what Orbax does.
+
+    A part of `like` that is None may be one that did not exist yet when the folder was written.
+    """
     import orbax.checkpoint as ocp
 
-    with _plain(folder) as folder, _listed(folder) as folder, ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(folder, like)
+    with _plain(folder) as folder, _listed(folder) as folder:
+        with ocp.StandardCheckpointer() as checkpointer:
+            stored, wanted = _arrays(checkpointer.metadata(folder).item_metadata), _arrays(like)
+        for name in sorted({*stored, *wanted}):
+            there, here = stored.get(name, "missing"), wanted.get(name, "missing")
+            if there != here:
+                raise ValueError(f"{name} is {there} there and {here} here")
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            options = ocp.checkpoint_utils.construct_restore_args(like)
+            return checkpointer.restore(
+                folder, args=ocp.args.PyTreeRestore(item=like, restore_args=options, partial_restore=True)
+            )
+
+
+def _arrays(tree: Any) -> dict[str, str]:
+    """Shape and dtype of every array of `tree`, by the names on the way to it."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        ".".join(jax.tree_util.keystr((key,), simple=True) for key in path): f"{np.dtype(x.dtype)}{list(x.shape)}"
+        for path, x in leaves
+    }
 
 
 @contextlib.contextmanager

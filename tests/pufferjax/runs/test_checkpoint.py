@@ -210,6 +210,21 @@ def test_checkpoint_of_another_shape(tmp_path):
             load_checkpoint(tmp_path, like)
 
 
+def test_a_part_that_did_not_exist_yet_is_none(tmp_path):
+    stored = {"x": jnp.arange(3), "key": jax.random.key(1), "of": (jnp.ones(2), jnp.zeros(0))}
+    save_checkpoint(tmp_path, 1, stored)
+    like = jax.eval_shape(lambda: stored)
+    assert_same(load_checkpoint(tmp_path, like | {"new": None}).train_state, stored | {"new": None})
+    new = jax.ShapeDtypeStruct((2,), jnp.float32)
+    for other, message in (
+        (like | {"new": new}, r"new is missing there and float32\[2\] here"),
+        ({"key": like["key"], "of": like["of"]}, r"x is int32\[3\] there and missing here"),
+        (like | {"x": jax.ShapeDtypeStruct((3,), jnp.uint32)}, r"x is int32\[3\] there and uint32\[3\] here"),
+    ):
+        with pytest.raises(CheckpointError, match=f"of another run: {message}"):
+            load_checkpoint(tmp_path, other)
+
+
 def test_checkpoint_of_another_run_of_the_same_shape(tmp_path):
     save_checkpoint(tmp_path, 1, scalar(1), {"settings": {"seed": 1, "max_seconds": 5}})
     with pytest.raises(CheckpointError, match="of another run: seed was 1 there and is 2 here"):
