@@ -14,8 +14,10 @@ import pufferjax
 from pufferjax import PolicyConfig, PPOConfig, StateSetConfig, TrainConfig, envs
 from pufferjax.core import actions, distributions
 from pufferjax.core.distributions import Gaussian
+from pufferjax.core.epochs import OneProgram
 from pufferjax.core.policy import init_params, make_policy
 from pufferjax.core.rollout import RolloutConfig, initial_memory, rollout
+from pufferjax.core.two_programs import TwoPrograms
 
 GOAL, LIMIT = 3.0, 6
 
@@ -194,6 +196,28 @@ def test_masked_choices_and_numbers_are_learned_together(geared):
     assert all(np.isfinite(x).all() for x in metrics.values())
     figures = pufferjax.evaluate(geared, config().policy, state.params, jax.random.key(1), 64, greedy=True)
     assert figures["episode_return"] > 1.9 * LIMIT
+
+
+def test_with_the_set_on_the_host_everything_is_learned_alike(geared):
+    """Numbers, masks and statistics through both programs: in turn bit for bit, overlapped to the end."""
+    settings = config(
+        policy=PolicyConfig(hidden_size=8, num_layers=1, normalize_observations=True),
+        ppo=PPOConfig(minibatch_size=192, replay_ratio=1.0, learning_rate=0.01, scale_rewards=True, reward_clip=4.0),
+    )
+    hypers, devices = settings.hypers(), jax.devices()[:1]
+
+    def trained(epochs):
+        epochs.begin(epochs.warmup(epochs.init(jax.random.key(0)), hypers), hypers)
+        figures = [epochs.advance(jnp.float32(epoch / 4))() for epoch in range(4)]
+        return figures, dataclasses.replace(epochs.train_state, key=jax.random.key_data(epochs.train_state.key))
+
+    figures, state = trained(OneProgram(geared, settings, devices))
+    ours, our_state = trained(TwoPrograms(geared, settings, devices, overlap=False))
+    assert ours == figures and figures[-1]["restarted_envs"] > 0
+    jax.tree.map(np.testing.assert_array_equal, our_state, state)
+    assert float(state.reward_scale.count) == 4 * 12 * 64 and float(state.params["observation_norm"]["count"]) > 0
+    ahead, ahead_state = trained(TwoPrograms(geared, settings, devices, overlap=True))
+    assert all(np.isfinite(x["loss"]) for x in ahead) and float(ahead_state.reward_scale.count) == 4 * 12 * 64
 
 
 def test_two_devices_train_numbers_as_one_would(train_on_devices):
