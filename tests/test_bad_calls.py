@@ -219,7 +219,14 @@ SECTIONS = {"policy": pufferjax.PolicyConfig, "ppo": pufferjax.PPOConfig, "state
 UNIT = {"min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda", "momentum", "fraction",
         "decay"}  # fmt: skip
 SIGNED = {"initial_log_std": (-10, 5)}
-LEAST = {"walk_steps": 0, "num_layers": 0, "encoder_layers": 0, "warmup_rewards": 0, "warmup_max_steps": 0}
+LEAST = {
+    "walk_steps": 0,
+    "num_layers": 0,
+    "encoder_layers": 0,
+    "warmup_rewards": 0,
+    "warmup_max_steps": 0,
+    "base_width": 0,
+}
 
 
 def config_cases():

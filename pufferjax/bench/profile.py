@@ -16,6 +16,7 @@ from pufferjax.bench.train import Run, run_header
 from pufferjax.core import ppo
 from pufferjax.core.actions import draw_noise
 from pufferjax.core.config import TrainConfig
+from pufferjax.core.optimizers import make_optimizer
 from pufferjax.core.parallel import AXIS, limit_op_threads, local_config
 from pufferjax.core.policy import MinGRU, init_params, make_policy
 from pufferjax.core.rollout import RolloutConfig, act, initial_memory, remember, rollout
@@ -108,7 +109,7 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
 
     # --- training
     *_, transitions, snapshots, _, _ = jax.jit(whole_rollout)(seed, params, env_state, observations, memory)
-    optimizer = ppo.make_optimizer(config)
+    optimizer = make_optimizer(config)
     opt_state, hypers = optimizer.init(params), config.hypers()
     zeros, ones = jnp.zeros(num_agents), jnp.ones(num_agents)
 
@@ -137,10 +138,12 @@ def _pieces(env: Env, config: TrainConfig, everywhere: _Everywhere) -> dict[str,
         return per_minibatch(lambda p: jax.tree.map(lambda x, g: x - 1e-9 * g, p, jax.grad(loss)(p)), params)
 
     def steps(params, opt_state):
+        rates = jax.tree.map(lambda _: jnp.float32(1e-9), params)
+
         def body(carry):
             params, opt_state = carry
-            updates, opt_state = optimizer.update(params, opt_state, params)
-            return jax.tree.map(lambda p, u: p - 1e-9 * u, params, updates), opt_state
+            updates, opt_state = optimizer.update(params, opt_state, params, rates=rates)
+            return jax.tree.map(jnp.add, params, updates), opt_state
 
         return per_minibatch(body, (params, opt_state))
 

@@ -37,11 +37,14 @@ def check_watching(args: Any) -> None:
 
 
 def load_to_watch(args: Any) -> tuple[Any, Any, Any, Any]:
-    """(config, env, policy, train_state) of args.run_dir, on levels it was not trained on unless args.seen."""
+    """(config, env, policy, train_state) of args.run_dir, its parameters those to act with; on levels it was not
+    trained on unless args.seen."""
     from pufferjax.core.evaluate import unseen
+    from pufferjax.core.optimizers import acting_params
     from pufferjax.runs.load import load_run
 
     config, env, policy, train_state = load_run(args.run_dir, warn=warn)
+    train_state = dataclasses.replace(train_state, params=acting_params(config.train, train_state))
     return config, env if args.seen else unseen(env), policy, train_state
 
 

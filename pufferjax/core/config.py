@@ -96,12 +96,17 @@ class PolicyConfig:
 class PPOConfig:
     """Clipped PPO with V-trace ratios on minibatches of whole rows (one agent, the full horizon)."""
 
-    optimizer: Literal["muon", "adam"] = "muon"  # "muon": with Adam for what is no hidden matrix; "adam"
+    # "muon": with Adam for what is no hidden matrix; "aurora": the same, but of matrices that widen all outputs learn
+    # alike; "adam"; "schedule_free": Adam averaged over all steps, which needs no falling learning rate.
+    optimizer: Literal["muon", "aurora", "adam", "schedule_free"] = "muon"
     learning_rate: float = 0.015  # step size at the start, >= 0: of Muon's hidden matrices, or of everything with adam
     other_learning_rate_ratio: float = 0.1  # Muon only: Adam's step on heads, biases and tables, relative to the above
     min_learning_rate_ratio: float = 0.15  # learning_rate at the end of the run, relative to its start; 0 to 1
     anneal_start: float = 0.0  # share of the run with a constant learning rate, before the cosine begins; 0 to 1
-    momentum: float = 0.95  # decay per update of the running mean of gradients, Muon's and Adam's; in [0, 1)
+    # Width at which learning_rate was chosen: in a network of another, Adam's step on matrices that read features is
+    # times base_width / width (muP), as Muon's is without it; 0: not.
+    base_width: int = 0
+    momentum: float = 0.95  # decay per update of the running mean of gradients; schedule_free's b1; in [0, 1)
     max_grad_norm: float = 1.5  # a longer gradient, over all parameters, is scaled down to this norm; >= 0
     gamma: float = 0.995  # discount of rewards per step, 0 to 1
     gae_lambda: float = 0.98  # decay of the advantage's trace per step, on top of gamma; 0 to 1
@@ -136,7 +141,8 @@ class PPOConfig:
 
     def __post_init__(self):
         take_numpy_scalars(self)
-        _check_choice("ppo.optimizer", self.optimizer, ("muon", "adam"))
+        _check_choice("ppo.optimizer", self.optimizer, ("muon", "aurora", "adam", "schedule_free"))
+        _check_int("ppo.base_width", self.base_width, 0, 8192)
         _check_choice("ppo.truncation", self.truncation, ("cut", "terminate"))
         for name in ("learning_rate", "other_learning_rate_ratio", "max_grad_norm", "rho_clip", "c_clip"):
             _check_float(f"ppo.{name}", getattr(self, name), 0)
@@ -147,6 +153,8 @@ class PPOConfig:
         for name in ("min_learning_rate_ratio", "anneal_start", "min_entropy_ratio", "gamma", "gae_lambda"):
             _check_float(f"ppo.{name}", getattr(self, name), 0, 1)
         _check_float("ppo.momentum", self.momentum, 0, 1, open_high=True)
+        if self.optimizer == "schedule_free":
+            _check("ppo.momentum", self.momentum, "above 0 with schedule_free", self.momentum > 0)
         _check_float("ppo.reward_clip", self.reward_clip, 0)
         _check_int("ppo.minibatch_size", self.minibatch_size, 1)
         _check_float("ppo.replay_ratio", self.replay_ratio, 0, 100)

@@ -10,17 +10,10 @@ from pufferjax import xla_ops
 from pufferjax.core import distributions
 from pufferjax.core.config import Hypers, TrainConfig
 from pufferjax.core.losses import clipped_policy_loss, clipped_value_loss, clipped_value_share, normalize
-from pufferjax.core.policy import ActorCritic, muon_labels
+from pufferjax.core.optimizers import learning_rates
+from pufferjax.core.policy import ActorCritic
 from pufferjax.core.types import Transitions
 from pufferjax.core.varying import vary_as
-
-
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Unit-step optimizer: its updates are multiplied by the (traced, scheduled) learning rate of each label."""
-    adam = optax.adam(1.0, b1=config.ppo.momentum)
-    if config.ppo.optimizer == "adam":
-        return adam
-    return optax.partition({"muon": optax.contrib.muon(1.0, beta=config.ppo.momentum), "adam": adam}, muon_labels)
 
 
 def schedule(hypers: Hypers, progress):
@@ -35,14 +28,6 @@ def schedule(hypers: Hypers, progress):
         anneal(hypers.learning_rate, hypers.min_learning_rate_ratio),
         anneal(hypers.entropy_coef, hypers.min_entropy_ratio),
     )
-
-
-def learning_rates(config: TrainConfig, params, hypers: Hypers, learning_rate):
-    """The learning rate of each parameter, as a pytree."""
-    if config.ppo.optimizer == "adam":
-        return jax.tree.map(lambda _: learning_rate, params)
-    other = learning_rate * hypers.other_learning_rate_ratio
-    return jax.tree.map(lambda label: learning_rate if label == "muon" else other, muon_labels(params))
 
 
 def advantages_of(config: TrainConfig, hypers: Hypers, transitions: Transitions, bootstrap_values, values, ratios):
@@ -120,7 +105,7 @@ class LossMetrics:
 def train_on(
     config: TrainConfig,
     policy: ActorCritic,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     hypers: Hypers,
     progress,
     params,
@@ -195,8 +180,9 @@ def train_on(
             grads = jax.lax.pmean(grads, axis_name)
         grad_norm = optax.tree.norm(grads)
         clip = jnp.minimum(1.0, hypers.max_grad_norm / (grad_norm + 1e-6))
-        updates, new_opt_state = optimizer.update(jax.tree.map(lambda g: g * clip, grads), opt_state, params)
-        new_params = jax.tree.map(lambda p, u, rate: p + rate * u, params, updates, rates)
+        grads = jax.tree.map(lambda g: g * clip, grads)
+        updates, new_opt_state = optimizer.update(grads, opt_state, params, rates=rates)
+        new_params = jax.tree.map(jnp.add, params, updates)
         is_made = jnp.isfinite(grad_norm) & _is_finite(new_params)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(is_made, new, old), (new_params, new_opt_state), (params, opt_state)

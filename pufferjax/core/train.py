@@ -17,6 +17,7 @@ from pufferjax.core import normalization, ppo
 from pufferjax.core.actions import forget_previous
 from pufferjax.core.config import WALK_LENGTHS, Hypers, TrainConfig, check_hypers
 from pufferjax.core.diagnostics import entered_slots, state_set_metrics
+from pufferjax.core.optimizers import make_optimizer
 from pufferjax.core.policy import ActorCritic, as_policy, init_params
 from pufferjax.core.rollout import RolloutConfig, forget, initial_memory, look, per_agent, rollout
 from pufferjax.core.state_set import StateSet
@@ -76,7 +77,7 @@ def make_init(env: Env, config: TrainConfig, policy: ActorCritic | None = None, 
         observations, env_state = env.reset(key_reset, config.num_envs)
         return TrainState(
             params=params,
-            opt_state=ppo.make_optimizer(config).init(params),
+            opt_state=make_optimizer(config).init(params),
             env_state=env.stagger(key_stagger, env_state),
             observations=observations,
             memory=initial_memory(policy, len(observations)),
@@ -207,7 +208,7 @@ def make_epoch(env: Env, config: TrainConfig, policy: ActorCritic | None = None,
     """
     policy = as_policy(env.spec, policy, config.policy)
     sizes = config.sizes(env.spec.num_agents)
-    optimizer = ppo.make_optimizer(config)
+    optimizer = make_optimizer(config)
     num_replayed = config.num_replayed
     rollout_config = RolloutConfig(
         config.horizon, config.state_set.interval, config.num_envs - num_replayed, config.ppo.reset_memory

@@ -32,8 +32,8 @@ def write_arrays(folder: Path, tree: Any) -> None:
 
 
 def read_arrays(folder: Path, like: Any) -> Any:
-    """The arrays that `write_arrays` put there, as and where `like`, of jax.ShapeDtypeStruct, says. Raises ValueError if
-    there are others, and what Orbax does.
+    """The arrays that `write_arrays` put there, as and where `like`, of jax.ShapeDtypeStruct, says. Raises what Orbax
+    does, and ValueError if there are others.
 
     A part of `like` that is None may be one that did not exist yet when the folder was written.
     """

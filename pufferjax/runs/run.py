@@ -16,6 +16,7 @@ import jax
 from pufferjax.core.config import TrainConfig
 from pufferjax.core.epochs import draws_ahead, make_epochs
 from pufferjax.core.evaluate import evaluate, unseen
+from pufferjax.core.optimizers import acting_params
 from pufferjax.core.parallel import choose_devices
 from pufferjax.core.policy import ActorCritic, as_policy, class_name
 from pufferjax.core.train import check_trainable
@@ -161,7 +162,8 @@ def train(
                 stopped_by = loop.run(signals)
                 train_seconds, train_state = budget.elapsed(), epochs.train_state
                 saved = journal.save_last(train_state)
-            evaluation, stopped_by = _final_evaluation(env, policy, train_state, options.eval_episodes, stopped_by)
+            params = acting_params(config, train_state)
+            evaluation, stopped_by = _final_evaluation(env, policy, params, options.eval_episodes, stopped_by)
             seconds = {"train_seconds": train_seconds, "total_seconds": budget.elapsed()}
             summary = _summary(run_config, journal.records[-1], evaluation, stopped_by, seconds)
             sinks.write(
@@ -202,14 +204,13 @@ def _as_it_is(run_dir, config, env, policy, summary, dashboard) -> TrainResult:
     return TrainResult(train_state, records, summary["evaluation"], summary["stopped_by"], summary, run_dir)
 
 
-def _final_evaluation(env, policy, train_state, num_episodes, stopped_by) -> tuple[dict[str, Any] | None, str]:
+def _final_evaluation(env, policy, params, num_episodes, stopped_by) -> tuple[dict[str, Any] | None, str]:
     """(figures on unseen levels, what stopped the run). None if it was stopped, before or just now, or if there are no
     episodes to be counted."""
     if not num_episodes or env.spec.max_episode_steps == 0 or stopped_by.startswith("SIG"):
         return None, stopped_by
     try:
-        params = jax.device_get(train_state.params)
-        return evaluate(unseen(env), policy, params, jax.random.key(0), num_episodes), stopped_by
+        return evaluate(unseen(env), policy, jax.device_get(params), jax.random.key(0), num_episodes), stopped_by
     except KeyboardInterrupt:
         return None, "SIGINT"
 
