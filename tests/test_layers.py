@@ -18,9 +18,10 @@ ROOMS = {
     "core": set(),
     "runs": {"core"},
     "watch": {"core", "runs"},
+    "export": {"core", "runs"},
     "bench": {"core", "runs", "presets"},
     "presets": set(),
-    "cli": {"core", "runs", "watch", "bench", "presets"},
+    "cli": {"core", "runs", "watch", "export", "bench", "presets"},
 }
 PUBLIC = ("pufferjax.envs", "pufferjax.xla_ops")
 

@@ -39,7 +39,7 @@ def draw_noise(spec: EnvSpec, key: jax.Array, shape: tuple[int, ...]) -> Any:
     return jax.random.uniform(key_choices, (*shape, heads)), jax.random.normal(key_numbers, (*shape, components))
 
 
-def _units(spec: EnvSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def units(spec: EnvSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(offset, scale, low, high), f32[C] each: a number x of the policy is offset + scale x for the environment; low
     and high are the bounds in the policy's units."""
     low, high = bounds(spec)
@@ -55,7 +55,7 @@ def env_actions(spec: EnvSpec, actions: Any) -> Any:
     if not spec.action_low:
         return join_actions(spec, actions, None)
     choices, numbers = split(spec, actions)
-    offset, scale, _, _ = _units(spec)
+    offset, scale, _, _ = units(spec)
     return join_actions(spec, choices, jnp.clip(offset + scale * numbers, *bounds(spec)))
 
 
@@ -76,7 +76,7 @@ def previous_actions(spec: EnvSpec, actions: Any, ended: jax.Array) -> Any:
     if not spec.action_low:
         return jnp.where(ended[:, None], 0, actions + 1).astype(jnp.uint8)
     choices, numbers = split(spec, actions)
-    _, _, low, high = _units(spec)
+    _, _, low, high = units(spec)
     numbers = jnp.concatenate([jnp.clip(numbers, low, high), jnp.ones_like(numbers[:, :1])], axis=-1)
     numbers = jnp.where(ended[:, None], 0.0, numbers)
     if not spec.num_actions:

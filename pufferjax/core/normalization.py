@@ -23,7 +23,7 @@ from pufferjax.core.types import RewardScale, Transitions
 from pufferjax.envs import EnvSpec
 
 OBSERVATION_NORM = "observation_norm"  # the name of an ObservationNorm in a policy, by which its statistics are found
-_SMALLEST_VARIANCE = 1e-8
+SMALLEST_VARIANCE = 1e-8
 
 
 class ObservationNorm(nn.Module):
@@ -43,7 +43,7 @@ class ObservationNorm(nn.Module):
         variance = self.param("variance", nn.initializers.ones, shape, jnp.float32)
         self.param("count", nn.initializers.zeros, (), jnp.float32)
         mean, variance = jax.lax.stop_gradient((mean, variance))
-        normal = (x - mean) * jax.lax.rsqrt(variance + _SMALLEST_VARIANCE)
+        normal = (x - mean) * jax.lax.rsqrt(variance + SMALLEST_VARIANCE)
         normal = jnp.clip(normal, -self.clip, self.clip) if self.clip else normal
         return jnp.where(are_normalized(self.spec), normal, x)
 
