@@ -35,6 +35,13 @@ if _QUICK[0] not in os.environ.get("XLA_FLAGS", ""):
 gc.set_threshold(50_000, 20, 100)
 
 
+def pytest_collection_modifyitems(items):
+    if os.environ.get("PUFFERJAX_NIGHTLY") != "1":
+        for item in items:
+            if item.get_closest_marker("nightly"):
+                item.add_marker(pytest.mark.skip(reason="takes long: make nightly"))
+
+
 def pytest_unconfigure():
     if _OWN_CACHE is not None:
         shutil.rmtree(_OWN_CACHE, ignore_errors=True)

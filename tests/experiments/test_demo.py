@@ -56,6 +56,7 @@ def test_both_runs_their_curves_and_what_to_type_next(start, tmp_path):
         assert word in out
 
 
+@pytest.mark.nightly
 def test_ctrl_c_stops_both_with_a_checkpoint(start, tmp_path):
     process = start(16 * 16 * 10**6)
     deadline = time.time() + 300

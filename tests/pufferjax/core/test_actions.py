@@ -198,6 +198,7 @@ def test_masked_choices_and_numbers_are_learned_together(geared):
     assert figures["episode_return"] > 1.9 * LIMIT
 
 
+@pytest.mark.nightly
 def test_with_the_set_on_the_host_everything_is_learned_alike(geared):
     """Numbers, masks and statistics through both programs: in turn bit for bit, overlapped to the end."""
     settings = config(

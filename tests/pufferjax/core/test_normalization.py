@@ -178,6 +178,7 @@ def test_codes_are_not_normalised(tiny_env):
     jax.tree.map(np.testing.assert_array_equal, *(init_params(policy, jax.random.key(0)) for policy in both))
 
 
+@pytest.mark.nightly
 def test_seeds_can_be_vmapped(timed_game, config):
     env = envs.from_gymnax(timed_game(5, lambda action: 1.0 * action), max_episode_steps=5)
     states, metrics = jax.jit(jax.vmap(make_train(env, config)))(jax.random.split(jax.random.key(0), 2))

@@ -130,6 +130,7 @@ def test_a_step_changes_what_a_wider_network_says_as_much():
     assert float(rates["mingru_0"]["kernel"]) == 1 / 4 and float(rates["encoder"]["table"]) == 1
 
 
+@pytest.mark.nightly
 def test_a_run_of_averages_goes_on_exactly(tmp_path, tiny_env, tiny_config):
     settings = PPOConfig(optimizer="schedule_free", minibatch_size=64, replay_ratio=1.0, min_learning_rate_ratio=1.0,
                          min_entropy_ratio=1.0)  # fmt: skip

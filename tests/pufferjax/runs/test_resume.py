@@ -205,7 +205,9 @@ def test_a_run_with_only_foreign_or_damaged_checkpoints(tmp_path, tiny_run, trai
         load_run(run_dir)
 
 
-@pytest.mark.parametrize(("devices", "kills", "epochs"), [(1, 8, 120), (2, 2, 60)])
+@pytest.mark.parametrize(
+    ("devices", "kills", "epochs"), [(1, 8, 120), pytest.param(2, 2, 60, marks=pytest.mark.nightly)]
+)
 def test_killed_at_random_moments(tmp_path, devices, kills, epochs):
     out = tmp_path / "result.json"
     command = [sys.executable, SCRIPT, "--kills", kills, "--epochs", epochs, "--within", 0.25]
