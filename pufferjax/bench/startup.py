@@ -23,8 +23,8 @@ from pufferjax.runs import run
 PHASES = {
     "import": "Python, JAX and pufferjax imported",
     "environment": "flags read, environment and devices made",
-    "first programs": "initial state and warm-up traced, compiled or loaded; the initial state made",
-    "warm-up": "the random warm-up, while the epoch is traced and compiled or loaded",
+    "first programs": "all programs traced, those of the start compiled or loaded; the initial state made",
+    "warm-up": "the random warm-up, while the epoch is compiled or loaded",
     "epoch program": "what was left of that when the warm-up had ended",
     "first epoch": "",
 }

@@ -34,17 +34,18 @@ class OneProgram:
     """Training by `pufferjax.core.parallel`: an epoch is one program on the devices, the state set in their memory."""
 
     def __init__(self, env: Env, config: TrainConfig, devices: Sequence[jax.Device], policy: ActorCritic | None = None):
-        platform = devices[0].platform
         functions = make_parallel(env, config, devices, policy)
-        self._init, self._begin_walk, self._walk, self._update = (Program(x, platform) for x in functions)
+        self._init, self._begin_walk, self._walk, self._update = (Program(x, devices) for x in functions)
         self._hypers_like, self._walks = config.hypers(), num_chunks(env, config)[0] > 0
 
     def init(self, key: jax.Array) -> TrainState:
         compiled = self._init.compile(key)
-        if self._walks:  # at the same time
-            train_state = self._init.results(key)
+        # Everything a run needs, at the same time; the epoch takes longest, and compiles while the walk goes on.
+        train_state = self._init.results(key)
+        if self._walks:
             self._begin_walk.compile(train_state)
             self._walk.compile(*self._begin_walk.results(train_state), self._hypers_like, jnp.int32(1))
+        self._update.compile(train_state, self._hypers_like, jnp.float32(0))
         return compiled.result()(key)
 
     def warmup(
@@ -53,7 +54,6 @@ class OneProgram:
         if not self._walks:
             return train_state
         train_state, walk = self._begin_walk(train_state)
-        self._update.compile(train_state, hypers, jnp.float32(0))  # while the walk goes on
         return walk_in_parts(
             lambda s, w, chunks: self._walk(s, w, hypers, jnp.int32(chunks)), train_state, walk, report
         )

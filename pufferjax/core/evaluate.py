@@ -13,7 +13,7 @@ from pufferjax.core import distributions
 from pufferjax.core.config import PolicyConfig
 from pufferjax.core.policy import ActorCritic
 from pufferjax.core.policy import as_policy as policy_for
-from pufferjax.core.programs import functions_of, remembered
+from pufferjax.core.programs import compiler_options, functions_of, remembered
 from pufferjax.core.rollout import act, forget, initial_memory, look, masks_of, per_env, remember
 from pufferjax.core.waiting import wait
 from pufferjax.envs import Env
@@ -136,7 +136,8 @@ def evaluate(
     num_envs = math.ceil(num_episodes / num_batches)
 
     def make():
-        return jax.jit(make_first_episodes(env, policy, num_envs, greedy))
+        options = compiler_options(jax.default_backend())
+        return jax.jit(make_first_episodes(env, policy, num_envs, greedy), compiler_options=options)
 
     play = remembered("evaluate", (functions_of(env), policy, num_envs, greedy), make, most=8)
     figures: dict[str, list[np.ndarray]] = {}

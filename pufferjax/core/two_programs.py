@@ -16,6 +16,7 @@ from pufferjax.core.device_epoch import Offered, make_device_epoch, without_set
 from pufferjax.core.host_state_set import HostStateSet, Kept
 from pufferjax.core.parallel import Mapper, local_config
 from pufferjax.core.policy import ActorCritic
+from pufferjax.core.programs import compiler_options
 from pufferjax.core.train import epoch_keys
 from pufferjax.core.types import AheadTrainState, Restarts, TrainState
 from pufferjax.core.waiting import fetch
@@ -50,7 +51,7 @@ class TwoPrograms:
         overlap: bool = True,
     ):
         config = local_config(config, len(devices))
-        self._config, self._overlap = config, overlap
+        self._config, self._overlap, self._platform = config, overlap, devices[0].platform
         self._mapper = Mapper(devices)
         self._start, self._epoch = make_device_epoch(env, config, self._mapper, policy)
         self._host = HostStateSet(env, config, len(devices), self._mapper.axis_name, overlap)
@@ -84,7 +85,7 @@ class TwoPrograms:
             self._draw_next()
         progress = self._mapper.put(jnp.float32(0))
         lowered = self._epoch.lower(self._train_state, self._next[1], self._hypers, progress)
-        self._compiled = lowered.compile()
+        self._compiled = lowered.compile(compiler_options(self._platform))
 
     def advance(self, progress: jax.Array) -> Callable[[], dict[str, np.ndarray]]:
         if self._next is None:

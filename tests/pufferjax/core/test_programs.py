@@ -3,12 +3,14 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import pufferjax
 from pufferjax import envs
+from pufferjax.core.epochs import OneProgram
 from pufferjax.core.policy import init_params, make_policy
-from pufferjax.core.programs import functions_of, remembered
+from pufferjax.core.programs import Program, compiler_options, functions_of, remembered
 
 
 @pytest.fixture
@@ -42,6 +44,23 @@ def test_training_twice_compiles_once(tiny_config, compilations):
     assert figures(again) == figures(first) != figures(other)
     train(1, horizon=32)
     assert compilations
+
+
+def test_a_start_compiles_each_of_its_programs_once(tiny_env, tiny_config):
+    """What is compiled ahead, from shapes, is what is then called."""
+    epochs, hypers = OneProgram(tiny_env, tiny_config(), jax.devices()[:1]), tiny_config().hypers()
+    epochs.begin(epochs.warmup(epochs.init(jax.random.key(0)), hypers), hypers)
+    epochs.advance(jnp.float32(0))()
+    programs = [x for x in vars(epochs).values() if isinstance(x, Program)]
+    assert [len(x._compiled) for x in programs] == [1, 1, 1, 1]
+
+
+def test_flags_of_the_user_stay(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert compiler_options("cpu")["xla_backend_optimization_level"] == 1
+    assert compiler_options("cuda") == {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2 --xla_cpu_use_fusion_emitters=true")
+    assert compiler_options("cpu") == {}
 
 
 def test_evaluating_twice_compiles_once(tiny_env, compilations):
