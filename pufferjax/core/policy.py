@@ -3,20 +3,19 @@
 Written for sequences [T, B]; a rollout step is a sequence of length 1.
 """
 
+import sys
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from pufferjax import xla_ops
 from pufferjax.core.actions import no_previous_actions, split
 from pufferjax.core.config import PolicyConfig
 from pufferjax.core.distributions import Gaussian
 from pufferjax.core.encoders import OwnEncoders, as_own_encoders, encode, encoders_of, uniform
-from pufferjax.core.nnx_policy import from_bridge
 from pufferjax.core.normalization import OBSERVATION_NORM, ObservationNorm, are_normalized
 from pufferjax.envs import EnvSpec
 
@@ -165,9 +164,13 @@ def as_policy(spec: EnvSpec, policy: nn.Module | PolicyConfig | None, config: Po
     expected = "policy must be a Flax linen module with initial_state, like pufferjax.core.policy.ActorCritic,"
     if isinstance(policy, type):
         raise TypeError(f"{expected} or a PolicyConfig, got the class {policy.__name__}: make one of it")
-    if isinstance(policy, nnx.bridge.ToLinen):
+    # Who gives an nnx module has imported nnx; to do so for everybody would take a fifth of the start.
+    nnx = sys.modules.get("flax.nnx")
+    if nnx and isinstance(policy, nnx.bridge.ToLinen):
+        from pufferjax.core.nnx_policy import from_bridge
+
         return from_bridge(policy)
-    if isinstance(policy, nnx.Module):
+    if nnx and isinstance(policy, nnx.Module):
         name = type(policy).__name__
         raise TypeError(
             f"{expected} or a PolicyConfig, got the nnx module {name}, whose parameters are made already: give its "
