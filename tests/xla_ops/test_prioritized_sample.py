@@ -282,8 +282,9 @@ def test_native_and_twin_agree_on_any_floats(priorities, alpha, size):
 
 
 @NATIVE.marks[0]
-def test_native_and_twin_nearly_agree_on_powers():
-    priorities = np.random.default_rng(1).exponential(size=5000).astype(np.float32)
+@pytest.mark.parametrize("capacity", [5000, 70_000, 2**20 + 70])  # the last is walked in blocks
+def test_native_and_twin_nearly_agree_on_powers(capacity):
+    priorities = np.random.default_rng(1).exponential(size=capacity).astype(np.float32)
     for alpha in (1e-3, 0.6, 3.0, 40.0):
         native = prioritized_sample(KEY, priorities, 20_000, alpha, 1.0, impl="native")
         twin = prioritized_sample(KEY, priorities, 20_000, alpha, 1.0, impl="reference")

@@ -14,8 +14,12 @@ constexpr int64_t kDrawsPerTask = 2048;
 
 constexpr int64_t kBlock = 64;
 
-// With few entries every entry is its own block: their weights are computed once and a draw needs no walk.
-int64_t BlockSize(int64_t num_entries) { return num_entries <= 65536 ? 1 : kBlock; }
+// With few entries every entry is its own block: their weights are computed once and a draw needs no walk. A walk over
+// powers costs each draw dozens of them, more than the misses of a search among many more blocks.
+constexpr int64_t kMostBlocks = 65536, kMostPowers = 1 << 20;
+int64_t BlockSize(int64_t num_entries, bool linear) {
+  return num_entries <= (linear ? kMostBlocks : kMostPowers) ? 1 : kBlock;
+}
 
 PJX_KERNEL(LargestBits, (const float* priorities, int64_t size), {
   int32_t largest = 0;  // signed: that comparison vectorises
@@ -78,7 +82,7 @@ void RunLane(ffi::ThreadPool& pool, const SampleLane& lane, int64_t num_samples,
     return;
   }
   Weights weights(lane.priorities, top_bits, lane.alpha, FirstWidth(size));
-  const int64_t block = BlockSize(size);
+  const int64_t block = BlockSize(size, weights.is_linear());
   uint64_t total = PrefixSums(pool, weights, lane.priorities, size, block, prefix);
   if (NeedsMoreWidth(total, size)) {
     weights.SetWidth(SecondWidth(weights.width(), total, size));
@@ -116,9 +120,8 @@ ffi::Error RunOnPool(ffi::ThreadPool& pool, const SampleOperands& operands, int6
       return InvalidArgument("prioritized_sample: alpha must be a finite number >= 0, got ", alpha);
     }
   }
-  const int64_t lane_blocks = capacity / BlockSize(capacity) + 1;
   // As many as the longest prefix needs: a lane of fewer entries may use smaller blocks.
-  const int64_t lane_prefix = std::max(lane_blocks, std::min<int64_t>(capacity, 65536));
+  const int64_t lane_prefix = std::max(capacity / kBlock + 1, std::min(capacity, kMostPowers));
   // Not XLA's scratch allocator: the CPU backend of jax 0.10 has none.
   const std::unique_ptr<uint64_t[]> prefix(new (std::nothrow) uint64_t[static_cast<size_t>(lanes * lane_prefix)]);
   if (prefix == nullptr) return ffi::Error(ffi::ErrorCode::kResourceExhausted, "prioritized_sample: out of memory");
