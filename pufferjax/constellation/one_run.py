@@ -1,0 +1,133 @@
+"""One run directory, whatever state it is in: its settings, its figures, and what is wrong with it."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pufferjax.constellation import samples
+from pufferjax.constellation.config_text import settings_in
+from pufferjax.constellation.folders import Found, opened, opened_file, read_small
+from pufferjax.runs.files import is_locked
+
+_MAX_BYTES = 1 << 20  # of config.toml and summary.json
+_SUMMARY_TEXTS = ("stopped_by", "pufferjax", "jax", "machine")
+_SUMMARY_FIGURES = ("evaluation", "train_seconds", "total_seconds")
+FINISHED, LIVE, INTERRUPTED, BROKEN = "finished", "live", "interrupted", "broken"
+
+
+@dataclasses.dataclass(frozen=True)
+class OneRun:
+    """What a run directory holds."""
+
+    settings: Mapping[str, Any]  # str, bool, int and float; of the summary: what stopped it, and where
+    figures: Mapping[str, float]  # the last value of every figure, and those of the final evaluation
+    has_summary: bool
+    problem: str | None  # what cannot be read, and why
+
+
+def read_run(found: Found) -> OneRun:
+    """Reads the ends of its files. Raises nothing: what cannot be read is its `problem`."""
+    if found.error is not None:
+        return OneRun({}, {}, False, found.error)
+    problems: list[str] = []
+    settings: dict[str, Any] = {}
+    figures: dict[str, float] = {}
+    has_summary = False
+    try:
+        with opened(found) as folder:
+            _read(folder, "config.toml", problems, lambda: settings.update(_config(folder)))
+            if found.stamp[1] is not None:
+                _read(folder, "metrics.jsonl", problems, lambda: figures.update(_last_figures(folder)))
+            if found.stamp[2] is not None:
+                has_summary = _read(folder, "summary.json", problems, lambda: _summary(folder, settings, figures))
+    except OSError as error:
+        problems.append(f"the folder cannot be read: {error.strerror}")
+    return OneRun(settings, figures, has_summary, "; ".join(problems) or None)
+
+
+def status_of(found: Found, has_summary: bool, problem: str | None) -> str:
+    """Whether it is finished, live (a process holds its lock), interrupted, or broken: something cannot be read."""
+    if problem is not None:
+        return BROKEN
+    if has_summary:
+        return FINISHED
+    try:
+        with opened(found) as folder:
+            return LIVE if is_locked(folder) else INTERRUPTED
+    except OSError:
+        return INTERRUPTED
+
+
+def _read(folder: int, name: str, problems: list[str], reading) -> bool:
+    try:
+        reading()
+        return True
+    except FileNotFoundError:
+        problems.append(f"it has no {name}")
+    except OSError as error:
+        problems.append(f"{name} cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{name}: {' '.join(str(error).split())[:300]}")
+    return False
+
+
+def _config(folder: int) -> dict[str, Any]:
+    return settings_in(read_small(folder, "config.toml", _MAX_BYTES).decode())
+
+
+def _last_figures(folder: int) -> dict[str, float]:
+    """The latest value of each figure, found in the last lines."""
+    with opened_file(folder, "metrics.jsonl") as (descriptor, size):
+        lines = samples.last_lines(descriptor, size)
+    figures: dict[str, float] = {}
+    is_record = False
+    for line in lines:
+        record = samples.record_of(line)
+        if record is not None:
+            is_record, figures = True, record | figures
+            if b": null" not in line:  # no figure is to be looked for further up
+                break
+    if lines and not is_record:
+        raise ValueError("its last lines are no JSON objects")
+    return figures
+
+
+def _summary(folder: int, settings: dict[str, Any], figures: dict[str, float]) -> None:
+    summary = json.loads(read_small(folder, "summary.json", _MAX_BYTES))
+    if not isinstance(summary, dict):
+        raise ValueError("it is no JSON object")
+    settings |= {x: summary[x] for x in _SUMMARY_TEXTS if isinstance(summary.get(x), str)}
+    figures |= samples.figures_of({x: summary[x] for x in _SUMMARY_FIGURES if x in summary})
+
+
+def curves(found: Found, count: int, per_group: int = 3) -> dict[str, list[float | None]]:
+    """Its learning curves with at most `count` points each, by figure. OSError."""
+    with opened(found) as folder, opened_file(folder, "metrics.jsonl") as (descriptor, size):
+        return samples.curves_of(samples.spread_groups(descriptor, size, count, per_group))
+
+
+def curve(found: Found, name: str, count: int) -> dict[str, list[float | None]]:
+    """The curve of one figure, with `step` and `seconds` of its points; those without the figure left out. OSError."""
+    with opened(found) as folder, opened_file(folder, "metrics.jsonl") as (descriptor, size):
+        groups = samples.spread_groups(descriptor, size, count, 1 if size > 64 * 1024 * count else 3)
+    points = [
+        (samples.mean(x[-1:], "step"), samples.mean(x[-1:], "wall_seconds"), samples.rounded(samples.mean(x, name)))
+        for x in groups
+    ]
+    points = [x for x in points if None not in x]
+    return {"step": [x[0] for x in points], "seconds": [x[1] for x in points], "values": [x[2] for x in points]}
+
+
+def last_record(found: Found) -> dict[str, float]:
+    """Figures of its latest line alone. OSError."""
+    with opened(found) as folder, opened_file(folder, "metrics.jsonl") as (descriptor, size):
+        records = map(samples.record_of, samples.last_lines(descriptor, size))
+        return next((x for x in records if x is not None), {})
+
+
+def file_of(found: Found, name: str, limit: int) -> bytes:
+    """A file in its folder. OSError, also if it has more than `limit` bytes."""
+    with opened(found) as folder:
+        return read_small(folder, os.path.basename(name), limit)
