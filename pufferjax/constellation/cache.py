@@ -1,8 +1,8 @@
 """What was read of the runs, kept from one start to the next in a file of the user's cache folder.
 
-A file for each choice of folders, of lines with a sum of all of them in the first: one that is torn, from another
-version or anything else is made anew. It holds what `read_run` found, under the path of the run, and the sizes and times
-of the files it was read from; it is not asked about a run whose files have others.
+A file for each choice of folders, of lines, the first with a sum of the others: one that is torn, from another version
+or anything else is made anew. It holds what `read_run` found, under the path of the run, and the sizes and times of the
+files it was read from; it is not asked about a run whose files have others.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ from pathlib import Path
 from pufferjax.constellation import one_run
 from pufferjax.constellation.collection import Collection
 from pufferjax.constellation.folders import IMAGES
-from pufferjax.constellation.server import PAGE, SCRIPTS, details, plotly_script
+from pufferjax.constellation.server import EMPTY, PAGE, SCRIPTS, details, plotly_script
 from pufferjax.runs.files import write_atomically
 
 _NUMBERS = 3_000_000  # in all curves together
@@ -67,7 +67,7 @@ def page_of(data: str) -> str:
     svg = (PAGE / "data_flow.svg").read_text(encoding="utf-8")
     style = "\n" + (PAGE / "app.css").read_text(encoding="utf-8")
     policy = (
-        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes([style])}; img-src data: blob:; "
+        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes([style])} {EMPTY}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
     embedded = json.dumps({"svg": svg})[:-1] + ", " + data[1:]

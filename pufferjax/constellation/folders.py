@@ -141,5 +141,9 @@ def read_small(folder: int, name: str, limit: int) -> bytes:
 def images_of(folder: int) -> list[str]:
     """Names of the pictures that lie in an open folder, in order."""
     with os.scandir(folder) as entries:
-        names = [x.name for x in entries if os.path.splitext(x.name)[1].lower() in IMAGES and x.is_file(follow_symlinks=False)]
+        names = [
+            x.name
+            for x in entries
+            if os.path.splitext(x.name)[1].lower() in IMAGES and x.is_file(follow_symlinks=False)
+        ]
     return sorted(names)

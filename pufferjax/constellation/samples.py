@@ -4,6 +4,7 @@ A line is a record if it is a JSON object; of a record, figures are what is a fi
 under `name.key`. All else is passed over.
 """
 
+import itertools
 import json
 import math
 import os
@@ -62,7 +63,7 @@ def spread_groups(descriptor: int, size: int, count: int, per_group: int) -> lis
         if len(records) <= count:
             return [[x] for x in records]
         bounds = [round(i * len(records) / count) for i in range(count + 1)]
-        return [records[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [records[a:b] for a, b in itertools.pairwise(bounds)]
     groups, last_start = [], -1
     for index in range(count - 1):
         start, lines = _lines_from(descriptor, size, round(index * (size - _CHUNK) / max(count - 1, 1)))

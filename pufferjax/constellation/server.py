@@ -1,5 +1,6 @@
 """The page and its data over HTTP: read-only, and nothing but runs by their ids, so that no request names a path."""
 
+import contextlib
 import importlib.resources
 import importlib.util
 import json
@@ -21,10 +22,12 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml",
 MAX_IMAGE_BYTES = 32 << 20
 _CURVE_POINTS = 200
 _POINTS_OF_ALL = 150_000  # of all curves of an answer together
+# Of no characters: Plotly makes a style element without any, and puts rules into it by the script it is.
+EMPTY = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 _HEADERS = {
     # Nothing but our own files; what they get is put into the page as text.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"default-src 'none'; script-src 'self'; style-src 'self' {EMPTY}; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -50,16 +53,18 @@ def plotly_script() -> bytes:
 def details(collection: Collection, found: Found, count: int = _CURVE_POINTS) -> dict[str, Any]:
     """What the page shows of an opened run besides its row."""
     status, problem = collection.status(found.id)
-    facts: dict[str, Any] = {"id": found.id, "status": status, "problem": problem, "curves": {}, "last": {}, "images": []}
-    try:
+    facts: dict[str, Any] = {
+        "id": found.id,
+        "status": status,
+        "problem": problem,
+        "curves": {},
+        "last": {},
+        "images": [],
+    }
+    with contextlib.suppress(OSError):  # it has no line yet; what is wrong with it, its row says
         facts["curves"], facts["last"] = one_run.curves(found, count), one_run.last_record(found)
-    except OSError:
-        pass  # it has no line yet; what is wrong with it, its row says
-    try:
-        with opened(found) as folder:
-            facts["images"] = images_of(folder)
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), opened(found) as folder:
+        facts["images"] = images_of(folder)
     return facts
 
 
@@ -158,7 +163,9 @@ class _OnlyFor:
 
     def __init__(self, app, host: str):
         self._app = app
-        self._names = None if host in ("0.0.0.0", "::") else {host.lower(), "localhost", "127.0.0.1", "[::1]", f"[{host}]"}
+        self._names = (
+            None if host in ("0.0.0.0", "::") else {host.lower(), "localhost", "127.0.0.1", "[::1]", f"[{host}]"}
+        )
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http" and self._names is not None:
@@ -193,7 +200,9 @@ def serve(collection: Collection, host: str, listener: socket.socket) -> None:
     """Answers until Ctrl-C or SIGTERM."""
     import uvicorn
 
-    config = uvicorn.Config(make_app(collection, host), log_level="warning", access_log=False, ws="none", lifespan="off")
+    config = uvicorn.Config(
+        make_app(collection, host), log_level="warning", access_log=False, ws="none", lifespan="off"
+    )
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

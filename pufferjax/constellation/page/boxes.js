@@ -45,7 +45,7 @@ export class Boxes {
     this.figure.refresh();
     const shown = this.app.shown();
     const figure = store.columns.get(this.figure.key) ?? [];
-    const keys = store.differing();
+    const keys = store.differing().filter((key) => store.factsOf(key).distinct > 1);
     this.note.textContent = keys.length
       ? `${nameOf(this.figure.key)} by each of the ${keys.length} settings that differ: least, quartiles, most` +
         (keys.length > MAX_SETTINGS ? `; the first ${MAX_SETTINGS} of them` : "")

@@ -4,7 +4,7 @@
 import { cssColor, el, hideHint, showHint } from "./dom.js";
 import { extent, place, ticksOf } from "./figures.js";
 
-const MARGIN = { left: 62, right: 14, top: 10, bottom: 40 };
+const MARGIN = { left: 74, right: 14, top: 10, bottom: 40 };
 const REACH = 12; // pixels between a pointer and the point it means
 
 export class Plane {

@@ -16,8 +16,10 @@ export class Scatter {
 
   constructor(app) {
     this.app = app;
-    const differing = (at) => (store) => store.differing().filter((key) => store.factsOf(key).isNumeric)[at];
-    this.x = new Picker(app, "x", { start: (store) => differing(0)(store) ?? store.cost(), scale: "linear" });
+    // The setting with the most values says most.
+    const differing = (store) => store.differing().filter((key) => store.factsOf(key).isNumeric && key !== "setting:seed");
+    const richest = (store) => differing(store).sort((a, b) => store.factsOf(b).distinct - store.factsOf(a).distinct)[0];
+    this.x = new Picker(app, "x", { start: (store) => richest(store) ?? store.cost() });
     this.y = new Picker(app, "y", { start: (store) => store.cost() });
     this.z = new Picker(app, "z", { start: (store) => store.score() });
     this.color = new Picker(app, "Colour", { start: () => "run:experiment", none: "one colour" });
