@@ -1,4 +1,4 @@
-"""A headless Chromium as a context manager: a page opened, its script asked, its keys and mouse used, its picture taken.
+"""A headless Chromium as a context manager: a page opened, its script asked, keys and mouse used, its picture taken.
 
 Speaks the DevTools protocol over two pipes, so it needs no package and no port. For the pictures in the documentation
 and the tests of pages.

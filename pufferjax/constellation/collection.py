@@ -12,13 +12,15 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pufferjax.constellation import cache
+from pufferjax.constellation.config_text import ConfigReader
 from pufferjax.constellation.folders import Found, find_runs
 from pufferjax.constellation.one_run import BROKEN, LIVE, OneRun, read_run, status_of
 
+_json = json.JSONEncoder(separators=(",", ":")).encode
 _SECONDS_BETWEEN = 1.0  # looking through the folders, at least, and
 _PAUSES = 8  # times as long as looking through them takes
 
@@ -63,6 +65,8 @@ class Collection:
         self._setting_names = _Numbers(tables.get("setting_names", ()))
         self._values = _Numbers(tables.get("values", ()))
         self._figure_names = _Numbers(tables.get("figure_names", ()))
+        self._reader = ConfigReader(lambda name, value: (self._setting_names.of(name), self._values.of(value)))
+        self._places: dict[tuple[str, ...], list[int]] = {}  # numbers of names, of all the figures of a run
         self._entries: dict[str, _Entry] = {}
         self._removed: dict[str, int] = {}
         self._boot, self._version = secrets.token_hex(4), 0
@@ -100,17 +104,17 @@ class Collection:
         version, num_read = self._version + 1, 0
         seen: dict[str, _Entry] = {}
         is_changed = False
-        for found in itertools.chain.from_iterable(map(find_runs, self._roots)):
+        for found, folder in itertools.chain.from_iterable(map(find_runs, self._roots)):
             name, stamp = found.id, _stamp_text(found)
             before = self._entries.get(name)
             kept = before.kept if before else self._cached.get(name)
             if kept is None or kept.stamp != stamp or found.error is not None:
-                run, num_read = read_run(found), num_read + 1
+                run, num_read = read_run(found, folder, self._reader), num_read + 1
                 kept = cache.Kept(name, stamp, self._body(run), run.has_summary, run.problem)
             elif before and before.status != LIVE:
                 seen[name] = before  # nothing about it can have changed
                 continue
-            status = status_of(found, kept.has_summary, kept.problem)
+            status = status_of(folder, kept.has_summary, kept.problem)
             if before and before.kept == kept and before.status == status:
                 seen[name] = before
                 continue
@@ -125,13 +129,13 @@ class Collection:
 
     def _body(self, run: OneRun) -> str:
         """`[numbers of the values], [figures]`, each in the order of the list of names."""
-        settings: list[int] = []
-        for name, value in run.settings.items():
-            _put(settings, self._setting_names.of(name), self._values.of(value), -1)
-        figures: list[float | None] = []
-        for name, value in run.figures.items():
-            _put(figures, self._figure_names.of(name), value, None)
-        return f"{json.dumps(settings, separators=(',', ':'))},{json.dumps(figures, separators=(',', ':'))}"
+        names = tuple(run.figures)
+        places = self._places.get(names)
+        if places is None:
+            places = self._places[names] = [self._figure_names.of(name) for name in names]
+        settings = _arranged(run.settings, -1)
+        figures = _arranged(zip(places, run.figures.values(), strict=True), None)
+        return f"{_json(settings)},{_json(figures)}"
 
     def changes(self, since: str = "") -> str:
         """JSON: the rows that have changed since the `version` that it gave before, or all, and which runs are gone.
@@ -189,10 +193,17 @@ class Collection:
         return "/".join((label, *found.parts[:-1])), found.parts[-1]
 
 
-def _put(items: list, index: int, value: Any, missing: Any) -> None:
-    if index >= len(items):
-        items.extend([missing] * (index + 1 - len(items)))
-    items[index] = value
+def _arranged(pairs: Iterable[tuple[int, Any]], missing: Any) -> list:
+    """Values at their numbers."""
+    items: list = []
+    for number, value in pairs:
+        if number == len(items):
+            items.append(value)
+        else:
+            if number > len(items):
+                items.extend([missing] * (number + 1 - len(items)))
+            items[number] = value
+    return items
 
 
 def _stamp_text(found: Found) -> str:

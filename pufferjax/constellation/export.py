@@ -67,8 +67,8 @@ def page_of(data: str) -> str:
     svg = (PAGE / "data_flow.svg").read_text(encoding="utf-8")
     style = "\n" + (PAGE / "app.css").read_text(encoding="utf-8")
     policy = (
-        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes([style])} {EMPTY}; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes([style])} {EMPTY}; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     embedded = json.dumps({"svg": svg})[:-1] + ", " + data[1:]
     head = (

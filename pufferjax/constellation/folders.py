@@ -53,17 +53,18 @@ def roots_of(folders: Sequence[str | os.PathLike]) -> list[str]:
     return [x for x in real if not any(x != y and os.path.commonpath([x, y]) == y for y in real)]
 
 
-def find_runs(root: str) -> Iterator[Found]:
-    """Every run under `root` (of `roots_of`), itself included, in the order of names."""
+def find_runs(root: str) -> Iterator[tuple[Found, int]]:
+    """Every run under `root` (of `roots_of`), itself included, in the order of names; its folder is open until the next
+    one is asked for, and -1 if it cannot be opened."""
     try:
         descriptor = os.open(root, _FOLDER)
     except OSError as error:
-        yield Found(root, (), (None,) * len(FILES), f"the folder cannot be read: {error.strerror}")
+        yield Found(root, (), (None,) * len(FILES), f"the folder cannot be read: {error.strerror}"), -1
         return
     yield from _below(root, (), descriptor)
 
 
-def _below(root: str, parts: tuple[str, ...], descriptor: int) -> Iterator[Found]:
+def _below(root: str, parts: tuple[str, ...], descriptor: int) -> Iterator[tuple[Found, int]]:
     """Those in an open folder, which is closed."""
     folders, has_file = [], False
     try:
@@ -75,7 +76,7 @@ def _below(root: str, parts: tuple[str, ...], descriptor: int) -> Iterator[Found
                 elif name not in _LEFT_OUT and name[0] != "." and entry.is_dir(follow_symlinks=False):
                     folders.append(name)
         if has_file:
-            yield Found(root, parts, stamp_of(descriptor))
+            yield Found(root, parts, stamp_of(descriptor)), descriptor
         folders.sort()
         for name in folders if len(parts) < _MAX_DEPTH else ():
             try:
@@ -84,7 +85,7 @@ def _below(root: str, parts: tuple[str, ...], descriptor: int) -> Iterator[Found
                 continue
             except OSError as error:
                 reason = f"the folder cannot be read: {error.strerror}"
-                yield Found(root, (*parts, name), (None,) * len(FILES), reason)
+                yield Found(root, (*parts, name), (None,) * len(FILES), reason), -1
                 continue
             yield from _below(root, (*parts, name), inner)
     finally:

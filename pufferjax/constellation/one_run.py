@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from pufferjax.constellation import samples
-from pufferjax.constellation.config_text import settings_in
+from pufferjax.constellation.config_text import ConfigReader
 from pufferjax.constellation.folders import Found, opened, opened_file, read_small
 from pufferjax.runs.files import is_locked
 
+_TAIL_LINES = 3  # in which the latest value of a figure is looked for
 _MAX_BYTES = 1 << 20  # of config.toml and summary.json
 _SUMMARY_TEXTS = ("stopped_by", "pufferjax", "jax", "machine")
 _SUMMARY_FIGURES = ("evaluation", "train_seconds", "total_seconds")
@@ -21,46 +21,40 @@ FINISHED, LIVE, INTERRUPTED, BROKEN = "finished", "live", "interrupted", "broken
 class OneRun:
     """What a run directory holds."""
 
-    settings: Mapping[str, Any]  # str, bool, int and float; of the summary: what stopped it, and where
-    figures: Mapping[str, float]  # the last value of every figure, and those of the final evaluation
+    settings: list  # what the reader makes of each, and of what the summary says in words
+    figures: dict[str, float]  # the last value of every figure, and those of the final evaluation
     has_summary: bool
     problem: str | None  # what cannot be read, and why
 
 
-def read_run(found: Found) -> OneRun:
-    """Reads the ends of its files. Raises nothing: what cannot be read is its `problem`."""
+def read_run(found: Found, folder: int, reader: ConfigReader) -> OneRun:
+    """Reads the ends of the files in an open folder. Raises nothing: what cannot be read is its `problem`."""
     if found.error is not None:
-        return OneRun({}, {}, False, found.error)
+        return OneRun([], {}, False, found.error)
     problems: list[str] = []
-    settings: dict[str, Any] = {}
+    settings: list = []
     figures: dict[str, float] = {}
     has_summary = False
-    try:
-        with opened(found) as folder:
-            _read(folder, "config.toml", problems, lambda: settings.update(_config(folder)))
-            if found.stamp[1] is not None:
-                _read(folder, "metrics.jsonl", problems, lambda: figures.update(_last_figures(folder)))
-            if found.stamp[2] is not None:
-                has_summary = _read(folder, "summary.json", problems, lambda: _summary(folder, settings, figures))
-    except OSError as error:
-        problems.append(f"the folder cannot be read: {error.strerror}")
+    _read("config.toml", problems, lambda: settings.extend(reader.read(_text(folder, "config.toml"))))
+    if found.stamp[1] is not None:
+        _read("metrics.jsonl", problems, lambda: figures.update(_last_figures(folder)))
+    if found.stamp[2] is not None:
+        summary: dict[str, Any] = {}
+        has_summary = _read("summary.json", problems, lambda: summary.update(_summary(folder)))
+        settings += [reader.make(x, summary[x]) for x in _SUMMARY_TEXTS if isinstance(summary.get(x), str)]
+        figures |= samples.figures_of({x: summary[x] for x in _SUMMARY_FIGURES if x in summary})
     return OneRun(settings, figures, has_summary, "; ".join(problems) or None)
 
 
-def status_of(found: Found, has_summary: bool, problem: str | None) -> str:
-    """Whether it is finished, live (a process holds its lock), interrupted, or broken: something cannot be read."""
+def status_of(folder: int, has_summary: bool, problem: str | None) -> str:
+    """Whether the run in an open folder is finished, live (a process holds its lock), interrupted, or broken: something
+    of it cannot be read."""
     if problem is not None:
         return BROKEN
-    if has_summary:
-        return FINISHED
-    try:
-        with opened(found) as folder:
-            return LIVE if is_locked(folder) else INTERRUPTED
-    except OSError:
-        return INTERRUPTED
+    return FINISHED if has_summary else LIVE if is_locked(folder) else INTERRUPTED
 
 
-def _read(folder: int, name: str, problems: list[str], reading) -> bool:
+def _read(name: str, problems: list[str], reading) -> bool:
     try:
         reading()
         return True
@@ -73,14 +67,14 @@ def _read(folder: int, name: str, problems: list[str], reading) -> bool:
     return False
 
 
-def _config(folder: int) -> dict[str, Any]:
-    return settings_in(read_small(folder, "config.toml", _MAX_BYTES).decode())
+def _text(folder: int, name: str) -> str:
+    return read_small(folder, name, _MAX_BYTES).decode()
 
 
 def _last_figures(folder: int) -> dict[str, float]:
     """The latest value of each figure, found in the last lines."""
     with opened_file(folder, "metrics.jsonl") as (descriptor, size):
-        lines = samples.last_lines(descriptor, size)
+        lines = samples.last_lines(descriptor, size, _TAIL_LINES)
     figures: dict[str, float] = {}
     is_record = False
     for line in lines:
@@ -94,12 +88,11 @@ def _last_figures(folder: int) -> dict[str, float]:
     return figures
 
 
-def _summary(folder: int, settings: dict[str, Any], figures: dict[str, float]) -> None:
-    summary = json.loads(read_small(folder, "summary.json", _MAX_BYTES))
+def _summary(folder: int) -> dict[str, Any]:
+    summary = json.loads(_text(folder, "summary.json"))
     if not isinstance(summary, dict):
         raise ValueError("it is no JSON object")
-    settings |= {x: summary[x] for x in _SUMMARY_TEXTS if isinstance(summary.get(x), str)}
-    figures |= samples.figures_of({x: summary[x] for x in _SUMMARY_FIGURES if x in summary})
+    return summary
 
 
 def curves(found: Found, count: int, per_group: int = 3) -> dict[str, list[float | None]]:

@@ -196,14 +196,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(collection: Collection, host: str, listener: socket.socket) -> None:
-    """Answers until Ctrl-C or SIGTERM."""
+def make_server(collection: Collection, host: str):
+    """A uvicorn.Server of the page: `run(sockets=[listener])` answers until its `should_exit`, Ctrl-C or SIGTERM."""
     import uvicorn
 
     config = uvicorn.Config(
         make_app(collection, host), log_level="warning", access_log=False, ws="none", lifespan="off"
     )
+    return uvicorn.Server(config)
+
+
+def serve(collection: Collection, host: str, listener: socket.socket) -> None:
+    """Answers until Ctrl-C or SIGTERM."""
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        make_server(collection, host).run(sockets=[listener])
     finally:
         collection.close()
