@@ -35,12 +35,17 @@ SWEEP = 100  # runs of an experiment
 def rests() -> list[str]:
     """The ends of a hundred lines of metrics, which together with their beginnings are as long as real ones."""
     source = random.Random(0)
-    names = ("bad_reward_rows bad_rows clip_fraction entropy grad_norm kl loss policy_loss rewards skipped_updates "
-             "state_evictions state_inserts value_clip_fraction value_loss learning_rate entropy_coef state_set_size "
-             "priority_min priority_mean priority_max priority_p10 priority_p50 priority_p90 state_age_p10 state_age_p50 "
-             "state_age_p90 state_time_p10 state_time_p50 state_time_p90 state_repeats restarted_share").split()  # fmt: skip
+    names = (
+        "bad_reward_rows", "bad_rows", "clip_fraction", "entropy", "grad_norm", "kl", "loss", "policy_loss",
+        "rewards", "skipped_updates", "state_evictions", "state_inserts", "value_clip_fraction", "value_loss",
+        "learning_rate", "entropy_coef", "state_set_size", "priority_min", "priority_mean", "priority_max",
+        "priority_p10", "priority_p50", "priority_p90", "state_age_p10", "state_age_p50", "state_age_p90",
+        "state_time_p10", "state_time_p50", "state_time_p90", "state_repeats", "restarted_share",
+    )  # fmt: skip
     others = {"restarted_episodes": 10, "restarted_perf": None, "warmup_steps": 262144, "warmup_rewards": 64}
-    lines = [{"episodes": source.randrange(1, 500), **{x: source.random() for x in names}, **others} for _ in range(100)]
+    lines = []
+    for _ in range(100):
+        lines.append({"episodes": source.randrange(1, 500), **{x: source.random() for x in names}, **others})
     return [json.dumps(x)[1:] for x in lines]
 
 
@@ -78,12 +83,12 @@ def make_runs(folder: Path, runs: int, lines: int) -> None:
 
 def opening(folder: Path) -> dict[str, float]:
     """Seconds of a new collection until the page's answer is made."""
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     collection = Collection(roots_of([folder]))
     collection.refresh()
-    looked = time.perf_counter()
     answer = collection.changes()
-    return {"seconds": time.perf_counter() - start, "reading": looked - start, "megabytes": len(answer) / 1e6}
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - used
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "megabytes": len(answer) / 1e6}
 
 
 def in_browser(folder: Path, port: int = 8499) -> dict[str, float]:
@@ -140,13 +145,17 @@ def main() -> None:
         "lines": arguments.lines,
         "first_seconds": [round(x["seconds"], 3) for x in first],
         "later_seconds": [round(x["seconds"], 3) for x in later],
+        "first_cpu_seconds": [round(x["cpu_seconds"], 3) for x in first],
+        "later_cpu_seconds": [round(x["cpu_seconds"], 3) for x in later],
+        "load_average": os.getloadavg()[0],
         "answer_megabytes": round(first[0]["megabytes"], 1),
         "machine": machine(),
     }
     if arguments.browser:
         result |= {name: round(x, 2) for name, x in in_browser(arguments.folder).items()}
     print(json.dumps(result, indent=1))
-    print(f"median: {statistics.median(result['first_seconds'])} s, later {statistics.median(result['later_seconds'])} s")
+    medians = [statistics.median(result[name]) for name in ("first_seconds", "later_seconds")]
+    print(f"medians: {medians[0]} s the first time, {medians[1]} s later")
     write_atomically(PATH, json.dumps(result, indent=1) + "\n")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from typing import Any
 
 from pufferjax.constellation import samples
@@ -10,6 +11,7 @@ from pufferjax.constellation.config_text import ConfigReader
 from pufferjax.constellation.folders import Found, opened, opened_file, read_small
 from pufferjax.runs.files import is_locked
 
+_NULL = re.compile(rb'"\w+": null')
 _TAIL_LINES = 3  # in which the latest value of a figure is looked for
 _MAX_BYTES = 1 << 20  # of config.toml and summary.json
 _SUMMARY_TEXTS = ("stopped_by", "pufferjax", "jax", "machine")
@@ -76,13 +78,14 @@ def _last_figures(folder: int) -> dict[str, float]:
     with opened_file(folder, "metrics.jsonl") as (descriptor, size):
         lines = samples.last_lines(descriptor, size, _TAIL_LINES)
     figures: dict[str, float] = {}
-    is_record = False
+    is_record, unknown = False, None
     for line in lines:
+        if unknown is not None and all(x in line for x in unknown):  # null there, too
+            continue
         record = samples.record_of(line)
         if record is not None:
             is_record, figures = True, record | figures
-            if b": null" not in line:  # no figure is to be looked for further up
-                break
+            unknown = set(_NULL.findall(line)) if unknown is None else {x for x in unknown if x in line}
     if lines and not is_record:
         raise ValueError("its last lines are no JSON objects")
     return figures

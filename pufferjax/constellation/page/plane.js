@@ -34,6 +34,9 @@ export class Plane {
     const placed = (axis, values) => Float64Array.from(values, (value) => place(axis.categories ? "linear" : axis.scale, value));
     this.px = points ? placed(x, points.x) : new Float64Array();
     this.py = points ? placed(y, points.y) : new Float64Array();
+    this.px.forEach((_, i) => {
+      if (Number.isNaN(this.px[i] + this.py[i])) this.px[i] = this.py[i] = NaN; // nor do the axes reach for it
+    });
     this.placedLines = this.content.lines.map((line) => ({ ...line, x: placed(x, line.x), y: placed(y, line.y) }));
     this.placedBands = this.content.bands.map((band) => ({
       ...band, x: placed(x, band.x), low: placed(y, band.low), high: placed(y, band.high),
