@@ -55,7 +55,7 @@ def remove_leftovers(folder: Path) -> None:
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Around the work of the one process that may write to `folder`; the system frees it when that process dies.
 
-    If another one is at it, raises BlockingIOError or, with `wait`, waits. Where there are no such locks it does
+    If another one is at it, raises BlockingIOError, after a tenth of a second, or, with `wait`, waits. Where there are no such locks it does
     nothing.
     """
     descriptor = os.open(folder, os.O_RDONLY)

@@ -38,6 +38,7 @@ SMALL = {
     ("eval",): "--episodes 16",
     ("play",): "",
     ("states",): "",
+    ("constellation",): "",
     ("envs",): "",
     ("doctor",): "",
     ("bench", "envs"): "--num-envs 64 --num-steps 8 --walk-steps 64 --repeats 2",

@@ -14,6 +14,7 @@ COMMANDS = [
     ["eval"],
     ["play"],
     ["states"],
+    ["constellation"],
     ["doctor"],
     *(["bench", name] for name in ("envs", "train", "ops", "startup", "gpu")),
 ]
