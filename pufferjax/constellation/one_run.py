@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 from typing import Any
 
 from pufferjax.constellation import samples
@@ -11,7 +10,6 @@ from pufferjax.constellation.config_text import ConfigReader
 from pufferjax.constellation.folders import Found, opened, opened_file, read_small
 from pufferjax.runs.files import is_locked
 
-_NULL = re.compile(rb'"\w+": null')
 _TAIL_LINES = 3  # in which the latest value of a figure is looked for
 _MAX_BYTES = 1 << 20  # of config.toml and summary.json
 _SUMMARY_TEXTS = ("stopped_by", "pufferjax", "jax", "machine")
@@ -78,15 +76,15 @@ def _last_figures(folder: int) -> dict[str, float]:
     with opened_file(folder, "metrics.jsonl") as (descriptor, size):
         lines = samples.last_lines(descriptor, size, _TAIL_LINES)
     figures: dict[str, float] = {}
-    is_record, unknown = False, None
+    unknown: list[bytes] | None = None  # how those that are null are written
     for line in lines:
         if unknown is not None and all(x in line for x in unknown):  # null there, too
             continue
-        record = samples.record_of(line)
-        if record is not None:
-            is_record, figures = True, record | figures
-            unknown = set(_NULL.findall(line)) if unknown is None else {x for x in unknown if x in line}
-    if lines and not is_record:
+        table = samples.table_of(line)
+        if table is not None:
+            figures = samples.figures_of(table) | figures
+            unknown = [f'"{name}": null'.encode() for name, value in table.items() if value is None]
+    if lines and unknown is None:
         raise ValueError("its last lines are no JSON objects")
     return figures
 

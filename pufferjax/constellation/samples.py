@@ -22,11 +22,17 @@ Record = dict[str, float]
 
 def record_of(line: bytes) -> Record | None:
     """The figures of a line, None if it is no JSON object."""
+    table = table_of(line)
+    return None if table is None else figures_of(table)
+
+
+def table_of(line: bytes) -> dict[str, Any] | None:
+    """What a line holds, None if it is no JSON object."""
     try:
         table = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return figures_of(table) if isinstance(table, dict) else None
+    return table if isinstance(table, dict) else None
 
 
 def figures_of(table: Mapping[str, Any]) -> Record:

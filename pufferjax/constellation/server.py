@@ -118,7 +118,7 @@ def make_app(collection: Collection, host: str):
         return refused(404, "no such picture")
 
     async def post_curves(request: Request) -> Response:
-        """{ids, figure} -> {id: curve}; POST, since ten thousand ids are no address."""
+        """{ids, figure, total: curves in all} -> {id: curve}; POST, since ten thousand ids are no address."""
         from starlette.concurrency import run_in_threadpool
 
         body = b""
@@ -128,11 +128,13 @@ def make_app(collection: Collection, host: str):
                 return refused(413, "too long")
         try:
             asked = json.loads(body)
-            ids, figure = asked["ids"], asked["figure"]
+            ids, figure, total = asked["ids"], asked["figure"], int(asked.get("total", 0))
             assert isinstance(figure, str) and isinstance(ids, list) and all(isinstance(x, str) for x in ids)
-        except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
-            return refused(400, "expected {ids: [id], figure: name}")
-        return answer(await run_in_threadpool(lambda: json.dumps(_curves(collection, ids, figure))), "application/json")
+        except (ValueError, KeyError, TypeError, AssertionError, OverflowError, RecursionError):
+            return refused(400, "expected {ids: [id], figure: name, total: number}")
+        return answer(
+            await run_in_threadpool(lambda: json.dumps(_curves(collection, ids, figure, total))), "application/json"
+        )
 
     routes = [
         Route("/", get_page),
@@ -145,9 +147,9 @@ def make_app(collection: Collection, host: str):
     return _OnlyFor(Starlette(routes=routes), host)
 
 
-def _curves(collection: Collection, ids: list[str], figure: str) -> dict[str, Any]:
+def _curves(collection: Collection, ids: list[str], figure: str, total: int) -> dict[str, Any]:
     """The curves of a figure; the more runs the fewer points of each."""
-    count = max(10, min(_CURVE_POINTS, _POINTS_OF_ALL // max(len(ids), 1)))
+    count = max(10, min(_CURVE_POINTS, _POINTS_OF_ALL // max(len(ids), total, 1)))
     curves = {}
     for name in ids:
         found = collection.find(name)

@@ -55,8 +55,8 @@ def remove_leftovers(folder: Path) -> None:
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Around the work of the one process that may write to `folder`; the system frees it when that process dies.
 
-    If another one is at it, raises BlockingIOError, after a tenth of a second, or, with `wait`, waits. Where there are no such locks it does
-    nothing.
+    If another one is at it, raises BlockingIOError, after a tenth of a second, or, with `wait`, waits. Where there are
+    no such locks it does nothing.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

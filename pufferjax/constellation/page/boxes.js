@@ -13,7 +13,10 @@ const MAX_SETTINGS = 60;
 export function groupsOf(values, isNumeric) {
   const places = values.map((_, i) => i).filter((i) => values[i] !== null);
   const byValue = new Map();
-  for (const i of places) byValue.set(values[i], [...(byValue.get(values[i]) ?? []), i]);
+  for (const i of places) {
+    if (byValue.has(values[i])) byValue.get(values[i]).push(i);
+    else byValue.set(values[i], [i]);
+  }
   if (!isNumeric || byValue.size <= MAX_VALUES) {
     const groups = [...byValue].map(([value, members]) => ({ value, label: isNumeric ? format(value) : String(value), members }));
     if (isNumeric) return groups.sort((a, b) => a.value - b.value);

@@ -6,6 +6,7 @@ import { Plane } from "./plane.js";
 
 const GRID = 120; // points of a mean
 const MAX_EXPERIMENTS = 24;
+const AT_ONCE = 500; // curves in a question
 
 function at(curve, x) {
   let low = 0;
@@ -70,19 +71,28 @@ export class Curves {
     const names = store.curveFigures();
     const chosen = this.isChosen ? this.figure.value : names.find((name) => name === "perf" && store.factsOf("figure:perf").count) ?? "episode_return";
     const figure = fillSelect(this.figure, { "": names.map((name) => [name, name]) }, chosen);
-    const shown = this.app.shown();
-    const rows = shown.map((number) => store.rows[number]);
+    const groups = new Map(); // experiment -> rows, of those with the most
+    for (const number of this.app.shown()) {
+      const row = store.rows[number];
+      if (groups.has(row.experiment)) groups.get(row.experiment).push(row);
+      else groups.set(row.experiment, [row]);
+    }
+    const largest = [...groups.values()].sort((a, b) => b.length - a.length).slice(0, MAX_EXPERIMENTS);
+    this.left = groups.size - largest.length;
+    const rows = largest.flat();
     const missing = rows.filter((row) => {
       const known = this.curves.get(row.id);
       return !known || known.figure !== figure || known.change !== row.change;
     });
-    if (missing.length && figure) {
-      const changes = missing.map((row) => row.change);
-      this.note.textContent = `reading ${missing.length} curves`;
-      const got = await source.curves(missing.map((row) => row.id), figure);
-      missing.forEach((row, i) => this.curves.set(row.id, { figure, change: changes[i], curve: got[row.id] }));
+    for (let start = 0; start < missing.length; start += AT_ONCE) {
+      const some = missing.slice(start, start + AT_ONCE);
+      const changes = some.map((row) => row.change);
+      this.note.textContent = `reading ${missing.length - start} curves`;
+      const got = await source.curves(some.map((row) => row.id), figure, rows.length);
+      some.forEach((row, i) => this.curves.set(row.id, { figure, change: changes[i], curve: got[row.id] }));
+      if (this.app.view !== this || this.app.isDrawAsked) return; // something else is to be drawn
     }
-    if (this.app.view === this) this.#show(figure, rows);
+    this.#show(figure, rows);
   }
 
   #show(figure, rows) {
@@ -91,10 +101,11 @@ export class Curves {
       const curve = this.curves.get(row.id)?.curve;
       if (!curve?.values.length) continue;
       const points = { x: curve[this.x.value], values: curve.values };
-      experiments.set(row.experiment, [...(experiments.get(row.experiment) ?? []), points]);
+      if (experiments.has(row.experiment)) experiments.get(row.experiment).push(points);
+      else experiments.set(row.experiment, [points]);
     }
     const categories = this.app.store.factsOf("run:experiment").categories ?? [];
-    const sorted = [...experiments].sort((a, b) => b[1].length - a[1].length).slice(0, MAX_EXPERIMENTS);
+    const sorted = [...experiments].sort((a, b) => b[1].length - a[1].length);
     const [lines, bands, legend] = [[], [], []];
     for (const [name, curves] of sorted) {
       const color = colorOfNumber(Math.max(0, categories.indexOf(name)));
@@ -112,9 +123,8 @@ export class Curves {
       x: { scale: "linear", label, categories: null }, y: { scale: this.scale.value, label: figure, categories: null },
       lines, bands, what,
     });
-    const left = experiments.size - sorted.length;
     this.note.textContent =
       `${what}; line: mean between the quartiles of its runs, where at least half of them have got; band: the quartiles` +
-      (left > 0 ? `; ${left} experiments with fewer runs are not drawn` : "");
+      (this.left ? `; ${this.left} experiments with fewer runs are not drawn` : "");
   }
 }

@@ -17,9 +17,9 @@ class Server {
     return this.#json(`/api/run/${encodeURIComponent(id)}`);
   }
 
-  // {id: {step, seconds, values} or null}
-  curves(ids, figure) {
-    return this.#json("/api/curves", { method: "POST", body: JSON.stringify({ ids, figure }) });
+  // {id: {step, seconds, values} or null}; of so many in all
+  curves(ids, figure, total) {
+    return this.#json("/api/curves", { method: "POST", body: JSON.stringify({ ids, figure, total }) });
   }
 
   image(id, image) {
