@@ -22,7 +22,7 @@ from pufferjax.runs.files import write_atomically
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "constellation.png"
 STEPS = 1_500_000
-COLORS = 96
+COLORS = 224
 BEST = Path("with the state set") / "rate-0.015-seed-0"
 
 

@@ -105,7 +105,8 @@ def curves(found: Found, count: int, per_group: int = 3) -> dict[str, list[float
 def curve(found: Found, name: str, count: int) -> dict[str, list[float | None]]:
     """The curve of one figure, with `step` and `seconds` of its points; those without the figure left out. OSError."""
     with opened(found) as folder, opened_file(folder, "metrics.jsonl") as (descriptor, size):
-        groups = samples.spread_groups(descriptor, size, count, 1 if size > 64 * 1024 * count else 3)
+        read = samples.some_of(("step", "wall_seconds", "episodes", name))
+        groups = samples.spread_groups(descriptor, size, count, 3, read)
     points = [
         (samples.mean(x[-1:], "step"), samples.mean(x[-1:], "wall_seconds"), samples.rounded(samples.mean(x, name)))
         for x in groups

@@ -4,11 +4,12 @@ A line is a record if it is a JSON object; of a record, figures are what is a fi
 under `name.key`. All else is passed over.
 """
 
+import contextlib
 import itertools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 EPISODE_MEANS = frozenset({"perf", "score", "episode_return", "episode_length"})  # means over `episodes` each
@@ -35,6 +36,31 @@ def table_of(line: bytes) -> dict[str, Any] | None:
     return table if isinstance(table, dict) else None
 
 
+def some_of(names: Sequence[str]) -> Callable[[bytes], Record | None]:
+    """`record_of` that makes records of these figures alone, many times as quickly where a line is plain."""
+    keys = [(name, json.dumps(name).encode() + b": ") for name in names]
+
+    def some(line: bytes) -> Record | None:
+        # In one object without an escape nothing but a key looks like one, if all are written as json.dumps does.
+        is_object = line[:1] == b"{" and line[-1:] == b"}" and line.count(b"{") == 1
+        if not is_object or b"\\" in line or line.count(b'":') != line.count(b'": '):
+            record = record_of(line)
+            return None if record is None else {name: record[name] for name in names if name in record}
+        record = {}
+        for name, key in keys:
+            start = line.find(key)
+            if start >= 0:
+                start += len(key)
+                end = line.find(b",", start)
+                with contextlib.suppress(ValueError):  # null, or no number
+                    value = float(line[start:end])
+                    if math.isfinite(value):
+                        record[name] = value
+        return record
+
+    return some
+
+
 def figures_of(table: Mapping[str, Any]) -> Record:
     figures: Record = {}
     for name, value in table.items():
@@ -59,13 +85,16 @@ def last_lines(descriptor: int, size: int, count: int = 6) -> list[bytes]:
         length *= 8
 
 
-def spread_groups(descriptor: int, size: int, count: int, per_group: int) -> list[list[Record]]:
+def spread_groups(
+    descriptor: int, size: int, count: int, per_group: int, read: Callable[[bytes], Record | None] = record_of
+) -> list[list[Record]]:
     """At most `count` groups of neighbouring records, evenly spaced from the first to the last one.
 
-    Of a short file all records, in equal groups; of a long one up to `per_group` records each.
+    Of a short file all records, in equal groups; of a long one up to `per_group` records each. read: `record_of`, or
+    what `some_of` returns.
     """
     if size <= _WHOLE:
-        records = [x for x in map(record_of, os.pread(descriptor, size, 0).split(b"\n")[:-1]) if x is not None]
+        records = [x for x in map(read, os.pread(descriptor, size, 0).split(b"\n")[:-1]) if x is not None]
         if len(records) <= count:
             return [[x] for x in records]
         bounds = [round(i * len(records) / count) for i in range(count + 1)]
@@ -76,10 +105,10 @@ def spread_groups(descriptor: int, size: int, count: int, per_group: int) -> lis
         if start <= last_start:
             continue
         last_start = start
-        records = [x for x in map(record_of, lines[:per_group]) if x is not None]
+        records = [x for x in map(read, lines[:per_group]) if x is not None]
         if records:
             groups.append(records)
-    records = [x for x in map(record_of, last_lines(descriptor, size, per_group)[::-1]) if x is not None]
+    records = [x for x in map(read, last_lines(descriptor, size, per_group)[::-1]) if x is not None]
     return [*groups, records] if records else groups
 
 

@@ -36,11 +36,15 @@ export function short(value) {
 // [{at, text}] between two coordinates of a scale.
 export function ticksOf(scale, low, high, count = 6) {
   if (!(high > low)) return [{ at: low, text: short(valueAt(scale, low)) }];
-  if (scale === "log" && high - low >= 1) {
+  if (scale === "log") {
     const step = Math.max(1, Math.ceil((high - low) / count));
     const ticks = [];
-    for (let at = Math.ceil(low); at <= high; at += step) ticks.push({ at, text: short(10 ** at) });
-    return ticks;
+    for (let at = Math.floor(low); at <= high; at += step) {
+      const factors = high - low < 1 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : high - low < count / 2 ? [1, 2, 5] : [1];
+      for (const factor of factors) ticks.push({ at: at + Math.log10(factor), text: short(factor * 10 ** at) });
+    }
+    const inside = ticks.filter(({ at }) => at >= low && at <= high);
+    if (inside.length >= 2) return inside;
   }
   if (scale === "logit") {
     const values = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999];

@@ -53,7 +53,7 @@ export class Scatter {
       marker: { size: kept.length > 2000 ? 2.5 : 5, color: colors, opacity: 0.9, line: { width: 0 } },
     };
     const [text, line] = [cssColor("--text"), cssColor("--line")];
-    const scene = { aspectmode: "cube", bgcolor: "rgba(0,0,0,0)", uirevision: "kept" };
+    const scene = { aspectmode: "cube", bgcolor: "rgba(0,0,0,0)", uirevision: "kept", camera: { eye: { x: 1.5, y: 1.5, z: 0.9 } } };
     ["x", "y", "z"].forEach((name, at) => {
       const { categories, scale, label } = axes[at];
       const [low, high] = extent(data[at]) ?? [0, 1];

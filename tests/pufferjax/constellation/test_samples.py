@@ -93,6 +93,18 @@ def test_bad_lines_are_passed_over(opened, content, expected):
     assert [x for group in groups for x in group] == expected[::-1]
 
 
+@pytest.mark.parametrize("line", [
+    b'{"step": 3, "perf": 0.25, "episodes": 7, "x": null}', b'{"perf": -1.5e-3}', b'{"perf": null, "step": 1}', b"{}",
+    b'{"perf": NaN, "step": Infinity}', b'{"perf": "0.5", "step": true}', b'{"perf": [1, 2], "step": 2}', b'{"step": 1',
+    b'{"a": "\\"perf\\": 3", "step": 1}', b'{"a": {"perf": 3}, "step": 1}', b'[{"perf": 3}]', b'{"perf":0.5, "step":2}',
+])  # fmt: skip
+def test_some_figures_of_a_line_are_those_of_the_line(line):
+    names = ("step", "perf", "episodes")
+    whole = samples.record_of(line)
+    expected = None if whole is None else {x: whole[x] for x in names if x in whole}
+    assert samples.some_of(names)(line) == expected
+
+
 def test_a_file_of_one_endless_line_is_not_read_whole(opened, monkeypatch):
     read = []
     pread = os.pread
