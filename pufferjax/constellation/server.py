@@ -21,7 +21,7 @@ SCRIPTS = (  # each after those it imports
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 MAX_IMAGE_BYTES = 32 << 20
 _CURVE_POINTS = 200
-_POINTS_OF_ALL = 100_000  # of all curves of an answer together
+_POINTS_OF_ALL = 50_000  # of all curves of an answer together
 # Of no characters: Plotly makes a style element without any, and puts rules into it by the script it is.
 EMPTY = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 _HEADERS = {
