@@ -50,7 +50,8 @@ def test_runs_at_any_depth_with_the_folder_above_as_experiment(tmp_path, make_ru
     assert trial["settings"]["ppo.learning_rate"] == 0.002
     assert trial["settings"]["environment"] == "maze" and trial["settings"]["env.size"] == 9
     assert trial["settings"]["stopped_by"] == "total_steps"
-    assert trial["settings"]["ppo.bootstrap"] is True and trial["settings"]["state_set.min_states"] == 1
+    ones = [trial["settings"][x] for x in ("ppo.bootstrap", "state_set.min_states", "ppo.rho_clip")]
+    assert ones == [True, 1, 1.0] and [type(x) for x in ones] == [bool, int, float]
     assert trial["figures"]["step"] == 7000 and trial["figures"]["evaluation.perf"] == 1.0
     assert trial["figures"]["train_seconds"] == 3.5
     assert found[f"{base}/sweeps/lr/trial-0008", "seed-1"]["settings"]["seed"] == 1
