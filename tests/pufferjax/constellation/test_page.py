@@ -168,7 +168,7 @@ def check_table_and_run(browser):
     browser.wait_for("document.querySelector('.images img')?.naturalWidth === 1")
     flow = browser.ask("[...document.querySelectorAll('[data-figure]')].map((x) => x.textContent)")
     assert "2k steps/s" in flow and "500 ms per epoch" in flow and "4 inserted per epoch" in flow
-    assert "25 % of the environments" in flow and "3 rewards per epoch" in flow
+    assert "25 % of environments" in flow and "3 rewards per epoch" in flow
     # No time of a stage was written, and none is shown.
     assert set(browser.ask("[...document.querySelectorAll('[data-stage]')].map((x) => x.textContent)")) == {""}
 
