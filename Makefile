@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard xla_ops/*/*.cc xla_ops/*/*.h xla_ops/*/*.cu envs/*/*.cc envs/*/*.h envs/*/*.cu envs/*/*.cuh)
 NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.cc)
 
-.PHONY: demo test test-newest test-suites test-gpu nightly arm sanitize docs lint format cuda wheel gpu-wheel clean
+.PHONY: demo test test-newest test-suites test-gpu nightly arm sanitize test-page constellation-picture docs lint format cuda wheel gpu-wheel clean
 
 demo: $(VENV)/.installed  ## the same learner with and without the state set, about three minutes: curves, numbers, a GIF
 	$(BIN)/python experiments/demo.py
@@ -69,6 +69,14 @@ endef
 $(VENV)/.installed: pyproject.toml Makefile .ci/install.py $(NATIVE)
 	@$(PYTHON) .ci/install.py $(VENV) test
 	@touch $@
+
+test-page: $(VENV)/.installed  ## the page of `pufferjax constellation` in a headless Chromium (Debian: chromium)
+	$(BIN)/python -m pytest -rs $(PYTEST_ARGS) tests/pufferjax/constellation/test_page.py
+
+PICTURE_RUNS ?= build/constellation
+
+constellation-picture: $(VENV)/.installed  ## docs/constellation.png, from runs that take some minutes
+	$(BIN)/python experiments/constellation_picture.py --folder $(PICTURE_RUNS)
 
 $(VENV)/.docs: $(VENV)/.installed
 	@$(PYTHON) .ci/install.py --packages $(VENV) docs

@@ -19,9 +19,10 @@ ROOMS = {
     "runs": {"core"},
     "watch": {"core", "runs"},
     "export": {"core", "runs"},
+    "constellation": {"core", "runs"},
     "bench": {"core", "runs", "presets"},
     "presets": set(),
-    "cli": {"core", "runs", "watch", "export", "bench", "presets"},
+    "cli": {"core", "runs", "watch", "export", "constellation", "bench", "presets"},
 }
 PUBLIC = ("pufferjax.envs", "pufferjax.xla_ops")
 

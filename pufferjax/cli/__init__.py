@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pufferjax.cli import streams
 from pufferjax.cli.refusals import Exit, fail
 
-COMMANDS = ("train", "eval", "play", "states", "export", "envs", "bench", "doctor")
+COMMANDS = ("train", "eval", "play", "states", "export", "constellation", "envs", "bench", "doctor")
 
 
 def _command(name: str):

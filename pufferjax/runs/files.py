@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,14 +55,14 @@ def remove_leftovers(folder: Path) -> None:
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Around the work of the one process that may write to `folder`; the system frees it when that process dies.
 
-    If another one is at it, raises BlockingIOError or, with `wait`, waits. Where there are no such locks it does
-    nothing.
+    If another one is at it, raises BlockingIOError, after a tenth of a second, or, with `wait`, waits. Where there are
+    no such locks it does nothing.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         if fcntl is not None:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                _lock(descriptor, wait)
             except BlockingIOError:
                 raise BlockingIOError(f"{folder} is in use by another process") from None
             except OSError:  # some network file systems
@@ -69,3 +70,27 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, wait: bool) -> None:
+    if not wait:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:  # perhaps by `is_locked`, which has done so for some microseconds
+            time.sleep(0.1)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def is_locked(folder: int) -> bool:
+    """Whether a process is inside `locked` of this open folder. False where there are no such locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # some network file systems
+        return False
+    fcntl.flock(folder, fcntl.LOCK_UN)
+    return False

@@ -39,6 +39,7 @@ SMALL = {
     ("play",): "",
     ("states",): "",
     ("export",): "",
+    ("constellation",): "",
     ("envs",): "",
     ("doctor",): "",
     ("bench", "envs"): "--num-envs 64 --num-steps 8 --walk-steps 64 --repeats 2",

@@ -15,6 +15,7 @@ COMMANDS = [
     ["play"],
     ["states"],
     ["export"],
+    ["constellation"],
     ["doctor"],
     *(["bench", name] for name in ("envs", "train", "ops", "startup", "gpu")),
 ]

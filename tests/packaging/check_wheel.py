@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 PROGRAMS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "cmake", "ninja", "make", "nvcc", "ld")
+PAGE = tuple(f"pufferjax/constellation/page/{name}" for name in ("index.html", "app.css", "app.js", "data_flow.svg"))
 SOURCES = (".cc", ".cu", ".cuh", ".h", "CMakeLists.txt")
 
 
@@ -25,7 +26,7 @@ def check_contents(wheel: Path) -> bool:
         names = archive.namelist()
         stripped = [name for name in names if name.endswith(SOURCES)]
         assert not stripped, f"sources in the wheel: {stripped[:5]}"
-        for part in ("pufferjax/py.typed", "pufferjax/presets/maze.toml", "pufferjax/envs/__init__.py"):
+        for part in ("pufferjax/py.typed", "pufferjax/presets/maze.toml", "pufferjax/envs/__init__.py", *PAGE):
             assert part in names, f"{part} is not in the wheel"
         assert any(name.startswith("pufferjax/xla_ops/_cpu.") for name in names), "no native module in the wheel"
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, {len(names)} files; the native modules, unpacked:")

@@ -236,7 +236,7 @@ def test_read_only_directory(capsys, tiny_flags):
     ("arguments", "message"),
     [
         ([], ""),
-        (["trane"], "unknown command 'trane'; valid are train, eval, play, states, envs, bench, doctor"),
+        (["trane"], "unknown command 'trane'; valid are train, eval, play, states, export, constellation, envs, bench, doctor"),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze"),
         (["envs", "maze"], "takes nothing, or one of gymnax:,"),
