@@ -20,7 +20,7 @@ _STATUS = {"SIGINT": 130, "SIGTERM": 143}
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """Besides these flags, all of `pufferjax train ENV` for every run, and for each of their settings that is to be swept
+    """Besides these flags, all of `pufferjax train ENV` for every run, and for each setting of these that is swept
     `--sweep.SETTING LOW HIGH SCALE`, as `--sweep.ppo.gamma 0.8 0.999 logit`, with a scale out of linear, log, logit,
     pow2 and integer, or `--sweep.SETTING CHOICE CHOICE ...`. What the preset's [sweep] says is swept besides."""
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-_STEPS, _STEP_SIZE = 100, 0.05
+_STEPS, _STEP_SIZE = 50, 0.1
 _NOISE, _NOISE_SPREAD = 0.01, 0.5  # median of the noise's variance, and the spread of its logarithm
 _SMALLEST = 16  # points that a program is made for; others have a power of two of them
 
@@ -44,28 +44,52 @@ def _raw(value):
 
 
 def _kernel(parameters: Parameters, a, b):
-    lengths = _positive(parameters.lengths)
-    difference = (a[:, None] - b[None]) / lengths
-    squared = jnp.sum(difference**2, -1)
-    r = jnp.sqrt(3 * jnp.maximum(squared, 1e-12))  # the root has no derivative at 0
+    u, v = a / _positive(parameters.lengths), b / _positive(parameters.lengths)
+    squared = jnp.sum(u**2, -1)[:, None] + jnp.sum(v**2, -1) - 2 * u @ v.T
+    r = jnp.sqrt(3 * jnp.maximum(squared, 1e-6))  # the root has no derivative at 0
     matern = (1 + r) * jnp.exp(-r)
     return _positive(parameters.scale) * (a @ b.T + _positive(parameters.offset) + matern)
 
 
-def _factor(parameters, x, mask):
+def _covariance(parameters, x, mask):
+    """Of the points that are there; the others are independent of all, with variance 1."""
     both = mask[:, None] & mask[None]
     diagonal = jnp.where(mask, _positive(parameters.noise) + 1e-4, 1.0)
-    return jnp.linalg.cholesky(jnp.where(both, _kernel(parameters, x, x), 0.0) + jnp.diag(diagonal))
+    return jnp.where(both, _kernel(parameters, x, x), 0.0) + jnp.diag(diagonal)
+
+
+def _solved(covariance, y):
+    """(inverse, weights inverse @ y, logarithm of the determinant)."""
+    factor = jnp.linalg.cholesky(covariance)
+    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(len(y), dtype=y.dtype))
+    return inverse, inverse @ y, 2 * jnp.sum(jnp.log(jnp.diag(factor)))
+
+
+@jax.custom_vjp
+def _unlikeliness(covariance, y):
+    """Negative logarithm of the likelihood, but for a constant. Its derivative is known, and far cheaper than that of
+    the steps by which it is computed."""
+    return _unlikeliness_forward(covariance, y)[0]
+
+
+def _unlikeliness_forward(covariance, y):
+    inverse, weights, log_determinant = _solved(covariance, y)
+    return 0.5 * (y @ weights + log_determinant), (inverse, weights)
+
+
+def _unlikeliness_backward(saved, bar):
+    inverse, weights = saved
+    return bar * 0.5 * (inverse - jnp.outer(weights, weights)), bar * weights
+
+
+_unlikeliness.defvjp(_unlikeliness_forward, _unlikeliness_backward)
 
 
 def _loss(parameters, x, y, mask):
     """Negative logarithm of the likelihood and of the noise's prior, per point."""
-    factor = _factor(parameters, x, mask)
-    z = jax.scipy.linalg.solve_triangular(factor, y, lower=True)
-    likelihood = 0.5 * jnp.sum(z**2) + jnp.sum(jnp.log(jnp.diag(factor)))
     noise = jnp.log(_positive(parameters.noise))
     prior = noise + 0.5 * ((noise - np.log(_NOISE)) / _NOISE_SPREAD) ** 2
-    return (likelihood + prior) / jnp.sum(mask)
+    return (_unlikeliness(_covariance(parameters, x, mask), y) + prior) / jnp.sum(mask)
 
 
 @jax.jit
@@ -86,8 +110,7 @@ def _fit(x, y, mask):
             return (optax.apply_updates(parameters, updates), state), None
 
         (parameters, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=_STEPS)
-        factor = _factor(parameters, x, mask)
-        return parameters, jax.scipy.linalg.cho_solve((factor, True), centred), mean
+        return parameters, _solved(_covariance(parameters, x, mask), centred)[1], mean
 
     parameters, weights, means = jax.lax.map(one, y)
     return Fitted(x, parameters, weights, means)

@@ -25,13 +25,13 @@ _CENTRES, _CHANGES = 32, 256  # points that are changed, and changes of each
 _REACH = 0.5  # half-width of a change, where a coordinate is 2 wide
 _SWAPPED = 0.25  # probability that a change draws a choice anew
 _TARGETS = (0.16, 0.32, 0.48, 0.64, 0.8, 1.0)  # of cost, from the least met to the most
-_POINTS = 512  # that a process is fitted to at most
+_POINTS = 256  # that a process is fitted to at most
 _LEAST_SPREAD = math.log(1.2)  # of costs; below it they are taken as equal
 
 
 class _Codec:
-    """Values of parameters as coordinates and back: a number is one in [-1, 1], even on its scale, a choice one of 0 or 1
-    for each of them."""
+    """Values of parameters as coordinates and back: a number is one in [-1, 1], even on its scale, a choice as many as
+    there are, all 0 but its own, 1."""
 
     def __init__(self, space: Mapping[str, BaseDistribution]):
         self.space = dict(space)

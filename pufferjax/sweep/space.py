@@ -254,8 +254,8 @@ def make_space(
     fixed: Iterable[str],
     only: Sequence[str],
 ) -> dict[str, Dimension]:
-    """{parameter: dimension}: the preset's lines without those of settings that are `fixed` by a flag of their own, with
-    `flags` laid over them; if `only` names any, those alone. ValueError as `parse_dimension`."""
+    """{parameter: dimension}: the preset's lines, without settings that are `fixed` by a flag of their own, and `flags`
+    laid over them; if `only` names any, those alone. ValueError as `parse_dimension`."""
     lines = {name: ("[sweep] " + name, words) for name, words in preset.items() if name not in set(fixed)}
     lines |= {name: ("--sweep." + name.replace("_", "-"), words) for name, words in flags.items()}
     if unknown := [name for name in only if name not in lines]:
