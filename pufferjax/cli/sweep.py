@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pufferjax.cli.compile_cache import use_compile_cache
 from pufferjax.cli.refusals import Exit, fail, refusals, warn
@@ -44,6 +44,9 @@ class SweepOptions:
     # A run is ended when its score falls below that of so large a part of the runs before, at the same cost; in [0, 1),
     # 0: no run is.
     early_stop_quantile: float = 0.3
+    # So many GPUs, or cores where there are none, for each trial, and as many trials at once as there are devices for.
+    # Default: all of them, one trial at a time.
+    devices_per_trial: int | None = None
     grace_seconds: int = 60  # a worker that has been silent for so long counts as dead, and another has its trial; >= 2
 
 
@@ -60,10 +63,14 @@ def main(argv: list[str]) -> int:
     if "-h" in words or "--help" in words:
         _parse_options(name, ["--help"])
     check_optuna("sweep")
+    from pufferjax.sweep.shares import make_shares
+
     with refusals():
         options, swept, flags = split(name, words)
+        shares = make_shares(options.devices_per_trial)
         plan, start, trials, folder, storage = _begin(name, options, swept, flags)
-    return work(plan, trials, folder, start=(options.trials, start), again="the same command", storage=storage)
+    place = Place(folder, storage, options.grace_seconds, shares)
+    return work(plan, trials, place, start=(options.trials, start), again="the same command")
 
 
 def check_optuna(command: str) -> None:
@@ -122,7 +129,7 @@ def _begin(name: str, options: SweepOptions, swept: dict[str, list[str]], flags:
     folder = _folder(options.runs_dir, plan.name)
     start = preparer.start()
     preparer.check_ends()
-    from pufferjax.sweep.trials import Trials, open_storage
+    from pufferjax.sweep.trials import Trials, open_storage, shown
     from pufferjax.sweep.worker import own_folder
 
     if options.storage is None:
@@ -136,7 +143,7 @@ def _begin(name: str, options: SweepOptions, swept: dict[str, list[str]], flags:
     if stored is None:
         own_folder(folder, plan, write=False)
         stored = Trials.create(storage, plan).plan()
-    plan.check_same(stored, url)
+    plan.check_same(stored, shown(url))
     own_folder(folder, stored)
     return stored, start, Trials(storage, plan.name), folder, url
 
@@ -202,20 +209,37 @@ def _folder(runs_dir: Path, name: str) -> Path:
     return local_path("--runs-dir", runs_dir) / name
 
 
-def work(plan, trials, folder: Path, *, start: tuple[int, dict[str, Any]] | None, again: str, storage: str) -> int:
+class Place(NamedTuple):
+    """Where a worker works."""
+
+    folder: Path  # of the runs
+    storage: str  # its URL
+    grace_seconds: int
+    shares: list[Any]  # of the machine's devices, `pufferjax.sweep.shares.Share`
+
+
+def work(plan, trials, place: Place, *, start: tuple[int, dict[str, Any]] | None, again: str) -> int:
     """A worker's life, in words on stdout.
 
     start: how many trials there are to be, and the first one's parameters; None: another process has said.
     """
     from pufferjax.sweep.report import counts, report
+    from pufferjax.sweep.shares import helpers, take
+    from pufferjax.sweep.trials import shown
     from pufferjax.sweep.worker import StopRequest, Worker
 
+    folder, storage = place.folder, place.storage
     swept = ", ".join(f"{x.name} {' '.join(map(str, x.words()))}" for x in plan.space.values())
-    say(f"sweep {plan.name} of {plan.env}: {swept}\ntrials in {storage}, runs in {folder}")
+    say(f"sweep {plan.name} of {plan.env}: {swept}\ntrials in {shown(storage)}, runs in {folder}")
     with StopRequest() as stop:
         if start is not None:
             trials.enqueue(*start)
-        Worker(trials, plan, parse, folder, say).work(stop)
+        helper = ["sweep-worker", "--storage", storage, "--name", plan.name, "--runs-dir", str(folder.parent)]
+        helper += ["--grace-seconds", str(place.grace_seconds)]
+        if len(place.shares) > 1:
+            take(place.shares[0])
+        with helpers(place.shares[1:], helper, folder / "logs"):
+            Worker(trials, plan, parse, folder, say).work(stop)
     if stop.name is not None:
         warn(f"stopped by {stop.name}; {again} goes on")
         raise Exit(_STATUS[stop.name])

@@ -21,6 +21,9 @@ class WorkerOptions:
     name: str  # of the sweep
     runs_dir: Path = Path("runs")  # the runs go into a folder of the sweep's name in it
     grace_seconds: int = 60  # a worker that has been silent for so long counts as dead: the same for all workers; >= 2
+    # So many GPUs, or cores where there are none, for each trial, and as many trials at once as there are devices for.
+    # Default: all of them, one trial at a time.
+    devices_per_trial: int | None = None
     compile_cache: Flag = None
 
 
@@ -34,10 +37,13 @@ def main(argv: list[str]) -> int:
     with refusals():
         if options.grace_seconds < 2:
             raise ValueError(f"--grace-seconds must be an integer >= 2, got {options.grace_seconds}")
+        from pufferjax.sweep.shares import make_shares
+
+        shares = make_shares(options.devices_per_trial)
         sweep.on_host()
         use_compile_cache(options.compile_cache)
         from pufferjax.runs.paths import local_path
-        from pufferjax.sweep.trials import Trials, open_storage
+        from pufferjax.sweep.trials import Trials, open_storage, shown
         from pufferjax.sweep.worker import own_folder
 
         folder = local_path("--runs-dir", options.runs_dir) / options.name
@@ -49,8 +55,9 @@ def main(argv: list[str]) -> int:
             plan = None
         if plan is None:
             raise fail(
-                f"{options.storage} has no sweep {options.name!r}: pufferjax sweep ENV --storage {options.storage} "
-                f"--name {options.name} begins it"
+                f"{shown(options.storage)} has no sweep {options.name!r}: pufferjax sweep ENV --storage ... --name "
+                f"{options.name} begins it"
             )
         own_folder(folder, plan)
-    return sweep.work(plan, trials, folder, start=None, again="another worker", storage=options.storage)
+    place = sweep.Place(folder, options.storage, options.grace_seconds, shares)
+    return sweep.work(plan, trials, place, start=None, again="another worker")

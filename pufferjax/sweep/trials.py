@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
+import sqlalchemy.engine
 import sqlalchemy.exc
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -45,6 +46,14 @@ def patiently(call: Callable, *arguments, **options):
             pause = min(2 * pause, 5.0)
 
 
+def shown(url: str) -> str:
+    """A storage's URL without the password."""
+    try:
+        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return url
+
+
 def open_storage(url: str, grace_seconds: int) -> RDBStorage:
     """The storage of a URL, made if it is a file that there is not; a worker that is silent for `grace_seconds` counts
     as dead. ValueError, one line, if it cannot be opened."""
@@ -66,10 +75,10 @@ def open_storage(url: str, grace_seconds: int) -> RDBStorage:
         )
     except ImportError as error:
         hint = "; pip install 'pufferjax[postgresql]'" if "postgresql" in url else ""
-        raise ValueError(f"--storage {url}: its driver is not installed ({error}){hint}") from None
+        raise ValueError(f"--storage {shown(url)}: its driver is not installed ({error}){hint}") from None
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise ValueError(f"--storage {url} cannot be opened: {reason}") from None
+        raise ValueError(f"--storage {shown(url)} cannot be opened: {reason}") from None
 
 
 def trial_number(trial: FrozenTrial) -> int:

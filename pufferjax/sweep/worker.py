@@ -20,7 +20,7 @@ from pufferjax.sweep.protein import ProteinSampler
 from pufferjax.sweep.report import trial_line
 from pufferjax.sweep.results import COSTS, RunResult, aggregate, mean_curve, read_result, share_of
 from pufferjax.sweep.run import Metrics, run_child, wait_until_free, why_it_failed
-from pufferjax.sweep.trials import Trials, by_number, is_open, trial_number
+from pufferjax.sweep.trials import Trials, by_number, is_lost, is_open, trial_number
 
 _IDLE = 1.0  # seconds between two looks at the storage, while others work
 
@@ -92,10 +92,12 @@ class Worker:
         """folder: of the sweep's runs."""
         self._trials, self._plan, self._folder, self._say = trials, plan, folder, say
         self._prepare = Preparer(plan, parse)
+        self._said = {number for number, trial in by_number(trials.all()).items() if not is_open(trial)}
 
     def work(self, stop: StopRequest) -> None:
         """Until every trial of the sweep is done, also those that others have now, or `stop` is asked for."""
         while stop.name is None:
+            self._tell_what_is_new()
             self._trials.recover()
             trial = self._trials.claim(lambda number: make_sampler(self._plan, number))
             if trial is not None:
@@ -110,12 +112,16 @@ class Worker:
             told = self._run_alive(trial, stop, lost)
         if told is None and stop.name is not None and not lost.is_set():
             self._trials.give_back(trial)
-        others = self._trials.all()
-        frozen = next(other for other in others if other.number == trial.number)
-        if told:
-            self._say(trial_line(self._plan, frozen, len(by_number(others))))
-        elif told is not None or lost.is_set():
-            self._say(f"trial {trial_number(frozen)} was taken from this worker, which had been silent for too long")
+        if told is False or lost.is_set():
+            self._say("a trial was taken from this worker, which had been silent for too long")
+
+    def _tell_what_is_new(self) -> None:
+        """A line for each trial that is done, whoever did it."""
+        trials = by_number(self._trials.all())
+        for number, trial in trials.items():
+            if number not in self._said and not is_open(trial) and not is_lost(trial):
+                self._said.add(number)
+                self._say(trial_line(self._plan, trial, len(trials)))
 
     def _run_alive(self, trial: Trial, stop: StopRequest, lost: threading.Event) -> bool | None:
         """Whether what it came to could be told; None if it came to nothing here."""
