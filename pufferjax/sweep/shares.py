@@ -72,7 +72,7 @@ def take(share: Share) -> None:
 
 @contextlib.contextmanager
 def helpers(shares: Sequence[Share], arguments: Sequence[str], logs: Path) -> Iterator[None]:
-    """`pufferjax ARGUMENTS`, a process for each share, while entered. Each ends with this process, which waits for it."""
+    """`pufferjax ARGUMENTS`, a process for each share, while entered; each ends with this process, which waits."""
     processes = []
     try:
         for i, share in enumerate(shares, start=1):
