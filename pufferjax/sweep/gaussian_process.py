@@ -13,7 +13,7 @@ import optax
 
 _STEPS, _STEP_SIZE = 50, 0.1
 _NOISE, _NOISE_SPREAD = 0.01, 0.5  # median of the noise's variance, and the spread of its logarithm
-_SMALLEST = 16  # points that a program is made for; others have a power of two of them
+_SMALLEST = 64  # points that a program is made for; others have a power of two of them
 
 
 class Parameters(NamedTuple):

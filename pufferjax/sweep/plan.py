@@ -118,7 +118,7 @@ def setting_of(word: str) -> str:
     return f"{section}{dot}{field.removeprefix('no_')}"
 
 
-def merged_flags(flags: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
-    """The flags with those of `settings` in place of theirs, or behind them."""
-    groups = split_flags(flags) | {name: flag(name, value) for name, value in settings.items()}
+def merged_flags(env: str, flags: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Flags of `pufferjax train ENV` with those of `settings` in place of theirs, or behind them."""
+    groups = split_flags(flags) | {name: flag(env, name, value) for name, value in settings.items()}
     return [word for words in groups.values() for word in words]

@@ -32,10 +32,12 @@ class Preparer:
 
     def __call__(self, drawn: Mapping[str, Any]) -> Prepared:
         """The run of a trial; `drawn`: settings by name. ValueError if there is no such run, and none close to it."""
-        env_flags = merged_flags((), {name: value for name, value in drawn.items() if name.startswith("env.")})
+        env_flags = merged_flags(
+            self._plan.env, (), {name: value for name, value in drawn.items() if name.startswith("env.")}
+        )
         config, env = self._base(tuple(env_flags))
         changes = repaired({**settings(config.to_table()), **drawn}, env.spec.num_agents)
-        flags = merged_flags(self._plan.flags, {**drawn, **changes})
+        flags = merged_flags(self._plan.env, self._plan.flags, {**drawn, **changes})
         config = self._parse(self._plan.env, flags)
         make_update(env, config.train.fitted(env.spec.state_bytes))  # checks that they fit
         return Prepared(config, flags, {**drawn, **{k: v for k, v in changes.items() if k in drawn}}, changes)

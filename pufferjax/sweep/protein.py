@@ -7,7 +7,8 @@ their means alone count. Points of the learning curves are observations of cheap
 
 Departures from the original: a change that would leave the bounds is reflected, where clipping piles suggestions up at
 the bounds; the processes are fitted anew for each trial, from the trials alone, so that any worker suggests the same;
-choices are coordinates of their own; a cost that hardly varies is no target.
+the start is another evenly spread sequence than Sobol's, which costs nothing to load; choices are coordinates of their
+own; a cost that hardly varies is no target.
 """
 
 import math
@@ -53,12 +54,13 @@ class _Codec:
                 x[columns] = self.coordinate(name, value)
         return x
 
-    def coordinate(self, name: str, value: float) -> float:
+    def coordinate(self, name: str, value: Any) -> Any:
+        """Of a number, or of an array of them."""
         distribution = self.space[name]
-        low, high, value = distribution.low, distribution.high, value
+        low, high = distribution.low, distribution.high
         if distribution.log:
-            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-300))
-        return 2 * (value - low) / (high - low) - 1 if high > low else 0.0
+            low, high, value = math.log(low), math.log(high), np.log(np.maximum(value, 1e-300))
+        return 2 * (value - low) / (high - low) - 1 if high > low else 0.0 * value
 
     def decode(self, x: np.ndarray) -> dict[str, Any]:
         found = {}
@@ -88,7 +90,7 @@ class _Codec:
         for name, distribution in self.space.items():
             if isinstance(distribution, IntDistribution):
                 column = self.columns[name].start
-                x[:, column] = [self.coordinate(name, value) for value in self._values(name, x[:, column])]
+                x[:, column] = self.coordinate(name, self._values(name, x[:, column]))
         return x
 
 
@@ -110,7 +112,8 @@ class ProteinSampler(optuna.samplers.BaseSampler):
       max_cost: trials whose predicted cost is above it are not suggested.
       seed: with the trials before, and its number, it makes a trial's suggestion.
       num_startup: trials after the first that are spread over the space, at the cheap end of the fidelity. The first is
-        the caller's (`study.enqueue_trial`), and spread likewise where there is none.
+        the caller's (`study.enqueue_trial`), or the middle of the space: targets of cost are shares of the costs met,
+        and grow slowly beyond them.
       curve_points: of each trial at most; 1: only its end.
 
     A finished trial has the objectives' values, and in its user attributes, where they are known, `cost`, `score`, and
@@ -153,12 +156,12 @@ class ProteinSampler(optuna.samplers.BaseSampler):
         return np.random.default_rng([self._seed, trial.number])
 
     def _spread(self, number: int, generator: np.random.Generator) -> np.ndarray:
-        """The point of a low-discrepancy sequence; beyond the start of a study, a random one."""
+        """The middle, then points of a low-discrepancy sequence; beyond the start of a study, random ones."""
+        if number == 0:
+            return np.zeros(self._codec.size)
         if number <= self._num_startup:
-            from scipy.stats import qmc
-
-            sobol = qmc.Sobol(self._codec.size, scramble=True, rng=self._seed)
-            u = sobol.random_base2(max(1, (self._num_startup + 1).bit_length()))[number]
+            offset = np.random.default_rng([self._seed, 3]).random(self._codec.size)
+            u = (offset + number * _steps(self._codec.size)) % 1
         else:
             u = generator.random(self._codec.size)
         x = 2 * u - 1
@@ -301,6 +304,16 @@ def pareto(score: np.ndarray, cost: np.ndarray) -> list[int]:
             break
         front.pop()
     return front
+
+
+def _steps(size: int) -> np.ndarray:
+    """By which a sequence of points in the unit cube moves on, f64[size], so that any beginning of it is spread evenly:
+    powers of the inverse of the number that is, to the power of size + 1, one more than itself (for one dimension the
+    golden ratio)."""
+    number = 2.0
+    for _ in range(60):
+        number = (1 + number) ** (1 / (size + 1))
+    return number ** -np.arange(1.0, size + 1)
 
 
 def _reflected(x: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ def repaired(settings: Mapping[str, Any], num_agents: int = 1) -> dict[str, Any]
     s["state_set.min_states"] = min(s["state_set.min_states"], s["state_set.capacity"])
     s["state_set.release_until"] = max(s["state_set.release_until"], s["state_set.release_from"])
     if 0 < s["state_set.fraction"] * s["num_envs"] < 1:
-        s["state_set.fraction"] = _at_least(1 / s["num_envs"])
+        s["state_set.fraction"] = _at_least(1 / s["num_envs"]) if s["num_envs"] > 1 else 0.0
     s["ppo.minibatch_size"] = horizon * min(max(1, round(s["ppo.minibatch_size"] / horizon)), rows)
     s["total_steps"] = max(s["total_steps"], batch)
     if 0 < s["ppo.replay_ratio"] * batch < s["ppo.minibatch_size"]:

@@ -14,6 +14,7 @@ and as a flag `--sweep.ppo.gamma 0.8 0.9999 logit`.
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -107,10 +108,10 @@ def _rounded(x: float) -> float:
     return float(f"{x:.{_DIGITS}g}")
 
 
-def flag(name: str, value: Any) -> list[str]:
-    """The words of a command that give a setting its value."""
+def flag(env: str, name: str, value: Any) -> list[str]:
+    """The words of a `pufferjax train ENV` that give a setting its value."""
     words = name.replace("_", "-")
-    if isinstance(value, bool):
+    if field_types(env).get(name) is bool:
         section, dot, field = words.rpartition(".")
         return [f"--{section}{dot}{'' if value else 'no-'}{field}"]
     if isinstance(value, (list, tuple)):
@@ -118,7 +119,8 @@ def flag(name: str, value: Any) -> list[str]:
     return [f"--{words}", str(value)]
 
 
-def field_types(env: str) -> dict[str, Any]:
+@functools.cache
+def field_types(env: str) -> Mapping[str, Any]:
     """{setting: its type} of everything that a flag of `pufferjax train ENV` can set."""
     found = {name: hint for name, hint in typing.get_type_hints(TrainConfig).items() if name not in _SECTIONS}
     for section, config in _SECTIONS.items():

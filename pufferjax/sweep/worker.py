@@ -141,7 +141,7 @@ class Worker:
             name = f"trial-{number:04d}" + (f"-seed-{seed}" if plan.seeds > 1 else "")
             run_dir = self._folder / name
             log = self._folder / "logs" / f"{name}.log"
-            flags = merged_flags(prepared.flags, {"seed": seed}) if plan.seeds > 1 else prepared.flags
+            flags = merged_flags(plan.env, prepared.flags, {"seed": seed}) if plan.seeds > 1 else prepared.flags
             status, reason = self._train(flags, run_dir, log, prepared, bar, stop, lost)
             if reason in ("stopped", "lost"):
                 return None
