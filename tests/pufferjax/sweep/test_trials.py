@@ -1,4 +1,4 @@
-"""Trials in the storage: queued, claimed once, taken from the dead, never twice; and what two processes make of a kill."""
+"""Trials in the storage: queued, claimed once, taken from the dead, never twice; two processes, one of them killed."""
 
 import os
 import signal
@@ -15,6 +15,8 @@ from optuna.trial import TrialState
 from pufferjax.sweep.plan import Plan
 from pufferjax.sweep.space import Dimension
 from pufferjax.sweep.trials import SUPERSEDED, Trials, by_number, is_lost, open_storage, shown, trial_number
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 SPACE = {"ppo.gamma": Dimension("ppo.gamma", "linear", (0.9, 0.99))}
 
@@ -122,7 +124,7 @@ def test_another_sweep_of_the_same_name_is_told_apart():
 
 def test_a_storage_that_cannot_be_opened_is_one_line_without_the_password(tmp_path):
     for url in ("foo", f"sqlite:///{tmp_path}/no/s.db", "nosuch://x/y"):
-        with pytest.raises(ValueError, match="^--storage") as caught:
+        with pytest.raises(ValueError, match=r"^--storage") as caught:
             open_storage(url, 60)
         assert "\n" not in str(caught.value)
     assert shown("postgresql://me:secret@host/x") == "postgresql://me:***@host/x"
@@ -154,17 +156,18 @@ def wait_for(condition, seconds=120):
 
 
 def kill_one_of_two(folder, url, trials=6):
-    """A sweep and a worker, of which the first is killed in the middle of a trial; the worker's output."""
+    """A sweep that never gets on with its first trial, and a worker; once both have one, the sweep is killed. Returns
+    what the worker has printed in the end, and the sweep's process."""
     runs = folder / "runs" / "demo"
-    sweep = start(folder, 1.0, "sweep", "maze", *FLAGS.split(), "--storage", url, "--trials", trials)
-    wait_for(lambda: lines(runs / "began.txt") or sweep.poll() is not None)
-    assert sweep.poll() is None, sweep.stdout.read()
+
+    def has_begun(process):
+        assert process.poll() is None, process.stdout.read()
+        return any(int(pid) == process.pid for _, pid, _ in lines(runs / "began.txt"))
+
+    sweep = start(folder, 3600, "sweep", "maze", *FLAGS.split(), "--storage", url, "--trials", trials)
+    wait_for(lambda: has_begun(sweep))
     worker = start(folder, 0.3, "sweep-worker", "--storage", url)
-    wait_for(lambda: any(int(pid) == worker.pid for _, pid, _ in lines(runs / "began.txt")))
-    own = [line for line in lines(runs / "began.txt") if int(line[1]) == sweep.pid]
-    wait_for(lambda: len([x for x in lines(runs / "began.txt") if int(x[1]) == sweep.pid]) > len(own) or
-             sweep.poll() is not None)  # fmt: skip
-    assert sweep.poll() is None, sweep.stdout.read()
+    wait_for(lambda: has_begun(worker))
     os.kill(sweep.pid, signal.SIGKILL)
     output = worker.communicate(timeout=120)[0]
     assert worker.returncode == 0, output
