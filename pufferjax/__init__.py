@@ -1,6 +1,6 @@
 """Learn from a reward that a random agent meets once in ten million steps: the state-set curriculum for JAX.
 
-Imports go one way: xla_ops <- envs <- core <- runs <- watch, presets <- bench <- cli (tests/test_layers.py).
+Imports go one way: xla_ops <- envs <- core <- runs <- watch, sweep, presets <- bench <- cli (tests/test_layers.py).
 """
 
 import importlib.metadata

@@ -20,7 +20,8 @@ ROOMS = {
     "watch": {"core", "runs"},
     "bench": {"core", "runs", "presets"},
     "presets": set(),
-    "cli": {"core", "runs", "watch", "bench", "presets"},
+    "sweep": {"core", "runs"},
+    "cli": {"core", "runs", "watch", "bench", "presets", "sweep"},
 }
 PUBLIC = ("pufferjax.envs", "pufferjax.xla_ops")
 

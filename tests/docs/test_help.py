@@ -14,6 +14,8 @@ COMMANDS = [
     ["eval"],
     ["play"],
     ["states"],
+    ["sweep", "maze"],
+    ["sweep-worker"],
     ["doctor"],
     *(["bench", name] for name in ("envs", "train", "ops", "startup", "gpu")),
 ]
