@@ -223,9 +223,10 @@ def work(plan, trials, place: Place, *, start: tuple[int, dict[str, Any]] | None
 
     start: how many trials there are to be, and the first one's parameters; None: another process has said.
     """
+    from pufferjax.runs.files import locked
     from pufferjax.sweep.report import counts, report
     from pufferjax.sweep.shares import helpers, take
-    from pufferjax.sweep.trials import shown
+    from pufferjax.sweep.trials import AWAY, shown
     from pufferjax.sweep.worker import StopRequest, Worker
 
     folder, storage = place.folder, place.storage
@@ -233,13 +234,18 @@ def work(plan, trials, place: Place, *, start: tuple[int, dict[str, Any]] | None
     say(f"sweep {plan.name} of {plan.env}: {swept}\ntrials in {shown(storage)}, runs in {folder}")
     with StopRequest() as stop:
         if start is not None:
-            trials.enqueue(*start)
+            with locked(folder, wait=True):  # of two that begin at once, the second finds all queued
+                trials.enqueue(*start)
         helper = ["sweep-worker", "--storage", storage, "--name", plan.name, "--runs-dir", str(folder.parent)]
         helper += ["--grace-seconds", str(place.grace_seconds)]
         if len(place.shares) > 1:
             take(place.shares[0])
         with helpers(place.shares[1:], helper, folder / "logs"):
-            Worker(trials, plan, parse, folder, say).work(stop)
+            try:
+                Worker(trials, plan, parse, folder, say).work(stop)
+            except AWAY as error:
+                reason = str(error).strip().splitlines()[0]
+                raise fail(f"the storage cannot be reached any more ({reason}); {again} goes on") from None
     if stop.name is not None:
         warn(f"stopped by {stop.name}; {again} goes on")
         raise Exit(_STATUS[stop.name])

@@ -27,7 +27,7 @@ PLAN, FAILURE = "plan", "failure"
 SUPERSEDED = "superseded"  # the failure of a trial that was queued twice
 _RETRIES = 20  # of a trial whose workers died; it may be what they died of
 _PATIENCE = 600.0  # seconds for which a storage may be away
-_AWAY = (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
+AWAY = (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -39,7 +39,7 @@ def patiently(call: Callable, *arguments, **options):
     while True:
         try:
             return call(*arguments, **options)
-        except _AWAY:
+        except AWAY:
             if time.monotonic() > deadline:
                 raise
             time.sleep(pause)
@@ -163,7 +163,7 @@ class Trials:
                 continue
             study = self._study(make_sampler(trial.number))
             patiently(study.get_trials, deepcopy=False)  # else Optuna's cache knows no trial of this number
-            return Trial(study, trial._trial_id)
+            return patiently(Trial, study, trial._trial_id)
         return None
 
     def _has_elder(self, trial: FrozenTrial) -> bool:
@@ -223,7 +223,7 @@ class Trials:
 
     def _beat(self, trial_id: int) -> None:
         # Of two that write the first one together, one is refused; the other's will do.
-        with contextlib.suppress(sqlalchemy.exc.IntegrityError, *_AWAY):
+        with contextlib.suppress(sqlalchemy.exc.IntegrityError, *AWAY):
             self._storage.record_heartbeat(trial_id)
 
     @contextlib.contextmanager
@@ -234,7 +234,7 @@ class Trials:
         def beat():
             while not over.wait(self._storage.get_heartbeat_interval()):
                 self._beat(trial._trial_id)
-                with contextlib.suppress(*_AWAY):
+                with contextlib.suppress(*AWAY):
                     if self._storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
                         lost.set()
 

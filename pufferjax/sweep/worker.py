@@ -20,7 +20,7 @@ from pufferjax.sweep.protein import ProteinSampler
 from pufferjax.sweep.report import trial_line
 from pufferjax.sweep.results import COSTS, RunResult, aggregate, mean_curve, read_result, share_of
 from pufferjax.sweep.run import Metrics, run_child, wait_until_free, why_it_failed
-from pufferjax.sweep.trials import Trials, by_number, is_lost, is_open, trial_number
+from pufferjax.sweep.trials import Trials, by_number, is_lost, is_open, patiently, trial_number
 
 _IDLE = 1.0  # seconds between two looks at the storage, while others work
 
@@ -126,7 +126,8 @@ class Worker:
     def _run_alive(self, trial: Trial, stop: StopRequest, lost: threading.Event) -> bool | None:
         """Whether what it came to could be told; None if it came to nothing here."""
         plan, trials = self._plan, self._trials
-        drawn = {plan.space[name].name: plan.space[name].setting(value) for name, value in _draw(trial, plan).items()}
+        values = patiently(_draw, trial, plan)
+        drawn = {plan.space[name].name: plan.space[name].setting(value) for name, value in values.items()}
         try:
             prepared = self._prepare(drawn)
         except (ValueError, TypeError) as error:
@@ -192,7 +193,7 @@ class Worker:
             return trials.fail(trial, f"no {plan.metric} was measured: no episode has ended")
         if plan.max_cost is None:
             return trials.complete(trial, [figures["score"], cost])
-        trial.set_constraint("cost", cost - plan.max_cost)
+        patiently(trial.set_constraint, "cost", cost - plan.max_cost)
         return trials.complete(trial, [figures["score"]])
 
 
