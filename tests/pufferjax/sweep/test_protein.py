@@ -95,9 +95,18 @@ def test_the_same_trials_give_the_same_suggestion_and_another_number_another():
 
 
 def test_a_limit_of_cost_is_kept_to():
-    trials = search(14, objectives=1, max_cost=200.0, num_startup=5)
-    assert max(t.user_attrs["cost"] for t in trials[7:]) < 400  # 1000 is possible
-    assert max(t.user_attrs["cost"] for t in trials[7:]) > 50  # and spent
+    costs = [t.user_attrs["cost"] for t in search(14, objectives=1, max_cost=30.0, num_startup=5)]
+    assert costs[0] == 500  # and 1000 would be possible
+    assert max(costs[7:]) < 60  # predictions, not measurements, are held against it
+    assert max(costs[7:]) > 15  # and it is used
+
+
+def test_changes_near_a_bound_are_not_all_at_the_bound():
+    sampler = ProteinSampler(SPACE)  # of points whose last coordinate is the share of a trial
+    x = np.array([[0.9, -0.95, 0.8, 1.0], [0.95, -0.9, 0.85, 1.0]])
+    candidates = sampler._candidates(x, np.array([0.5, 1.0]), np.array([1.0, 2.0]), np.random.default_rng(0))
+    assert np.abs(candidates[:, :3]).max() <= 1 and np.ptp(candidates[:, :3], axis=0).min() > 0.5
+    assert np.mean(np.abs(candidates[:, :3]) > 0.999) < 0.02  # clipped, it would be a third
 
 
 def test_what_a_trial_has_shown():
