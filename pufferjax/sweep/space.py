@@ -237,13 +237,13 @@ def default_lines(config: RunConfig) -> dict[str, list[Any]]:
 
 
 def flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Sequence[Any]]:
-    """{setting: words} of a preset's [sweep] table."""
+    """{setting: words} of a preset's [sweep] table; an empty list takes out what is below it."""
     found = {}
     for name, value in table.items():
         if isinstance(value, Mapping):
             found |= flattened(value, f"{prefix}{name}.")
         elif isinstance(value, list):
-            found[f"{prefix}{name}"] = value
+            found |= {f"{prefix}{name}": value} if value else {}
         else:
             raise ValueError(f'[sweep] {prefix}{name} must be a list, as [1e-4, 1, "log"], got {value!r}')
     return found

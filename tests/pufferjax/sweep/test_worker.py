@@ -16,7 +16,7 @@ from pufferjax.sweep.plan import Plan
 from pufferjax.sweep.report import front_of, report
 from pufferjax.sweep.run import Metrics, run_child, why_it_failed
 from pufferjax.sweep.shares import make_shares
-from pufferjax.sweep.space import parse_dimension
+from pufferjax.sweep.space import flattened, parse_dimension
 from pufferjax.sweep.trials import Trials, by_number, open_storage
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -320,4 +320,9 @@ def test_a_child_is_stopped_and_its_end_explained(tmp_path):
 def test_what_the_preset_sweeps_is_no_setting_of_a_run_and_depends_on_the_size():
     assert parse_train("maze", ["--env.size", "9"]).config.train.total_steps == 30_000_000
     small, large = (presets.sweep(presets.load("maze"), size) for size in (9, 35))
-    assert small["total_steps"] != large["total_steps"] and small["ppo"] == large["ppo"]
+    assert small["total_steps"] != large["total_steps"] and small["ppo"]["gamma"] == large["ppo"]["gamma"]
+    assert flattened(large).keys() - flattened(small) == {
+        "policy.hidden_size",
+        "ppo.minibatch_size",
+        "ppo.replay_ratio",
+    }
