@@ -105,6 +105,7 @@ class Worker:
             elif any(is_open(other) for other in self._trials.all()):
                 time.sleep(_IDLE)
             else:
+                self._tell_what_is_new()
                 return
 
     def _run(self, trial: Trial, stop: StopRequest) -> None:

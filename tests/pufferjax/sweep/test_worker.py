@@ -14,7 +14,7 @@ from pufferjax.cli.train import parse_train
 from pufferjax.sweep import worker
 from pufferjax.sweep.plan import Plan
 from pufferjax.sweep.report import front_of, report
-from pufferjax.sweep.run import Metrics, run_child, why_it_failed
+from pufferjax.sweep.run import Metrics, why_it_failed
 from pufferjax.sweep.shares import make_shares
 from pufferjax.sweep.space import flattened, parse_dimension
 from pufferjax.sweep.trials import Trials, by_number, open_storage
@@ -310,11 +310,12 @@ def test_lines_are_read_once_and_from_the_beginning_if_they_were_cut_back(tmp_pa
     assert metrics.new() == [{"step": 1}]
 
 
-def test_a_child_is_stopped_and_its_end_explained(tmp_path):
-    log = tmp_path / "logs" / "x.log"
-    assert run_child(["no-such-command"], log, lambda: None) == (2, None)
-    assert why_it_failed(2, log).startswith("unknown command 'no-such-command'")
+def test_the_end_of_a_child_is_explained(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("pufferjax: error: of the attempt before\nstep 2\nKilled by someone\n\n")
     assert why_it_failed(-11, log) == "killed by SIGSEGV"
+    log.write_text("step 2\nsomething odd\n\n")
+    assert why_it_failed(3, log) == "exit status 3: something odd"
 
 
 def test_what_the_preset_sweeps_is_no_setting_of_a_run_and_depends_on_the_size():
