@@ -4,8 +4,8 @@
     python experiments/sweep_samplers.py --table runs.json    # a table of real runs instead, each to be had once
     python experiments/sweep_samplers.py --make-table sqlite:///s.db NAME runs.json    # that table, of a finished sweep
 
-Every sampler begins with the same mediocre trial and goes on until the same cost is spent: of cheap trials it has more, but
-no more than 40.
+Every sampler begins with the same mediocre trial and goes on until the same cost is spent: of cheap trials it has more,
+but no more than 40.
 The hypervolume is the area between the front and a score of 0 over the logarithm of cost, as a share of what the whole
 range would give a score of 1; it is read after parts of the budget. Differences are of pairs with the same seed, their
 interval by the bootstrap. Writes experiments/results/sweep_samplers.json and .md (with --table those of that name).
@@ -226,11 +226,11 @@ def make_table(storage: str, name: str, path: Path) -> None:
 def table_task(path: Path) -> Task:
     """The trial that is drawn is the closest run of the table that has not been drawn before."""
     from pufferjax.sweep.plan import Plan
-    from pufferjax.sweep.protein import _Codec
+    from pufferjax.sweep.protein import Codec
 
     table = json.loads(path.read_text())
     space = Plan.from_json(table["plan"]).distributions()
-    codec = _Codec(space)
+    codec = Codec(space)
     rows = table["rows"]
     encoded = np.array([codec.encode(row["parameters"]) for row in rows])
     costs = np.array([row["cost"] for row in rows])
@@ -287,7 +287,7 @@ def written(result: Mapping[str, Any]) -> str:
             gain = "–"
             if "protein_less_this" in row:
                 mean, low, high = row["protein_less_this"][-1]
-                verdict = "better" if low > 0 else "worse" if high < 0 else "no difference"
+                verdict = "better" if low > 1e-9 else "worse" if high < -1e-9 else "no difference"
                 gain = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}] {verdict}"
             lines.append(
                 f"| {task} | {name} | {' | '.join(cells)} | {gain} | {row['trials']:.0f} | {row['at_border']:.0%} |"

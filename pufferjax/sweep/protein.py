@@ -30,7 +30,7 @@ _POINTS = 256  # that a process is fitted to at most
 _LEAST_SPREAD = math.log(1.2)  # of costs; below it they are taken as equal
 
 
-class _Codec:
+class Codec:
     """Values of parameters as coordinates and back: a number is one in [-1, 1], even on its scale, a choice as many as
     there are, all 0 but its own, 1."""
 
@@ -133,7 +133,7 @@ class ProteinSampler(optuna.samplers.BaseSampler):
     ):
         if fidelity is not None and (fidelity not in space or isinstance(space[fidelity], CategoricalDistribution)):
             raise ValueError(f"fidelity must be a number of the space, got {fidelity!r}")
-        self._codec = _Codec(space)
+        self._codec = Codec(space)
         self._fidelity, self._max_cost, self._seed = fidelity, max_cost, seed
         self._num_startup, self._curve_points = num_startup, curve_points
 

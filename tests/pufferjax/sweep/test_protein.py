@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from pufferjax.sweep import gaussian_process, protein
 from pufferjax.sweep.gaussian_process import fit, predict
-from pufferjax.sweep.protein import ProteinSampler, _Codec, _reflected, _steps, _target, pareto
+from pufferjax.sweep.protein import Codec, ProteinSampler, _reflected, _steps, _target, pareto
 
 SPACE = {
     "steps": FloatDistribution(1e6, 1e8, log=True),
@@ -137,7 +137,7 @@ def test_what_a_trial_has_shown():
 
 def test_choices_and_whole_numbers():
     space = {**SPACE, "layers": IntDistribution(1, 4), "kind": CategoricalDistribution(["a", "b", None])}
-    codec = _Codec(space)
+    codec = Codec(space)
     rng = np.random.default_rng(0)
     for _ in range(50):
         x = rng.uniform(-1, 1, (1, codec.size))
