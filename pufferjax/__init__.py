@@ -1,6 +1,6 @@
 """Learn from a reward that a random agent meets once in ten million steps: the state-set curriculum for JAX.
 
-Imports go one way: xla_ops <- envs <- core <- runs <- watch, constellation, presets <- bench <- cli; see
+Imports go one way: xla_ops <- envs <- core <- runs <- watch, export, constellation, sweep, presets <- bench <- cli; see
 tests/test_layers.py.
 """
 

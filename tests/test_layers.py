@@ -22,7 +22,8 @@ ROOMS = {
     "constellation": {"core", "runs"},
     "bench": {"core", "runs", "presets"},
     "presets": set(),
-    "cli": {"core", "runs", "watch", "export", "constellation", "bench", "presets"},
+    "sweep": {"core", "runs"},
+    "cli": {"core", "runs", "watch", "export", "constellation", "sweep", "bench", "presets"},
 }
 PUBLIC = ("pufferjax.envs", "pufferjax.xla_ops")
 

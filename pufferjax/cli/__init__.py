@@ -1,7 +1,8 @@
 """The `pufferjax` command: one file per subcommand, found and called here.
 
-A command is a module `pufferjax/cli/<name>.py` with USAGE, what `pufferjax --help` says of it, and `main(argv)`, which
-returns the exit status. It imports what it needs inside, so that `--help` and a typing error cost no start of JAX.
+A command is a module `pufferjax/cli/<name>.py`, `-` in its name being `_` there, with USAGE, what `pufferjax --help`
+says of it, and `main(argv)`, which returns the exit status. It imports what it needs inside, so that `--help` and a
+typing error cost no start of JAX.
 """
 
 import importlib
@@ -11,11 +12,13 @@ from collections.abc import Sequence
 from pufferjax.cli import streams
 from pufferjax.cli.refusals import Exit, fail
 
-COMMANDS = ("train", "eval", "play", "states", "export", "constellation", "envs", "bench", "doctor")
+COMMANDS = (
+    "train", "eval", "play", "states", "export", "sweep", "sweep-worker", "constellation", "envs", "bench", "doctor",
+)  # fmt: skip
 
 
 def _command(name: str):
-    return importlib.import_module(f"pufferjax.cli.{name}")
+    return importlib.import_module(f"pufferjax.cli.{name.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

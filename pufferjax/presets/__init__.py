@@ -7,6 +7,8 @@ A preset has the layout of a run's config.toml and lists only what differs from 
     [env]                          # arguments of envs.make
     [policy] [ppo] [state_set]     # fields of PolicyConfig, PPOConfig, StateSetConfig
     [run]                          # fields of RunOptions
+    [sweep]                        # what `pufferjax sweep` varies: bounds and a scale, or choices (docs/sweeps.md)
+    "ppo.gamma" = [0.9, 0.9995, "logit"]
 
     [[overlay]]                    # tried in order; the first whose max_size >= env.size is laid over the rest
     max_size = 15
@@ -31,7 +33,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(preset: Mapping[str, Any], size: int | None) -> dict[str, Any]:
-    """The preset without its overlays, the one for an environment of this `size` laid over it."""
+    """The preset without its overlays and [sweep], the overlay for an environment of this `size` laid over it."""
+    return {name: value for name, value in _laid_over(preset, size).items() if name != "sweep"}
+
+
+def sweep(preset: Mapping[str, Any], size: int | None) -> dict[str, Any]:
+    """The [sweep] of the preset for an environment of this `size`; empty if it has none."""
+    table = _laid_over(preset, size).get("sweep", {})
+    if not isinstance(table, Mapping):
+        raise ValueError(f"preset: sweep must be a table [sweep], got {table!r}")
+    return dict(table)
+
+
+def _laid_over(preset: Mapping[str, Any], size: int | None) -> dict[str, Any]:
     table = {name: value for name, value in preset.items() if name != "overlay"}
     for overlay in preset.get("overlay", []):
         if "max_size" not in overlay:

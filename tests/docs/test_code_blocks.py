@@ -22,6 +22,8 @@ NOT_RUN = {
     ("getting_started.md", "sets up .venv, compiles and trains for minutes"),
     ("getting_started.md", "installs from a package index"),
     ("suites.md", "needs the packages of suites"),
+    ("sweeps.md", "installs from a package index"),
+    ("sweeps.md", "needs a PostgreSQL server"),
     ("gpu.md", "needs nvcc and a package index"),
     ("gpu.md", "needs nvcc and a GPU"),
     ("gpu.md", "needs a GPU"),
@@ -35,6 +37,10 @@ SMALL = {
     "--env.num-mazes 64 --policy.hidden-size 8 --policy.num-layers 1 --ppo.minibatch-size 128 --state-set.interval 8 "
     "--state-set.replay-span 8 --state-set.walk-steps 16 --state-set.warmup-rewards 1 --state-set.warmup-envs 16",
     ("train", "--resume"): "--total-steps 2048 --eval-episodes 16",
+    ("sweep",): "--trials 1 --num-envs 32 --horizon 16 --total-steps 1024 --eval-episodes 16 --devices 1 --env.size 7 "
+    "--env.num-mazes 64 --policy.hidden-size 8 --policy.num-layers 1 --ppo.minibatch-size 128 --state-set.interval 8 "
+    "--state-set.replay-span 8 --state-set.walk-steps 16 --state-set.warmup-rewards 1 --state-set.warmup-envs 16",
+    ("sweep-worker",): "",
     ("eval",): "--episodes 16",
     ("play",): "",
     ("states",): "",

@@ -16,6 +16,8 @@ COMMANDS = [
     ["states"],
     ["export"],
     ["constellation"],
+    ["sweep", "maze"],
+    ["sweep-worker"],
     ["doctor"],
     *(["bench", name] for name in ("envs", "train", "ops", "startup", "gpu")),
 ]

@@ -147,7 +147,7 @@ def test_a_stopped_run_can_be_evaluated(tmp_path, capsys, number, status, tiny_f
         ("--nonsense 3", "Unrecognized options: --nonsense"),
         ("--env.sise 5", "--env.size"),
         ("--env.size 4", "pufferjax: error: maze: size must be an integer in [5, 127], got 4"),
-        ("--ppo.optimizer sgd", "('muon', 'adam')"),
+        ("--ppo.optimizer sgd", "('muon', 'aurora', 'adam', 'schedule_free')"),
         (
             "--ppo.minibatch-size 100",
             "pufferjax: error: ppo.minibatch_size must be a multiple of horizon = 16, got 100",
@@ -236,7 +236,11 @@ def test_read_only_directory(capsys, tiny_flags):
     ("arguments", "message"),
     [
         ([], ""),
-        (["trane"], "unknown command 'trane'; valid are train, eval, play, states, export, constellation, envs, bench, doctor"),
+        (
+            ["trane"],
+            "unknown command 'trane'; valid are train, eval, play, states, export, sweep, sweep-worker, constellation, "
+            "envs, bench, doctor",
+        ),
         (["train"], "ENV is one of maze"),
         (["train", "labyrinth"], "name must be one of maze"),
         (["envs", "maze"], "takes nothing, or one of gymnax:,"),
