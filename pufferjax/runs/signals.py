@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -22,7 +23,7 @@ class StopSignals:
 
     What is raised may be lost: Python ignores it in a callback of the garbage collector (JAX has one), and C++ that
     calls Python can make another error of it. So it is raised again and again until the block has been left, by a timer
-    (SIGALRM, given back at the end), and takes the place of any other error.
+    (SIGALRM, given back at the end), and takes the place of any other error. Of those that are lost nothing is printed.
 
     Only the main thread may handle signals; elsewhere this does nothing.
     """
@@ -31,12 +32,14 @@ class StopSignals:
         self.received: str | None = None
         self._has_started = self._is_stopped = False
         self._previous: dict[int, Any] = {}
+        self._hook: Any = None  # sys.unraisablehook as it was before
         self._alarm: tuple[Any, tuple[float, float]] | None = None  # as they were before: SIGALRM's handler, the timer
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._print_others
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -45,6 +48,8 @@ class StopSignals:
         except StoppedEarly:  # in here
             self._end_alarm()
         self._restore()
+        if self._hook is not None:
+            sys.unraisablehook = self._hook
         if self._is_stopped and not isinstance(error, StoppedEarly):
             raise StoppedEarly(self.received) from error
 
@@ -62,6 +67,10 @@ class StopSignals:
             before = signal.signal(signal.SIGALRM, self._raise)
             self._alarm = before, signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
             self._raise()
+
+    def _print_others(self, unraisable):
+        if not isinstance(unraisable.exc_value, StoppedEarly):
+            self._hook(unraisable)
 
     def _raise(self, *_):
         raise StoppedEarly(self.received)
