@@ -6,7 +6,7 @@ Randomness is the same Philox stream, so levels and episodes agree bit for bit w
 import numpy as np
 
 from pufferjax.envs.four_rooms.reference import AHEAD, VIEW, sight
-from pufferjax.envs.minigrid.minigrid import TASKS, grid_shape
+from pufferjax.envs.minigrid import minigrid as rows
 from pufferjax.envs.philox import Philox
 
 WALL, FREE, GOAL, LAVA = (2, 5, 0), (1, 0, 0), (8, 1, 0), (9, 0, 0)
@@ -15,6 +15,27 @@ IS_OPEN, IS_CLOSED, IS_LOCKED = range(3)  # states of doors
 RED, GREEN, BLUE, PURPLE, YELLOW, GREY = range(6)
 NOWHERE = (-9, -9)
 HALF = VIEW // 2
+
+
+def board(cells: np.ndarray) -> np.ndarray:
+    """u8[width, height, 4] of the cells u8[height, width] of a row, as in `MiniGrid.grid`; u8[4] of one."""
+    return _OF_CODES[np.asarray(cells).T]
+
+
+def _of_code(code: int) -> tuple[int, int, int, int]:
+    kind, colour = code & 0xF8, code % 8
+    plain = {rows.WALL: WALL, rows.FREE: FREE, rows.GOAL: GOAL, rows.LAVA: LAVA}
+    things = {
+        rows.CLOSED: (DOOR, IS_CLOSED), rows.LOCKED: (DOOR, IS_LOCKED), rows.OPEN: (DOOR, IS_OPEN), rows.KEY: (KEY, 0),
+        rows.BALL: (BALL, 0),
+    }  # fmt: skip
+    if kind in plain:
+        return (*plain[kind], 0)
+    thing, state = things.get(kind, (BOX, 0))
+    return thing, colour, state, (kind - rows.BOX) // rows.WITH_KEY if kind > rows.BOX else 0
+
+
+_OF_CODES = np.array([_of_code(code) for code in range(256)], np.uint8)
 
 
 class Choices:
@@ -38,8 +59,8 @@ class MiniGrid:
     """N simulators in lockstep; `words` are the two u32 that a call's key gives, `jax.random.bits(key, (2,))`."""
 
     def __init__(self, num_envs: int, *, task: str, max_steps: int = 0, see_through_walls: bool = False):
-        self.task = TASKS[task]
-        self.height, self.width = grid_shape(task)
+        self.task = rows.TASKS[task]
+        self.height, self.width = rows.grid_shape(task)
         self.max_steps = max_steps or self.task.max_steps
         self.sees_all = see_through_walls or self.task.family == "Empty"
         self.tick = np.zeros(num_envs, np.int64)

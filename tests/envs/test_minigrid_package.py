@@ -104,7 +104,10 @@ def begin(env, random):
     x, y = things[random.integers(len(things))]
     heading = int(random.integers(4))
     at = (x - (1, 0, -1, 0)[heading], y - (0, 1, 0, -1)[heading])
-    if 0 < at[0] < env.width - 1 and 0 < at[1] < env.height - 1 and env.grid.get(*at) is None:
+    if not (0 < at[0] < env.width - 1 and 0 < at[1] < env.height - 1):
+        return
+    under = env.grid.get(*at)
+    if under is None or (isinstance(under, Door) and under.is_open):
         env.agent_pos, env.agent_dir = np.array(at), heading
         thing = env.grid.get(x, y)
         if isinstance(thing, Door) and random.random() < 0.7:
@@ -159,7 +162,7 @@ def test_the_package_agrees(family):
 
 def test_the_package_agrees_with_other_settings():
     met = play("KeyCorridorS3R3", 320, max_steps=7)
-    assert met["late"] > 30
+    assert met["late"] > 20
     # What the package's class does not take as an argument.
     theirs, ours = make("DoorKey-8x8", see_through_walls=True), envs.make("minigrid", task="DoorKey-8x8", see_through_walls=True)
     for seed in range(5):
