@@ -400,6 +400,6 @@ class MiniGridLevel {
   uint8_t* const cells_;
 };
 
-PJX_HD void MiniGrid::Reset(State& s, const Params& p, Philox& random) { MiniGridLevel(s, p, random); }
+PJX_HD void MiniGrid::Draw(State& s, const Params& p, Philox& random) { MiniGridLevel(s, p, random); }
 
 }  // namespace pjx

@@ -25,7 +25,7 @@ namespace pjx {
 struct MiniGrid : SimulatorDefaults {
   using Obs = uint8_t;
   static constexpr int kView = Sight::kView;
-  static constexpr uint32_t kMaxMaxSteps = 1 << 24;
+  static constexpr uint32_t kMaxMaxSteps = 1 << 24, kMaxLevels = 1 << 20;
 
   enum Family : uint32_t {
     kEmptyRoom,
@@ -46,6 +46,17 @@ struct MiniGrid : SimulatorDefaults {
   static constexpr uint32_t kKeysInBoxes = 1, kDoorsBlocked = 2;        // in obstructed mazes
   static constexpr uint32_t kKeysAfterBalls = 4, kStartsAtTheSide = 8;  // likewise
 
+  // Followed in the row by grid_bytes of cells, one byte each, row by row; zeros behind the last.
+  struct State {
+    uint32_t tick;     // steps since the episode began, [0, max_steps)
+    uint8_t x, y;      // y grows downwards
+    uint8_t heading;   // 0 east, 1 south, 2 west, 3 north
+    uint8_t carrying;  // code of a key, ball or box, or 0
+    uint8_t target;    // code of what is to be fetched, or 0
+    uint8_t unused[7];
+  };
+  static_assert(sizeof(State) == 16, "rows stay 16-byte aligned and free of padding");
+
   struct Params {
     uint32_t family;  // a Family
     uint32_t size;    // side of the grid, or of its rooms with both walls; of several rooms the greatest
@@ -54,9 +65,12 @@ struct MiniGrid : SimulatorDefaults {
     uint32_t flags;
     uint32_t max_steps;          // 1..kMaxMaxSteps
     uint32_t see_through_walls;  // 0 or 1
+    uint32_t num_levels;         // that all environments share; 0: a new one for every episode
+    uint64_t seed;               // of these
+    const uint8_t* levels;       // [num_levels, row_bytes], states, read-only; null when num_levels is 0
     // Derived.
     uint32_t columns;  // of rooms
-    uint32_t width, height, grid_bytes;
+    uint32_t width, height, grid_bytes, row_bytes;
 
     PJX_HD void Derive() {
       const bool is_large = family == kObstructedMaze && count > 0;
@@ -71,19 +85,9 @@ struct MiniGrid : SimulatorDefaults {
       }
       // A line of the view is fetched as eight bytes, up to six of them behind the last cell.
       grid_bytes = (width * height + 6 + 15) / 16 * 16;
+      row_bytes = static_cast<uint32_t>(sizeof(State)) + grid_bytes;
     }
   };
-
-  // Followed in the row by grid_bytes of cells, one byte each, row by row; zeros behind the last.
-  struct State {
-    uint32_t tick;     // steps since the episode began, [0, max_steps)
-    uint8_t x, y;      // y grows downwards
-    uint8_t heading;   // 0 east, 1 south, 2 west, 3 north
-    uint8_t carrying;  // code of a key, ball or box, or 0
-    uint8_t target;    // code of what is to be fetched, or 0
-    uint8_t unused[7];
-  };
-  static_assert(sizeof(State) == 16, "rows stay 16-byte aligned and free of padding");
 
   // --- sizes ---------------------------------------------------------------------------------------------------------
   PJX_HD static Shape ObsShape(const Params&) { return {kView, kView, 3}; }
@@ -144,7 +148,15 @@ struct MiniGrid : SimulatorDefaults {
   }
 
   // --- the simulator -------------------------------------------------------------------------------------------------
-  PJX_HD static void Reset(State& s, const Params& p, Philox& random);  // levels.h
+  PJX_HD static void Draw(State& s, const Params& p, Philox& random);  // levels.h
+
+  PJX_HD static void Reset(State& s, const Params& p, Philox& random) {
+    if (p.num_levels == 0) return Draw(s, p, random);
+    CopyWords(&s, p.levels + static_cast<uint64_t>(random.Below(p.num_levels)) * p.row_bytes, p.row_bytes);
+  }
+
+  static const uint8_t*& SharedData(Params& p) { return p.levels; }
+  static int64_t SharedBytes(const Params& p) { return static_cast<int64_t>(p.num_levels) * p.row_bytes; }
 
   // Sets the clock to a uniformly random time, so that environments that start together do not time out together.
   PJX_HD static void Stagger(State& s, const Params& p, Philox& random) { s.tick = random.Below(p.max_steps); }

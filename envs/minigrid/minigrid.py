@@ -58,9 +58,7 @@ def _tasks() -> dict[str, Task]:
             tasks[f"ObstructedMaze-{name}-v1"] = task._replace(flags=flags + keys_last)
     for kind, flags in (("Lava", 0), ("Simple", 1)):
         for size, rivers in ((9, 1), (9, 2), (9, 3), (11, 5)):
-            tasks[f"{kind}CrossingS{size}N{rivers}"] = Task(
-                "Crossing", size, 4 * size**2, count=rivers, flags=flags
-            )
+            tasks[f"{kind}CrossingS{size}N{rivers}"] = Task("Crossing", size, 4 * size**2, count=rivers, flags=flags)
     for size in (6, 8):
         tasks[f"RedBlueDoors-{size}x{size}"] = Task("RedBlueDoors", size, 20 * size**2)
     return tasks
@@ -73,7 +71,14 @@ WALL, CLOSED, LOCKED, FREE, OPEN, GOAL, LAVA, KEY, BALL, BOX = 0, 8, 16, 0x80, 0
 WITH_KEY = 8  # to a box, times one plus the colour of the key in it
 
 
-def make_minigrid(*, task: str = "DoorKey-8x8", max_steps: int = 0, see_through_walls: bool = False) -> Env:
+def make_minigrid(
+    *,
+    task: str = "DoorKey-8x8",
+    max_steps: int = 0,
+    see_through_walls: bool = False,
+    num_levels: int = 0,
+    seed: int = 42,
+) -> Env:
     """A task of MiniGrid with rules, views, rewards and distribution of levels of the Python package minigrid 3.
 
     Observation u8[7, 7, 3]: (object, colour, state) of each cell in view, MiniGrid's `image`, which is what published
@@ -88,6 +93,10 @@ def make_minigrid(*, task: str = "DoorKey-8x8", max_steps: int = 0, see_through_
         -v1 too, {Lava, Simple}Crossing{S9N1, S9N2, S9N3, S11N5}, RedBlueDoors-{6x6, 8x8}.
       max_steps: the episode is truncated after so many steps, 1 to 2**24; 0: as many as the task has in MiniGrid.
       see_through_walls: walls and closed doors hide nothing. In Empty they never do, as in MiniGrid.
+      num_levels: levels that all simulators share and draw from, up to 2**20, made once; 0: a new level for every
+        episode, as in MiniGrid. Twelve rooms in a row take longer to place than to walk through: there 4096 levels save
+        most of the time.
+      seed: of the shared levels, 0 to 2**63 - 1.
 
     Raises TypeError or ValueError naming the argument and the valid range.
     """
@@ -98,6 +107,8 @@ def make_minigrid(*, task: str = "DoorKey-8x8", max_steps: int = 0, see_through_
     max_steps = check_count("minigrid", "max_steps", max_steps, 0, 2**24)
     if not isinstance(see_through_walls, bool):
         raise TypeError(f"minigrid: see_through_walls must be True or False, got {see_through_walls!r}")
+    num_levels = check_count("minigrid", "num_levels", num_levels, 0, 2**20)
+    seed = check_count("minigrid", "seed", seed, 0, 2**63 - 1)
     chosen = TASKS[task]
     env: Env
 
@@ -108,7 +119,13 @@ def make_minigrid(*, task: str = "DoorKey-8x8", max_steps: int = 0, see_through_
 
     env = make_native(
         "minigrid",
-        {"task": task, "max_steps": max_steps, "see_through_walls": see_through_walls},
+        {
+            "task": task,
+            "max_steps": max_steps,
+            "see_through_walls": see_through_walls,
+            "num_levels": num_levels,
+            "seed": seed,
+        },
         (
             FAMILIES.index(chosen.family),
             chosen.size,
@@ -117,6 +134,8 @@ def make_minigrid(*, task: str = "DoorKey-8x8", max_steps: int = 0, see_through_
             chosen.flags,
             max_steps or chosen.max_steps,
             int(see_through_walls or chosen.family == "Empty"),
+            num_levels,
+            seed,
         ),
         obs_max=9,
         action_names=(ACTIONS,),

@@ -1,5 +1,10 @@
-// The parameters of MiniGrid from the integers of a call.
+// The parameters of MiniGrid from the integers of a call, and the levels that environments share, in host memory.
 #pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
 
 #include "envs/minigrid/levels.h"
 
@@ -24,7 +29,25 @@ constexpr MiniGridRanges kMiniGridRanges[MiniGrid::kNumFamilies] = {
     {"RedBlueDoors", {6, 8}, {1, 1}, {0, 0}, 0, false},
 };
 
-// values: family, size, rows, count, flags, max_steps, see_through_walls.
+// Made once per task, num_levels and seed, and kept for the life of the process: compiled programs refer to them by
+// these numbers only.
+inline const uint8_t* SharedLevels(const std::vector<int64_t>& key, const MiniGrid::Params& p) {
+  static std::mutex mutex;
+  static std::map<std::vector<int64_t>, std::unique_ptr<uint64_t[]>> sets;
+  std::lock_guard<std::mutex> lock(mutex);
+  auto& set = sets[key];
+  if (!set) {
+    set.reset(new uint64_t[p.row_bytes / sizeof(uint64_t) * p.num_levels]);
+    for (uint32_t level = 0; level < p.num_levels; ++level) {
+      Philox random(static_cast<uint32_t>(p.seed), static_cast<uint32_t>(p.seed >> 32), level, /*stream1=*/1);
+      auto* const row = reinterpret_cast<uint8_t*>(set.get()) + static_cast<size_t>(level) * p.row_bytes;
+      MiniGrid::Draw(*reinterpret_cast<MiniGrid::State*>(row), p, random);
+    }
+  }
+  return reinterpret_cast<const uint8_t*>(set.get());
+}
+
+// values: family, size, rows, count, flags, max_steps, see_through_walls, num_levels, seed.
 template <>
 inline std::string ParseParams<MiniGrid>(const int64_t* values, int64_t count, MiniGrid::Params* params) {
   const MiniGridRanges none = {"", {0, 16}, {1, 3}, {0, 12}, 15, false};
@@ -38,20 +61,25 @@ inline std::string ParseParams<MiniGrid>(const int64_t* values, int64_t count, M
                    {"count", of.count[0], of.count[1]},
                    {"flags", 0, of.max_flags},
                    {"max_steps", 1, MiniGrid::kMaxMaxSteps},
-                   {"see_through_walls", 0, 1}});
+                   {"see_through_walls", 0, 1},
+                   {"num_levels", 0, MiniGrid::kMaxLevels},
+                   {"seed", 0, INT64_MAX}});
   if (!error.empty()) return error;
-  *params = {static_cast<uint32_t>(values[0]),
-             static_cast<uint32_t>(values[1]),
-             static_cast<uint32_t>(values[2]),
-             static_cast<uint32_t>(values[3]),
-             static_cast<uint32_t>(values[4]),
-             static_cast<uint32_t>(values[5]),
-             static_cast<uint32_t>(values[6]),
-             0,
-             0,
-             0,
-             0};
-  params->Derive();
+  MiniGrid::Params p{};
+  p.family = static_cast<uint32_t>(values[0]);
+  p.size = static_cast<uint32_t>(values[1]);
+  p.rows = static_cast<uint32_t>(values[2]);
+  p.count = static_cast<uint32_t>(values[3]);
+  p.flags = static_cast<uint32_t>(values[4]);
+  p.max_steps = static_cast<uint32_t>(values[5]);
+  p.see_through_walls = static_cast<uint32_t>(values[6]);
+  p.num_levels = static_cast<uint32_t>(values[7]);
+  p.seed = static_cast<uint64_t>(values[8]);
+  p.Derive();
+  if (p.num_levels) {
+    p.levels = SharedLevels({values[0], values[1], values[2], values[3], values[4], values[7], values[8]}, p);
+  }
+  *params = p;
   return "";
 }
 

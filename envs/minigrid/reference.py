@@ -58,7 +58,17 @@ class Choices:
 class MiniGrid:
     """N simulators in lockstep; `words` are the two u32 that a call's key gives, `jax.random.bits(key, (2,))`."""
 
-    def __init__(self, num_envs: int, *, task: str, max_steps: int = 0, see_through_walls: bool = False):
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        task: str,
+        max_steps: int = 0,
+        see_through_walls: bool = False,
+        num_levels: int = 0,
+        seed: int = 42,
+    ):
+        self.num_levels, self.seed = num_levels, seed
         self.task = rows.TASKS[task]
         self.height, self.width = rows.grid_shape(task)
         self.max_steps = max_steps or self.task.max_steps
@@ -70,7 +80,7 @@ class MiniGrid:
         self.target: list[tuple | None] = [None] * num_envs  # (object, colour, state)
         # [x, y]: object, colour, state, and one plus the colour of the key in a box; VIEW cells of wall around it.
         frame = (num_envs, self.width + 2 * VIEW, self.height + 2 * VIEW, 4)
-        self.framed = np.tile(np.array([*WALL, 0], np.uint8), frame[:3] + (1,))
+        self.framed = np.tile(np.array([*WALL, 0], np.uint8), (*frame[:3], 1))
 
     def grid(self, env: int) -> np.ndarray:
         """u8[width, height, 4], a view."""
@@ -151,6 +161,8 @@ class MiniGrid:
         return np.rot90(self.framed[env, left : left + VIEW, top : top + VIEW, :3], -(self.heading[env] + 1))
 
     def _begin(self, env: int, random: Philox) -> None:
+        if self.num_levels:
+            random = Philox(self.seed % 2**32, self.seed >> 32, random.below(self.num_levels), 1)
         level = Level(self.task, self.grid(env), random)
         self.agent[env], self.heading[env], self.target[env] = level.agent, level.heading, level.target
         self.carrying[env] = None
@@ -369,7 +381,12 @@ class Level:
             rooms = self._chain(choices)
         before = None
         for (x, y, width, height), door in rooms:
-            for wall in ((x, y, width, 1), (x, y + height - 1, width, 1), (x, y, 1, height), (x + width - 1, y, 1, height)):
+            for wall in (
+                (x, y, width, 1),
+                (x, y + height - 1, width, 1),
+                (x, y, 1, height),
+                (x + width - 1, y, 1, height),
+            ):
                 self.fill(*wall, WALL)
             if door is not None:
                 colours = [colour for colour in range(6) if colour != before]
@@ -413,6 +430,4 @@ class Level:
         left, top, width, height = box
         if left < 0 or top < 0 or left + width > self.width or top + height >= self.height:
             return False
-        return all(
-            left + width < x or x + w <= left or top + height < y or y + h <= top for x, y, w, h in others
-        )
+        return all(left + width < x or x + w <= left or top + height < y or y + h <= top for x, y, w, h in others)

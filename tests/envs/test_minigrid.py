@@ -1,4 +1,4 @@
-"""MiniGrid against its slow reference, its rules, and what it refuses. Against the package: test_minigrid_package.py."""
+"""MiniGrid against its slow reference, its rules, and what it refuses. test_minigrid_package.py has the package."""
 
 import jax
 import numpy as np
@@ -7,7 +7,19 @@ import pytest
 from pufferjax import envs
 from pufferjax.envs.minigrid import reference
 from pufferjax.envs.minigrid.minigrid import (
-    BALL, BOX, CLOSED, FREE, GOAL, KEY, LAVA, LOCKED, OPEN, TASKS, WALL, WITH_KEY, layout,
+    BALL,
+    BOX,
+    CLOSED,
+    FREE,
+    GOAL,
+    KEY,
+    LAVA,
+    LOCKED,
+    OPEN,
+    TASKS,
+    WALL,
+    WITH_KEY,
+    layout,
 )  # fmt: skip
 
 LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE, DONE = range(7)
@@ -48,7 +60,8 @@ def test_it_keeps_the_contract(task):
 CASES = [
     ("Empty-Random-6x6", 40, 200, {}), ("DoorKey-8x8", 60, 250, {"max_steps": 50}), ("MultiRoom-N4-S5-v1", 40, 250, {}),
     ("MultiRoom-N7-S8", 20, 250, {}), ("KeyCorridorS3R3", 60, 250, {"max_steps": 60}),
-    ("KeyCorridorS6R3", 20, 250, {"max_steps": 60}), ("Unlock", 60, 200, {"see_through_walls": True, "max_steps": 60}),
+    ("KeyCorridorS6R3", 20, 250, {"max_steps": 60, "num_levels": 5, "seed": 2**40 + 3}),
+    ("Unlock", 60, 200, {"see_through_walls": True, "max_steps": 60}),
     ("UnlockPickup", 40, 200, {"max_steps": 60}), ("BlockedUnlockPickup", 40, 200, {"max_steps": 60}),
     ("ObstructedMaze-1Dlhb", 40, 200, {"max_steps": 60}), ("ObstructedMaze-2Q", 20, 200, {"max_steps": 60}),
     ("ObstructedMaze-Full-v1", 20, 250, {"max_steps": 60}), ("LavaCrossingS11N5", 20, 250, {"max_steps": 60}),
@@ -92,6 +105,17 @@ def test_levels_are_those_of_the_reference(case, task):
     twin.reset(case.words(key))
     assert_same_rows(case, case.env.reset(key, num_envs)[1], twin)
     assert case.env.spec.max_episode_steps == TASKS[task].max_steps
+
+
+def test_shared_levels_are_few_and_of_their_seed(case):
+    rows = {}
+    for seed in (1, 2):
+        shared = case("UnlockPickup", num_levels=3, seed=seed)
+        states = {bytes(row) for key in (0, 1) for row in np.asarray(shared.reset(200, key))}
+        assert len(states) == 3
+        rows[seed] = states
+    assert not rows[1] & rows[2]
+    assert len({bytes(row) for row in np.asarray(case("UnlockPickup").reset(200))}) > 190
 
 
 def test_the_agent_turns_and_walks(case):
@@ -158,7 +182,11 @@ def test_doors(case):
     state = placed(case, board, x=3, target=BOX + GREEN)
     for number, shown in ((1, 0), (2, 1), (3, 0)):  # open, closed, open
         out, row = after(case, state, *[TOGGLE] * number)
-        assert row["cells"][1, 4] == (CLOSED if shown else OPEN) + RED and out["obs"][0, 3, 5].tolist() == [4, RED, shown]
+        assert row["cells"][1, 4] == (CLOSED if shown else OPEN) + RED and out["obs"][0, 3, 5].tolist() == [
+            4,
+            RED,
+            shown,
+        ]
     _, row = after(case, state, TOGGLE, FORWARD, TOGGLE)
     assert row["cells"][1, 5] == LOCKED + RED and row["x"] == 4  # without a key
     for carrying in (KEY + GREEN, BALL + RED, BOX + RED):
@@ -277,6 +305,8 @@ def test_refusals(case):
         ({"max_steps": -1}, ValueError, r"minigrid: max_steps must be an integer in \[0, 16777216\], got -1"),
         ({"max_steps": 9.0}, TypeError, "minigrid: max_steps must be a static integer"),
         ({"see_through_walls": 1}, TypeError, "minigrid: see_through_walls must be True or False, got 1"),
+        ({"num_levels": 2**20 + 1}, ValueError, r"minigrid: num_levels must be an integer in \[0, 1048576\]"),
+        ({"seed": -1}, ValueError, r"minigrid: seed must be an integer in \[0, 9223372036854775807\], got -1"),
         ({"size": 5}, ValueError, "minigrid has no argument 'size'; valid are task"),
     ],
 )
@@ -289,15 +319,16 @@ def test_make_refuses(params, error, text):
     "params, text",
     [
         ([], "params must be"),
-        ([10, 6, 1, 0, 0, 9, 0], "family must be 0 to 9, got 10"),
-        ([0, 17, 1, 0, 0, 9, 0], "size must be 4 to 16, got 17"),
-        ([2, 10, 1, 13, 0, 9, 0], "count must be 2 to 12, got 13"),
-        ([3, 6, 4, 0, 0, 9, 0], "rows must be 1 to 3, got 4"),
-        ([7, 6, 1, 5, 0, 9, 0], "count must be 0 to 4, got 5"),
-        ([8, 10, 1, 1, 0, 9, 0], "size must be an odd number from 9 to 15, got 10"),
-        ([9, 6, 1, 0, 1, 9, 0], "flags must be 0 to 0, got 1"),
-        ([9, 6, 1, 0, 0, 0, 0], "max_steps must be 1 to 16777216, got 0"),
-        ([9, 6, 1, 0, 0, 9, 2], "see_through_walls must be 0 to 1, got 2"),
+        ([10, 6, 1, 0, 0, 9, 0, 0, 0], "family must be 0 to 9, got 10"),
+        ([0, 17, 1, 0, 0, 9, 0, 0, 0], "size must be 4 to 16, got 17"),
+        ([2, 10, 1, 13, 0, 9, 0, 0, 0], "count must be 2 to 12, got 13"),
+        ([3, 6, 4, 0, 0, 9, 0, 0, 0], "rows must be 1 to 3, got 4"),
+        ([7, 6, 1, 5, 0, 9, 0, 0, 0], "count must be 0 to 4, got 5"),
+        ([8, 10, 1, 1, 0, 9, 0, 0, 0], "size must be an odd number from 9 to 15, got 10"),
+        ([9, 6, 1, 0, 1, 9, 0, 0, 0], "flags must be 0 to 0, got 1"),
+        ([9, 6, 1, 0, 0, 0, 0, 0, 0], "max_steps must be 1 to 16777216, got 0"),
+        ([9, 6, 1, 0, 0, 9, 2, 0, 0], "see_through_walls must be 0 to 1, got 2"),
+        ([9, 6, 1, 0, 0, 9, 0, -1, 0], "num_levels must be 0 to 1048576, got -1"),
     ],
 )
 def test_the_native_side_refuses_as_well(params, text):

@@ -13,8 +13,21 @@ import pytest
 from pufferjax import envs
 from pufferjax.envs.minigrid.minigrid import TASKS, layout
 from pufferjax.envs.minigrid.reference import (
-    AHEAD, BALL, BLUE, BOX, DOOR, FREE, GOAL, IS_CLOSED, IS_LOCKED, KEY, RED, WALL, MiniGrid, board,
-)  # fmt: skip
+    AHEAD,
+    BALL,
+    BLUE,
+    BOX,
+    DOOR,
+    FREE,
+    GOAL,
+    IS_CLOSED,
+    IS_LOCKED,
+    KEY,
+    RED,
+    WALL,
+    MiniGrid,
+    board,
+)
 
 NIGHTLY = os.environ.get("PUFFERJAX_NIGHTLY") == "1"
 # Where the ball before one door may fall on the key of another.
@@ -128,7 +141,11 @@ class _Player:
                 self.do(TOGGLE, cell)
                 return True
         locked = {cell: thing[1] for cell, thing in things.items() if thing[0] == DOOR and thing[2] == IS_LOCKED}
-        before = [cell for cell in near_things if any(place in locked or self.is_shut_off(place, reach, near) for place in beside(cell))]
+        before = [
+            cell
+            for cell in near_things
+            if any(place in locked or self.is_shut_off(place, reach, near) for place in beside(cell))
+        ]
         if carrying is not None:
             for cell, colour in locked.items():
                 if carrying[0] == (KEY, colour, 0) and any(place in reach for place in beside(cell)):
@@ -175,7 +192,6 @@ class _Player:
         return False
 
 
-
 @pytest.mark.parametrize("task", TASKS if NIGHTLY else SLICE)
 def test_levels_can_be_solved(task):
     num_envs = 300 if NIGHTLY else 24
@@ -199,7 +215,9 @@ def test_levels_can_be_solved(task):
     for grid in (grid for grid, is_solved in zip(boards, solved, strict=True) if not is_solved):
         things = grid.reshape(-1, 4).tolist()
         locks = {colour for kind, colour, state, _ in things if kind == DOOR and state == IS_LOCKED}
-        keys = {colour for kind, colour, _, _ in things if kind == KEY} | {inside - 1 for *_, inside in things if inside}
+        keys = {colour for kind, colour, _, _ in things if kind == KEY} | {
+            inside - 1 for *_, inside in things if inside
+        }
         assert task in LOSES_KEYS and locks - keys
     if task in LOSES_KEYS[:1]:
         assert 0.8 < solved.mean() < 1  # one in fifteen loses its key

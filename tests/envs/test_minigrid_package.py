@@ -22,7 +22,20 @@ from minigrid.envs import MultiRoomEnv
 
 from pufferjax import envs
 from pufferjax.envs.minigrid.minigrid import (
-    BALL, BOX, CLOSED, FAMILIES, FREE, GOAL, KEY, LAVA, LOCKED, OPEN, TASKS, WALL, WITH_KEY, layout,
+    BALL,
+    BOX,
+    CLOSED,
+    FAMILIES,
+    FREE,
+    GOAL,
+    KEY,
+    LAVA,
+    LOCKED,
+    OPEN,
+    TASKS,
+    WALL,
+    WITH_KEY,
+    layout,
 )  # fmt: skip
 
 NIGHTLY = os.environ.get("PUFFERJAX_NIGHTLY") == "1"
@@ -37,7 +50,9 @@ SLICE = (
 )  # fmt: skip
 PLAYED = tuple(task for task in TASKS if task not in SLOW) if NIGHTLY else SLICE
 ACTIONS_OF_A_FAMILY = 100_000 if NIGHTLY else 960
-COMPARED = tuple(TASKS) if NIGHTLY else ("MultiRoom-N6", "KeyCorridorS4R3", "ObstructedMaze-2Q", "ObstructedMaze-Full-v1")
+COMPARED = (
+    tuple(TASKS) if NIGHTLY else ("MultiRoom-N6", "KeyCorridorS4R3", "ObstructedMaze-2Q", "ObstructedMaze-Full-v1")
+)
 THEIR_LEVELS, OUR_LEVELS = (1000, 4000) if NIGHTLY else (100, 1000)
 
 
@@ -164,7 +179,10 @@ def test_the_package_agrees_with_other_settings():
     met = play("KeyCorridorS3R3", 320, max_steps=7)
     assert met["late"] > 20
     # What the package's class does not take as an argument.
-    theirs, ours = make("DoorKey-8x8", see_through_walls=True), envs.make("minigrid", task="DoorKey-8x8", see_through_walls=True)
+    theirs, ours = (
+        make("DoorKey-8x8", see_through_walls=True),
+        envs.make("minigrid", task="DoorKey-8x8", see_through_walls=True),
+    )
     for seed in range(5):
         theirs.reset(seed=seed)
         np.testing.assert_array_equal(ours.observe(row(theirs, "DoorKey-8x8")[None])[0], theirs.gen_obs()["image"])
@@ -208,7 +226,9 @@ def p_value(theirs, ours):
     theirs, ours = Counter(theirs), Counter(ours)
     least = 8 * (1 + sum(ours.values()) / sum(theirs.values()))
     common = [value for value in theirs | ours if theirs[value] + ours[value] >= least]
-    table = [[of[value] for value in common] + [sum(n for v, n in of.items() if v not in common)] for of in (theirs, ours)]
+    table = [
+        [of[value] for value in common] + [sum(n for v, n in of.items() if v not in common)] for of in (theirs, ours)
+    ]
     table = np.array(table)[:, np.sum(table, axis=0) > 0]
     return chi2_contingency(table).pvalue if table.shape[1] > 1 else 1.0
 
@@ -231,7 +251,10 @@ def test_levels_are_distributed_as_those_of_the_package(task):
     for kind in (WALL, FREE, CLOSED, LOCKED, KEY, BALL, BOX, GOAL, LAVA):
         masks = [(r["cells"] & 0xF8 == kind) | ((kind == BOX) & (r["cells"] >= BOX)) for r in (theirs, ours)]
         results[f"places of {kind}"] = p_of_counts(*masks)
-    at = [(np.indices(r["cells"].shape[1:])[:, None] == np.stack([r["y"], r["x"]])[:, :, None, None]).all(0) for r in (theirs, ours)]
+    at = [
+        (np.indices(r["cells"].shape[1:])[:, None] == np.stack([r["y"], r["x"]])[:, :, None, None]).all(0)
+        for r in (theirs, ours)
+    ]
     results["places of the agent"] = p_of_counts(*at)
     print(f"{task}: {len(theirs)} and {len(ours)} levels, smallest p {min(results.values()):.5f} of {len(results)}")
     assert min(results.values()) > 1e-5, {name: p for name, p in results.items() if p < 1e-3}
