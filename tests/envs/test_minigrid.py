@@ -20,7 +20,7 @@ from pufferjax.envs.minigrid.minigrid import (
     WALL,
     WITH_KEY,
     layout,
-)  # fmt: skip
+)
 
 LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE, DONE = range(7)
 EAST, SOUTH, WEST, NORTH = range(4)

@@ -36,7 +36,7 @@ from pufferjax.envs.minigrid.minigrid import (
     WALL,
     WITH_KEY,
     layout,
-)  # fmt: skip
+)
 
 NIGHTLY = os.environ.get("PUFFERJAX_NIGHTLY") == "1"
 # What the package has no name for, though published results do.
