@@ -179,7 +179,7 @@ class MiniGridLevel {
   PJX_HD void MakeKeyCorridor() {
     Rooms rooms;
     MakeRooms(&rooms);
-    for (uint32_t row = 1; row < p_.rows; ++row) {
+    for (uint32_t row = 1; row < p_.rows && row < kMaxSide; ++row) {
       const Box room = Room(1, row);
       Fill({room.left + 1, room.top, room.width - 2, 1}, MiniGrid::kFree);
       Open(&rooms, 1, row, 3);

@@ -16,7 +16,6 @@
 
 #include <cstring>
 
-#include "envs/common/bits.h"
 #include "envs/common/sight.h"
 #include "envs/common/simulator.h"
 
@@ -282,23 +281,18 @@ struct MiniGrid : SimulatorDefaults {
     if (!along_x) Transpose(columns);
   }
 
-  // The highest bits of the lower seven bytes as seven bits.
-  PJX_HD static uint64_t HighBits(uint64_t bytes) {
-    return ((bytes >> 7 & 0x0001010101010101) * 0x0102040810204080) >> 56;
-  }
-
   PJX_HD static void Observe(const State& s, const Params& p, Obs* obs) {
+    constexpr uint64_t kLowest = 0x0001010101010101;  // bit of each byte
     uint64_t columns[kView + 1];
     LookAhead(s, p, columns);
-    uint64_t seen = Sight::kAll;
+    uint64_t seen = ~uint64_t{0};  // bit 8 * j + i
     if (!p.see_through_walls) {
       uint64_t walls = 0;
-      for (int i = 0; i < kView; ++i) walls |= HighBits(~columns[i]) << (i * kView);
-      seen = Sight::Seen(walls);
+      for (int i = 0; i < kView; ++i) walls |= (~columns[i] >> 7 & kLowest) << i;
+      seen = Sight::SeenByRows(walls);
     }
     for (int i = 0; i < kView; ++i) {
-      const uint64_t seen_bytes = SpreadBits(seen >> (i * kView) & Sight::kColumn) * 0xFF;
-      uint64_t codes = columns[i] | ~seen_bytes;  // kUnseen has all bits
+      uint64_t codes = columns[i] | ~((seen >> i & kLowest) * 0xFF);  // kUnseen has all bits
       if (i == Sight::kSide) {
         constexpr int kShift = 8 * Sight::kAhead;
         const uint64_t own = s.carrying ? s.carrying : kFree;
