@@ -51,9 +51,8 @@ def after(case, state, *actions):
     return out, case.fields(state)[0]
 
 
-@pytest.mark.parametrize("task", ["MultiRoom-N2-S4", "ObstructedMaze-2Dlhb"])
-def test_it_keeps_the_contract(task):
-    envs.check_env(envs.make("minigrid", task=task, max_steps=40), num_envs=4)
+def test_it_keeps_the_contract():
+    envs.check_env(envs.make("minigrid", task="ObstructedMaze-2Dlhb", max_steps=40), num_envs=4)
 
 
 # Short episodes: many levels.
@@ -293,8 +292,7 @@ def test_refusals(case):
         cells = opening.fields(opening.reset(1))["cells"][0]
         doors = (cells & 0xF8 == LOCKED) | (cells == CLOSED + BLUE)
         opening.assert_refuses(opening.reset(1), text, cells=np.where(doors, OPEN + cells % 8, cells))
-    for task in ("MultiRoom-N6", "KeyCorridorS3R1"):
-        case(task).assert_survives_garbage()
+    case("MultiRoom-N6").assert_survives_garbage()
 
 
 @pytest.mark.parametrize(
