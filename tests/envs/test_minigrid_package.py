@@ -197,7 +197,10 @@ def features(record):
     boxes = kinds >= BOX
     things = doors | (kinds == KEY) | (kinds == BALL) | boxes
     dx, dy = ((1, 0), (0, 1), (-1, 0), (0, -1))[record["heading"]]
+    is_wall = cells == WALL
+    thick = is_wall[1:, 1:] & is_wall[:-1, 1:] & is_wall[1:, :-1] & is_wall[:-1, :-1]  # rooms that touch
     found = {
+        "thick walls": int(thick.sum()),
         "heading": int(record["heading"]),
         "target": int(record["target"]),
         "ahead": int(kinds[y + dy, x + dx]),
