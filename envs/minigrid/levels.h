@@ -1,5 +1,5 @@
-// The levels of MiniGrid's tasks: of the same distributions as those of the Python package minigrid 3, from streams of
-// our own. Where it draws a place again and again until it is free, so do these.
+// The levels of MiniGrid's tasks, from streams of our own. They choose in the order in which the Python package
+// minigrid 3 chooses, between as many: given the same choices it makes the same level.
 #pragma once
 
 #include "envs/minigrid/minigrid.h"
@@ -63,7 +63,9 @@ class MiniGridLevel {
 
   // --- cells ---------------------------------------------------------------------------------------------------------
   PJX_HD uint32_t Below(uint32_t n) { return random_.Below(n); }
-  PJX_HD uint32_t Colour() { return Below(MiniGrid::kColours); }
+  // Colours are chosen in the order of their names: blue, green, grey, purple, red, yellow.
+  PJX_HD static uint32_t ByName(uint32_t number) { return 0x403512u >> (4 * number) & 7; }
+  PJX_HD uint32_t Colour() { return ByName(Below(MiniGrid::kColours)); }
   PJX_HD Box WholeGrid() const { return {0, 0, static_cast<int>(p_.width), static_cast<int>(p_.height)}; }
   PJX_HD uint8_t At(uint32_t x, uint32_t y) const { return cells_[y * p_.width + x]; }
   PJX_HD void Set(uint32_t x, uint32_t y, uint8_t code) { cells_[y * p_.width + x] = code; }
@@ -113,8 +115,8 @@ class MiniGridLevel {
         const Box room = Room(column, row);
         Fill({room.left + 1, room.top + 1, inside, inside}, MiniGrid::kFree);
         rooms->open[row][column] = 0;
-        rooms->right[row][column] = static_cast<uint8_t>(room.top + 1 + Below(inside));
-        rooms->down[row][column] = static_cast<uint8_t>(room.left + 1 + Below(inside));
+        if (column + 1 < p_.columns) rooms->right[row][column] = static_cast<uint8_t>(room.top + 1 + Below(inside));
+        if (row + 1 < p_.rows) rooms->down[row][column] = static_cast<uint8_t>(room.left + 1 + Below(inside));
       }
     }
     s_.x = static_cast<uint8_t>(p_.columns / 2 * Pitch() + p_.size / 2);
@@ -220,11 +222,12 @@ class MiniGridLevel {
   PJX_HD void MakeObstructedMaze() {
     Rooms rooms;
     MakeRooms(&rooms);
-    uint32_t colours[MiniGrid::kColours] = {};
+    uint32_t colours[MiniGrid::kColours], left[MiniGrid::kColours];
+    for (uint32_t i = 0; i < MiniGrid::kColours; ++i) left[i] = ByName(i);
     for (uint32_t i = 0; i < MiniGrid::kColours; ++i) {
-      const uint32_t j = Below(i + 1);
-      colours[i] = colours[j];
-      colours[j] = i;
+      uint32_t chosen = Below(MiniGrid::kColours - i);
+      colours[i] = left[chosen];
+      for (; chosen + 1 < MiniGrid::kColours - i; ++chosen) left[chosen] = left[chosen + 1];
     }
     s_.target = MiniGrid::Coloured(MiniGrid::kBall, MiniGrid::kBlue);
     if (p_.count == 0) {
@@ -302,10 +305,15 @@ class MiniGridLevel {
     }
     upright[num_upright] = level[num_level] = side - 1;
     // The path crosses all of them in a random order.
+    uint32_t turns = 0;  // bit i: the i-th is a vertical one
+    for (uint32_t i = 0, uprights_left = num_upright - 1; i < p_.count; ++i) {
+      if (Below(p_.count - i) >= uprights_left) continue;
+      turns |= 1u << i;
+      --uprights_left;
+    }
     int column = 0, row = 0;
-    while (column < num_upright - 1 || row < num_level - 1) {
-      const int columns_left = num_upright - 1 - column, rows_left = num_level - 1 - row;
-      if (static_cast<int>(Below(columns_left + rows_left)) < columns_left) {
+    for (uint32_t i = 0; i < p_.count; ++i) {
+      if (turns >> i & 1) {
         const int from = level[row], to = level[row + 1];
         Set(upright[++column], from + 1 + Below(to - from - 1), MiniGrid::kFree);
       } else {
@@ -339,7 +347,7 @@ class MiniGridLevel {
       uint32_t colour = Below(i == 1 ? MiniGrid::kColours : MiniGrid::kColours - 1);
       if (i > 1 && colour >= last) ++colour;
       last = colour;
-      Set(doors[i], MiniGrid::Coloured(MiniGrid::kClosed, colour));
+      Set(doors[i], MiniGrid::Coloured(MiniGrid::kClosed, ByName(colour)));
     }
     PlaceAgent(rooms[0]);
     Set(FreeCell(rooms[num_rooms - 1], false), MiniGrid::kGoal);
@@ -371,8 +379,10 @@ class MiniGridLevel {
         room.left = x, room.top = y;
         if (next_entry == 0) room.left -= room.width - 1;
         if (next_entry == 1) room.top -= room.height - 1;
-        if (count > 0 && next_entry % 2 == 0) room.top -= 1 + static_cast<int>(choices.Below(room.height - 2));
-        if (count > 0 && next_entry % 2 == 1) room.left -= 1 + static_cast<int>(choices.Below(room.width - 2));
+        if (count > 0 && next_entry % 2 == 0)
+          room.top += static_cast<int>(choices.Below(room.height - 2)) - (room.height - 2);
+        if (count > 0 && next_entry % 2 == 1)
+          room.left += static_cast<int>(choices.Below(room.width - 2)) - (room.width - 2);
         if (room.left < 0 || room.top < 0 || room.left + room.width > width || room.top + room.height >= height) {
           continue;
         }

@@ -13,6 +13,7 @@ WALL, FREE, GOAL, LAVA = (2, 5, 0), (1, 0, 0), (8, 1, 0), (9, 0, 0)
 DOOR, KEY, BALL, BOX = 4, 5, 6, 7  # objects
 IS_OPEN, IS_CLOSED, IS_LOCKED = range(3)  # states of doors
 RED, GREEN, BLUE, PURPLE, YELLOW, GREY = range(6)
+BY_NAME = (BLUE, GREEN, GREY, PURPLE, RED, YELLOW)  # the order in which colours are chosen
 NOWHERE = (-9, -9)
 HALF = VIEW // 2
 
@@ -185,6 +186,9 @@ class Level:
         }  # fmt: skip
         makers.get(task.family, self._room_with_goal)()
 
+    def colour(self) -> int:
+        return BY_NAME[self.below(6)]
+
     def set(self, cell, thing, contents: int = 0) -> None:
         self.grid[cell] = (*thing, contents)
 
@@ -233,10 +237,11 @@ class Level:
             self.fill(x, 1, 1, size - 2, thing)
         for y in level:
             self.fill(1, y, size - 2, 1, thing)
+        ahead = [True] * len(upright) + [False] * len(level)
+        path = [ahead.pop(self.below(len(ahead))) for _ in range(self.task.count)]
         column, row = [0, *upright, size - 1], [0, *level, size - 1]
-        while len(column) > 2 or len(row) > 2:
-            across = len(column) - 2
-            if self.below(across + len(row) - 2) < across:
+        for is_upright in path:
+            if is_upright:
                 cell = column[1], row[0] + 1 + self.below(row[1] - row[0] - 1)
                 column = column[1:]
             else:
@@ -264,9 +269,12 @@ class Level:
             for column in range(self.columns):
                 x, y = column * pitch, row * pitch
                 self.fill(x + 1, y + 1, inside, inside, FREE)
-                right, down = y + 1 + self.below(inside), x + 1 + self.below(inside)
-                self.doors[(column, row), 0] = self.doors[(column + 1, row), 2] = (x + pitch, right)
-                self.doors[(column, row), 1] = self.doors[(column, row + 1), 3] = (down, y + pitch)
+                if column + 1 < self.columns:
+                    door = x + pitch, y + 1 + self.below(inside)
+                    self.doors[(column, row), 0] = self.doors[(column + 1, row), 2] = door
+                if row + 1 < self.rows:
+                    door = x + 1 + self.below(inside), y + pitch
+                    self.doors[(column, row), 1] = self.doors[(column, row + 1), 3] = door
         middle = self.task.size // 2
         self.agent = (self.columns // 2 * pitch + middle, self.rows // 2 * pitch + middle)
 
@@ -297,12 +305,12 @@ class Level:
     def _unlock(self) -> None:
         self._rooms()
         if self.task.family != "Unlock":
-            self.target = (BOX, self.below(6), 0)
+            self.target = (BOX, self.colour(), 0)
             self._put((1, 0), self.target)
-        colour = self.below(6)
+        colour = self.colour()
         x, y = self._door((0, 0), 0, colour, IS_LOCKED)
         if self.task.family == "BlockedUnlockPickup":
-            self.set((x - 1, y), (BALL, self.below(6), 0))
+            self.set((x - 1, y), (BALL, self.colour(), 0))
         self._put((0, 0), (KEY, colour, 0))
         self._agent_in((0, 0))
 
@@ -313,9 +321,9 @@ class Level:
             self.fill(size, row * (size - 1), size - 2, 1, FREE)
             self._join((1, row), 3)
         locked = (2, self.below(self.rows))
-        colour = self.below(6)
+        colour = self.colour()
         self._door(locked, 2, colour, IS_LOCKED)
-        self.target = (BALL, self.below(6), 0)
+        self.target = (BALL, self.colour(), 0)
         self._put(locked, self.target)
         self._put((0, self.below(self.rows)), (KEY, colour, 0))
         self._agent_in((1, self.rows // 2))
@@ -325,7 +333,7 @@ class Level:
             x, y = other = self._beside(room, side)
             exists = 0 <= x < 3 and 0 <= y < self.rows
             if exists and (room, side) not in self.joined and locked not in (room, other):
-                self._door(room, side, self.below(6), IS_CLOSED)
+                self._door(room, side, self.colour(), IS_CLOSED)
 
     def _reached(self, room) -> set:
         reached, more = set(), [room]
@@ -340,11 +348,8 @@ class Level:
         self._rooms()
         flags, quarters = self.task.flags, self.task.count
         in_box, blocked, keys_last, at_the_side = (bool(flags & bit) for bit in (1, 2, 4, 8))
-        colours = [0] * 6
-        for i in range(6):
-            j = self.below(i + 1)
-            colours[i] = colours[j]
-            colours[j] = i
+        left = list(BY_NAME)
+        colours = [left.pop(self.below(len(left))) for _ in range(6)]
         self.target = (BALL, BLUE, 0)
 
         def lock(room, side, colour):
@@ -389,7 +394,7 @@ class Level:
             ):
                 self.fill(*wall, WALL)
             if door is not None:
-                colours = [colour for colour in range(6) if colour != before]
+                colours = [colour for colour in BY_NAME if colour != before]
                 before = colours[self.below(len(colours))]
                 self.set(door, (DOOR, before, IS_CLOSED))
         self.place_agent(*rooms[0][0])
@@ -414,9 +419,9 @@ class Level:
                 width, height = 4 + below(largest - 3), 4 + below(largest - 3)
                 left, top = x - (width - 1) * (side == 0), y - (height - 1) * (side == 1)
                 if rooms and side % 2 == 0:
-                    top -= 1 + below(height - 2)
+                    top += below(height - 2) - (height - 2)
                 elif rooms:
-                    left -= 1 + below(width - 2)
+                    left += below(width - 2) - (width - 2)
                 box = (left, top, width, height)
                 if self._fits(box, [other for other, _ in rooms[:-1]]):
                     rooms.append((box, (x, y) if rooms else None))
