@@ -144,7 +144,7 @@ def play(task, num_actions, **kwargs):
     np.testing.assert_array_equal(ours.observe(state), [env.gen_obs()["image"] for env in theirs])
     met = Counter()
     probabilities = np.array([0.12, 0.12, 0.32, 0.14, 0.08, 0.2, 0.02])
-    for _ in range(math.ceil(num_actions / num_envs)):
+    for t in range(math.ceil(num_actions / num_envs)):
         actions = random.choice(7, num_envs, p=probabilities).astype(np.int32)
         obs, state, reward, terminated, truncated, _ = step(key, state, actions)
         obs, reward, terminated, truncated, rows = map(np.array, (obs, reward, terminated, truncated, state))
@@ -159,8 +159,9 @@ def play(task, num_actions, **kwargs):
                 rows[i] = row(env, task)
                 ended.append(i)
             else:
-                np.testing.assert_array_equal(obs[i], their_obs["image"])
-                np.testing.assert_array_equal(rows[i], row(env, task))
+                assert (obs[i] == their_obs["image"]).all(), (task, t, i)
+                if t % 4 == 0:
+                    np.testing.assert_array_equal(rows[i], row(env, task))
         if ended:
             state = ours.restore(state, rows[ended], np.array(ended, np.int32))
     return met
