@@ -27,7 +27,8 @@ test-suites:  ## SUITES="gymnax brax" or all: each extra alone in a fresh enviro
 
 nightly: $(VENV)/.installed  ## the generated tests, far more of each, and the slow ones (a quarter of an hour, or more)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest tests/xla_ops/test_state_heap_sequences.py tests/test_bad_calls.py \
-	  tests/experiments/test_run_dir_names.py tests/pufferjax/sweep/test_kills.py $(PYTEST_ARGS)
+	  tests/experiments/test_run_dir_names.py tests/pufferjax/sweep/test_kills.py \
+	  tests/envs/test_minigrid_package.py tests/envs/test_minigrid_levels.py $(PYTEST_ARGS)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest -m nightly $(PYTEST_ARGS)
 
 # Every handler outside Python, instrumented; and some of its tests, whose Python gets the runtimes preloaded. libstdc++

@@ -17,6 +17,7 @@ from pufferjax.envs.g2048.g2048 import make_g2048
 from pufferjax.envs.gymnax import from_gymnax
 from pufferjax.envs.gymnax_view import as_gymnax
 from pufferjax.envs.maze.maze import make_maze
+from pufferjax.envs.minigrid.minigrid import make_minigrid
 from pufferjax.envs.minimal.minimal import make_minimal
 from pufferjax.envs.password.password import make_password
 
@@ -27,6 +28,7 @@ _FACTORIES = {
     "chain_mdp": make_chain_mdp,
     "four_rooms": make_four_rooms,
     "g2048": make_g2048,
+    "minigrid": make_minigrid,
     "minimal": make_minimal,
     "password": make_password,
 }

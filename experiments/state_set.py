@@ -81,6 +81,7 @@ SETTINGS = {
         400_000, "episode_return", "return, 100 at the top less the force", eval_episodes=256
     ),
     "maze": Setting(40_000_000, label="mazes solved, 21x21", flags=("--env.size", "21")),
+    "minigrid": Setting(10_000_000, label="levels of DoorKey-8x8 solved"),
     "minimal": Setting(2_000_000, "score", "pick-ups of all agents", state_set=DENSE, eval_episodes=256),
     "password": Setting(80_000_000, "score", "symbols known of 128"),
 }

@@ -14,6 +14,7 @@
 
 #include <cstring>
 
+#include "envs/common/sight.h"
 #include "envs/common/simulator.h"
 
 namespace pjx {
@@ -21,7 +22,7 @@ namespace pjx {
 struct FourRooms : SimulatorDefaults {
   using Obs = uint8_t;
   static constexpr int kMinSize = 5, kMaxSize = 49;
-  static constexpr int kView = 7, kSide = kView / 2, kAhead = kView - 1;
+  static constexpr int kView = Sight::kView, kSide = Sight::kSide, kAhead = Sight::kAhead;
   static constexpr int kGaps = 4;
 
   struct Params {
@@ -125,10 +126,8 @@ struct FourRooms : SimulatorDefaults {
   }
 
   // --- the view ------------------------------------------------------------------------------------------------------
-  // Sets of its cells as words: bit i * kView + j is cell (i, j), i to the right, j = kAhead the agent's row.
-  static constexpr uint64_t kRow = 0x0000040810204081ULL;                           // (0, 0), (1, 0), ...
-  static constexpr uint64_t kColumn = 0x7F;                                         // (0, 0), (0, 1), ...
-  static constexpr uint64_t kFirst = kColumn, kLast = kColumn << (kView * kAhead);  // columns
+  // Sets of its cells as words, as in Sight.
+  static constexpr uint64_t kRow = Sight::kRow, kColumn = Sight::kColumn;
 
   // Seven entries of a line of walls: entry k is coordinate `from` + k, or `from` - k if backwards.
   PJX_HD static uint64_t Entries(const Params& p, int from, bool backwards) {
@@ -167,32 +166,6 @@ struct FourRooms : SimulatorDefaults {
     return walls;
   }
 
-  PJX_HD static uint64_t Seen(uint64_t walls) {
-    const uint64_t open = ~walls;
-    uint64_t seen = uint64_t{1} << (kSide * kView + kAhead), row = kRow << kAhead;
-    for (int j = kAhead; j >= 0; --j, row >>= 1) {
-      // Along the row to the right, then to the left: a seen open cell shows its neighbour. Three doublings reach 7.
-      uint64_t reached = seen & row, path = (open & row) << kView & row;
-      reached |= path & reached << kView;
-      path &= path << kView;
-      reached |= path & reached << 2 * kView;
-      path &= path << 2 * kView;
-      reached |= path & reached << 4 * kView;
-      // The last cell does not look ahead while the row is read to the right, nor the first one to the left.
-      const uint64_t to_right = reached & open & ~kLast;
-      path = (open & row) >> kView & row;
-      reached |= path & reached >> kView;
-      path &= path >> kView;
-      reached |= path & reached >> 2 * kView;
-      path &= path >> 2 * kView;
-      reached |= path & reached >> 4 * kView;
-      const uint64_t to_left = reached & open & ~kFirst;
-      seen |= reached;
-      if (j > 0) seen |= (to_right | to_right << kView | to_left | to_left >> kView) >> 1;
-    }
-    return seen;
-  }
-
   // The bytes of a column of seven cells, three each: `object` and `colour` in those chosen (bit j: cell j), else 0.
   struct ColumnBytes {
     uint64_t words[3];  // 21 bytes, little-endian
@@ -226,7 +199,7 @@ struct FourRooms : SimulatorDefaults {
   }
 
   PJX_HD static void Observe(const State& s, const Params& p, Obs* obs) {
-    const uint64_t walls = WallsInView(s, p), seen = Seen(walls);
+    const uint64_t walls = WallsInView(s, p), seen = Sight::Seen(walls);
     for (int i = 0; i < kView; ++i) {
       const auto seen_column = static_cast<uint32_t>(seen >> (i * kView) & kColumn);
       const uint32_t wall_column = static_cast<uint32_t>(walls >> (i * kView)) & seen_column;

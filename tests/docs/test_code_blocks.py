@@ -21,6 +21,7 @@ NOT_RUN = {
     ("README.md", "sets up .venv, compiles and trains for minutes"),
     ("getting_started.md", "sets up .venv, compiles and trains for minutes"),
     ("getting_started.md", "installs from a package index"),
+    ("minigrid.md", "trains for minutes"),
     ("suites.md", "needs the packages of suites"),
     ("sweeps.md", "installs from a package index"),
     ("sweeps.md", "needs a PostgreSQL server"),

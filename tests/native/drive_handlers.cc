@@ -524,6 +524,25 @@ void SmallEnvs() {
   for (const int64_t size : {5, 19, 49}) DriveEnv("four_rooms", {size}, 1501);
 }
 
+void MiniGridEnvs() {
+  // One of each family, the largest grids and rooms among them; short episodes, so that levels are drawn.
+  for (const std::vector<int64_t>& params : std::vector<std::vector<int64_t>>{{0, 5, 1, 0, 1, 30, 1, 0, 0},
+                                                                              {1, 16, 1, 0, 0, 30, 0, 0, 0},
+                                                                              {2, 10, 1, 6, 0, 30, 0, 0, 0},
+                                                                              {2, 4, 1, 12, 0, 60, 0, 0, 0},
+                                                                              {3, 3, 1, 0, 0, 30, 0, 0, 0},
+                                                                              {3, 6, 3, 0, 0, 30, 0, 0, 0},
+                                                                              {4, 6, 1, 0, 0, 30, 0, 0, 0},
+                                                                              {5, 6, 1, 0, 0, 30, 0, 0, 0},
+                                                                              {6, 6, 1, 0, 0, 30, 0, 0, 0},
+                                                                              {7, 6, 1, 0, 3, 30, 0, 0, 0},
+                                                                              {7, 6, 1, 4, 7, 30, 0, 0, 0},
+                                                                              {8, 15, 1, 6, 0, 30, 0, 0, 0},
+                                                                              {9, 8, 1, 0, 0, 30, 0, 7, 9}}) {
+    DriveEnv("minigrid", params, 301);
+  }
+}
+
 void BreakoutEnv() {
   DriveEnv("breakout", {4, 10'000, 1}, 1501);
   DriveEnv("breakout", {1, 200, 0}, 301);
@@ -553,7 +572,8 @@ int Main() {
       run();
     }
   }
-  for (const auto& run : {StateHeap, MazeEnv, MinimalEnv, SmallEnvs, BreakoutEnv, BoxobanEnv, ShortLoops}) run();
+  for (const auto& run : {StateHeap, MazeEnv, MinimalEnv, SmallEnvs, MiniGridEnvs, BreakoutEnv, BoxobanEnv, ShortLoops})
+    run();
   std::string missing;
   for (const auto& [target, handler] : Handlers()) {
     if (!Driven().count(target)) missing += " " + target;

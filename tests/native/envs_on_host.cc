@@ -11,6 +11,7 @@
 #include "envs/four_rooms/params.h"
 #include "envs/g2048/params.h"
 #include "envs/maze/params.h"
+#include "envs/minigrid/params.h"
 #include "envs/minimal/params.h"
 #include "envs/password/params.h"
 
@@ -156,5 +157,6 @@ PJX_ON_HOST(chain_mdp, ChainMdp)
 PJX_ON_HOST(four_rooms, FourRooms)
 PJX_ON_HOST(g2048, G2048)
 PJX_ON_HOST(maze, Maze)
+PJX_ON_HOST(minigrid, MiniGrid)
 PJX_ON_HOST(minimal, Minimal)
 PJX_ON_HOST(password, Password)
