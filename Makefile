@@ -7,18 +7,17 @@ NATIVE_ALL := $(filter-out CMakeLists.txt,$(NATIVE)) $(wildcard tests/native/*.c
 
 .PHONY: demo test test-newest test-suites test-gpu nightly arm sanitize test-page constellation-picture docs lint format cuda wheel gpu-wheel clean
 
-demo: $(VENV)/.installed  ## the same learner with and without the state set, about three minutes: curves, numbers, a GIF
+demo: $(VENV)/.built  ## the same learner with and without the state set, about three minutes: curves, numbers, a GIF
 	$(BIN)/python experiments/demo.py
 
 test: $(VENV)/.installed  ## everything CI runs
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
-# Named by module, wherever in tests/ they are: the layers, an op, a simulator, training.
-NEWEST_TESTS ?= test_layers or test_gae_vtrace or test_maze.py or test_train.py
+# The layers, an op, a simulator, training.
+NEWEST_TESTS ?= tests/test_layers.py tests/xla_ops/test_gae_vtrace.py tests/envs/test_maze.py tests/pufferjax/core/test_train.py
 
 test-newest:  ## some of it on the newest CPython on PATH or in pyenv, with the newest jax; nothing newer: says so
-	$(PYTHON) .ci/newest.py build/newest --numprocesses auto --maxprocesses 8 --dist worksteal -k "$(NEWEST_TESTS)" \
-	  $(PYTEST_ARGS)
+	$(PYTHON) .ci/newest.py build/newest --numprocesses auto --maxprocesses 8 --dist worksteal $(NEWEST_TESTS) $(PYTEST_ARGS)
 
 SUITES ?=
 
@@ -28,7 +27,7 @@ test-suites:  ## SUITES="gymnax brax" or all: each extra alone in a fresh enviro
 nightly: $(VENV)/.installed  ## the generated tests, far more of each, and the slow ones (a quarter of an hour, or more)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest tests/xla_ops/test_state_heap_sequences.py tests/test_bad_calls.py \
 	  tests/experiments/test_run_dir_names.py tests/pufferjax/sweep/test_kills.py \
-	  tests/envs/test_minigrid_package.py tests/envs/test_minigrid_levels.py $(PYTEST_ARGS)
+	  tests/envs/test_minigrid_package.py tests/envs/test_minigrid_levels.py tests/docs/test_own_loop.py $(PYTEST_ARGS)
 	PUFFERJAX_NIGHTLY=1 $(BIN)/python -m pytest -m nightly $(PYTEST_ARGS)
 
 # Every handler outside Python, instrumented; and some of its tests, whose Python gets the runtimes preloaded. libstdc++
@@ -67,8 +66,12 @@ define instrument
 	$(BIN)/cmake --build $(2) --target $(3)
 endef
 
-$(VENV)/.installed: pyproject.toml Makefile .ci/install.py $(NATIVE)
-	@$(PYTHON) .ci/install.py $(VENV) test
+$(VENV)/.built: pyproject.toml Makefile .ci/install.py $(NATIVE)
+	@$(PYTHON) .ci/install.py $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.built
+	@$(PYTHON) .ci/install.py --packages $(VENV) test
 	@touch $@
 
 test-page: $(VENV)/.installed  ## the page of `pufferjax constellation` in a headless Chromium (Debian: chromium)

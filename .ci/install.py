@@ -54,7 +54,8 @@ def requirements_of(extras: list[str]) -> tuple[list[str], list[str]]:
 
 
 def pip_of(venv: Path) -> list[str]:
-    return [str(venv / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    # Python compiles what it imports; to compile all of every package takes as long as to unpack it.
+    return [str(venv / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
 
 
 def install_packages(venv: Path, extras: list[str]) -> None:

@@ -228,7 +228,10 @@ class OwnEncoder(nn.Module):
         return nn.Dense(16)(x.reshape(*x.shape[:2], -1).astype(jnp.float32))
 
 
-@pytest.mark.parametrize("encoder, epochs, least", [("board", 2, 0.0), ("own", 48, 0.8)])  # at random 0.37
+@pytest.mark.parametrize(
+    "encoder, epochs, least",
+    [("board", 2, 0.0), pytest.param("own", 48, 0.8, marks=pytest.mark.nightly)],  # at random 0.37
+)
 def test_a_run_learns_from_parts_and_can_be_loaded(encoder, epochs, least, grid, tmp_path):
     config = pufferjax.TrainConfig(
         total_steps=64 * 16 * epochs,

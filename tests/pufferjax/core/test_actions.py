@@ -169,6 +169,7 @@ def test_a_rollout_remembers_what_was_done_and_learns_of_the_sample(geared):
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
+@pytest.mark.nightly
 def test_two_lanes_learn_numbers_and_greedy_evaluation_takes_the_mean(aim):
     keys = jax.random.split(jax.random.key(0), 2)
     states, metrics = jax.jit(jax.vmap(pufferjax.make_train(aim, config())))(keys)

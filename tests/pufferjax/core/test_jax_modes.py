@@ -30,6 +30,7 @@ def test_training_is_traced_under_strict_settings(mode, native, tiny_env, tiny_c
         env.random_walk(jax.random.key(3), state, 8, 4, 2)
 
 
+@pytest.mark.nightly
 def test_walks_and_checks_in_64_bits(tiny_env, timed_game):
     with jax.enable_x64(True):
         env = envs.from_gymnax(timed_game(8, lambda action: action), max_episode_steps=8)

@@ -185,6 +185,7 @@ def test_seeds_can_be_vmapped(timed_game, config):
     assert states.params["observation_norm"]["mean"].shape == (2, 2) and np.isfinite(metrics["loss"]).all()
 
 
+@pytest.mark.nightly
 def test_a_resumed_run_has_the_statistics_of_the_whole(timed_game, config, tmp_path):
     env = envs.from_gymnax(timed_game(5, lambda action: 10.0 * action), max_episode_steps=5)
     options = {"seed": 1, "eval_episodes": 0, "devices": 1, "show": False}

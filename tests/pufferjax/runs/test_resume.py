@@ -206,7 +206,7 @@ def test_a_run_with_only_foreign_or_damaged_checkpoints(tmp_path, tiny_run, trai
 
 
 @pytest.mark.parametrize(
-    ("devices", "kills", "epochs"), [(1, 8, 120), pytest.param(2, 2, 60, marks=pytest.mark.nightly)]
+    ("devices", "kills", "epochs"), [(1, 5, 80), pytest.param(2, 2, 60, marks=pytest.mark.nightly)]
 )
 def test_killed_at_random_moments(tmp_path, devices, kills, epochs):
     out = tmp_path / "result.json"

@@ -96,7 +96,7 @@ def test_whatever_a_flag_can_set_can_be_swept():
         ("ppo.gamma", ["nan", "1", "linear"], "needs two bounds and a scale"),
         ("policy.hidden_size", ["30", "64", "pow2"], "the scale pow2 needs powers of two"),
         ("horizon", ["16.5", "64"], "its bounds must be whole numbers"),
-        ("ppo.optimizer", ["muon", "sgd"], "'sgd' is no value of this setting; valid are muon, adam"),
+        ("ppo.optimizer", ["muon", "sgd"], "'sgd' is no value of this setting; valid are muon, aurora"),
         ("ppo.optimizer", ["muon", "muon"], "two or more different choices"),
         ("ppo.optimizer", ["muon", "adam", "log"], "ppo.optimizer is no number"),
     ],
