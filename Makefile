@@ -14,7 +14,7 @@ test: $(VENV)/.installed  ## everything CI runs
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 # The layers, an op, a simulator, training.
-NEWEST_TESTS ?= tests/test_layers.py tests/xla_ops/test_gae_vtrace.py tests/envs/test_maze.py tests/pufferjax/core/test_train.py
+NEWEST_TESTS ?= tests/test_layers.py tests/xla_ops/test_gae_vtrace.py tests/envs/test_chain_mdp.py tests/pufferjax/core/test_train.py
 
 test-newest:  ## some of it on the newest CPython on PATH or in pyenv, with the newest jax; nothing newer: says so
 	$(PYTHON) .ci/newest.py build/newest --numprocesses auto --maxprocesses 8 --dist worksteal $(NEWEST_TESTS) $(PYTEST_ARGS)

@@ -196,6 +196,7 @@ def test_refusals(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_startup(capsys, tiny_flags):
     words = " ".join(tiny_flags).split("--")[1:]
     flags = ["=".join(word.split()) for word in words]

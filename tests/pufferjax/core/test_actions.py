@@ -189,6 +189,7 @@ def test_two_lanes_learn_numbers_and_greedy_evaluation_takes_the_mean(aim):
     assert other == pytest.approx(figures[0], rel=1e-6)
 
 
+@pytest.mark.nightly
 def test_masked_choices_and_numbers_are_learned_together(geared):
     ppo = dataclasses.replace(config().ppo, log_barrier_coef=1e-3)
     state, metrics = jax.jit(pufferjax.make_train(geared, config(ppo=ppo)))(jax.random.key(3))

@@ -223,6 +223,7 @@ def test_an_overlapped_run_goes_on_from_any_checkpoint(tmp_path, tiny_env, confi
     equal(load_run(run_dir)[-1], whole.train_state)
 
 
+@pytest.mark.nightly
 def test_two_devices_and_a_host(tmp_path, train_on_devices):
     result = train_on_devices(
         """
