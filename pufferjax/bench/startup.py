@@ -56,18 +56,16 @@ class _Watched:
         return train_state
 
     def warmup(self, train_state, hypers, *report):
-        train_state = self._epochs.warmup(train_state, hypers, *report)
         self._marks["first programs"] = time.time()
+        train_state = self._epochs.warmup(train_state, hypers, *report)
+        wait(train_state.warmup_rewards)
+        self._marks["warm-up"] = time.time()
         return train_state
 
     def begin(self, train_state, hypers):
         self._hypers = hypers
         self._epochs.begin(train_state, hypers)
-        begun = time.time()
-        wait(train_state.warmup_rewards)
-        # Whichever ended last was waited for; a compilation that outlasts the warm-up cannot be seen to, so the
-        # warm-up's own seconds, measured alone, say where the border was.
-        self._marks["both"], self._begun = time.time(), begun
+        self._marks["epoch program"] = time.time()
 
     @property
     def train_state(self):  # saved before the first epoch, if a slow start has made a checkpoint due
@@ -83,11 +81,7 @@ class _Watched:
         start = time.time()
         wait(self._epochs.warmup(train_state, self._hypers).warmup_rewards)
         alone = time.time() - start
-        marks = self._marks
-        both = marks.pop("both")
-        marks["warm-up"] = min(both, marks["first programs"] + alone) if self._begun >= both - 0.05 else both
-        marks["epoch program"] = both
-        self._leave({"marks": marks, "jax": seconds, "warm-up alone": alone})
+        self._leave({"marks": self._marks, "jax": seconds, "warm-up alone": alone})
 
 
 def watch(started: float, leave: Callable[[dict[str, Any]], None]) -> None:
