@@ -25,6 +25,9 @@ def load_run(
     """A run, finished or not: its configuration, training environment, policy, and the train state of `step`, or of its
     latest good checkpoint; `warn` gets a line for each newer one.
 
+    After training with `ppo.optimizer = "schedule_free"` its parameters are those that gradients are taken at; what
+    `pufferjax eval` plays is `pufferjax.core.optimizers.acting_params(config.train, train_state)`.
+
     env, policy: those it was trained with, if `envs.make` does not know the one or the other was passed to `train`.
 
     Raises ValueError, such as CheckpointError, also if another environment or another class of policy was trained.

@@ -8,10 +8,28 @@ ended after a while it is killed. A trial that another worker goes on with is no
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 SECONDS_TO_STOP = 60.0
+
+
+def start_child(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """`pufferjax ARGUMENTS` as a process that ends with this one, or when its `stdin` is closed; what it prints is
+    appended to `log`. In a session of its own: Ctrl-C is for this process, which decides what becomes of the other."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pufferjax.sweep.child", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def _stop_with_parent() -> None:

@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pufferjax.runs.files import locked
-from pufferjax.sweep.child import SECONDS_TO_STOP
+from pufferjax.sweep.child import SECONDS_TO_STOP, start_child
 
 _PAUSE = 0.2  # seconds between two looks at a run
 
@@ -61,17 +60,7 @@ def run_child(arguments: Sequence[str], log: Path, poll: Callable[[], str | None
     Returns its exit status, negative for a signal, and that reason. However this process ends, the run ends too, and
     with a checkpoint unless it was killed itself.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as output:
-        # In a session of its own: Ctrl-C is for this process, which decides what becomes of the run.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pufferjax.sweep.child", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    reason = None
+    process, reason = start_child(arguments, log), None
     try:
         while process.poll() is None:
             reason = poll()

@@ -4,10 +4,11 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from pufferjax.sweep.child import start_child
 
 
 class Share(NamedTuple):
@@ -76,19 +77,10 @@ def helpers(shares: Sequence[Share], arguments: Sequence[str], logs: Path) -> It
     processes = []
     try:
         for i, share in enumerate(shares, start=1):
-            logs.mkdir(parents=True, exist_ok=True)
             environment = dict(os.environ)
             if share.gpus is not None:
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(share.gpus)
-            with open(logs / f"worker-{i}.log", "ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "pufferjax.sweep.child", *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    start_new_session=True,
-                )
+            process = start_child(arguments, logs / f"worker-{i}.log", environment)
             processes.append(process)
             if hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(process.pid, share.cores)

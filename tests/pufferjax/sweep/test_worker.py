@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -15,7 +16,7 @@ from pufferjax.sweep import worker
 from pufferjax.sweep.plan import Plan
 from pufferjax.sweep.report import front_of, report
 from pufferjax.sweep.run import Metrics, why_it_failed
-from pufferjax.sweep.shares import make_shares
+from pufferjax.sweep.shares import Share, helpers, make_shares
 from pufferjax.sweep.space import flattened, parse_dimension
 from pufferjax.sweep.trials import Trials, by_number, open_storage
 
@@ -298,6 +299,16 @@ def test_devices_are_shared_out(monkeypatch):
     ]
     with pytest.raises(ValueError, match="the GPUs of this machine"):
         make_shares(5)
+
+
+def test_each_share_has_a_process_of_its_own(tmp_path):
+    core = make_shares(None)[0].cores[0]
+    logs = [tmp_path / "logs" / f"worker-{i}.log" for i in (1, 2)]
+    deadline = time.monotonic() + 100
+    with helpers([Share((core,), None), Share((core,), ("7",))], ["--help"], tmp_path / "logs"):
+        while not all(log.is_file() and "pufferjax sweep ENV" in log.read_text() for log in logs):
+            assert time.monotonic() < deadline, [log.read_text() for log in logs]
+            time.sleep(0.05)
 
 
 def test_lines_are_read_once_and_from_the_beginning_if_they_were_cut_back(tmp_path):
